@@ -1,0 +1,266 @@
+"""The verbs a lane program may yield, and what lane programs share.
+
+An architecture is a set of *lane programs*: plain generators, one per host thread, that yield
+verbs and are sent back their results. Two interpreters run them: `pdvsim.des.world` in virtual
+time and `realengine.world` with real threads, locks and CUDA streams.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from pdvsim.core import EAGER, Executor, Model, Request, Stage, Stream
+from pdvsim.errors import InputError
+
+
+class Queue(Protocol):
+    """A named waiting line of requests. Its world guards it; programs only look at its length."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+    def push(self, requests: Iterable[Request]) -> None: ...
+    def pop(self, limit: int) -> list[Request]: ...
+
+
+class FifoQueue:
+    """First in, first out."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._items: deque[Request] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def push(self, requests: Iterable[Request]) -> None:
+        self._items.extend(requests)
+
+    def pop(self, limit: int) -> list[Request]:
+        items = self._items
+        return [items.popleft() for _ in range(min(limit, len(items)))]
+
+
+class PriorityQueue:
+    """Oldest request first, by arrival and then by id."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._heap: list[tuple[float, int, Request]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            heapq.heappush(self._heap, (request.arrival_s, request.id, request))
+
+    def pop(self, limit: int) -> list[Request]:
+        heap = self._heap
+        return [heapq.heappop(heap)[2] for _ in range(min(limit, len(heap)))]
+
+
+class Take(NamedTuple):
+    """Take up to `limit` requests without waiting. Sent back: a list, possibly empty."""
+
+    queue: Queue
+    limit: int
+
+
+class Put(NamedTuple):
+    """Append `requests` to `queue` and notify waiting lanes."""
+
+    queue: Queue
+    requests: Sequence[Request]
+
+
+class Acquire(NamedTuple):
+    """Take a model's lock; blocks the thread until it is free."""
+
+    lock: Model
+
+
+class Release(NamedTuple):
+    """Give a model's lock back. As with `threading.Lock`, a waiter has to wake up first and
+    may find that the releasing thread has taken it again."""
+
+    lock: Model
+
+
+class Launch(NamedTuple):
+    """Launch `stage` for `batch` on `stream` behind the events `after`. Sent back: an event."""
+
+    stage: Stage
+    batch: Sequence[Request]
+    stream: Stream
+    after: tuple[Any, ...] = ()
+
+
+class Wait(NamedTuple):
+    """Block the thread until `event` has happened; the batch then holds its new tokens."""
+
+    event: Any
+
+
+class Poll(NamedTuple):
+    """Ask whether `event` has happened. Sent back: a bool; when true the batch is settled."""
+
+    event: Any
+
+
+class WaitUntil(NamedTuple):
+    """Sleep on the shared condition variable until `ready()` or `timeout_s` has passed."""
+
+    ready: Callable[[], object]
+    timeout_s: float
+
+
+class PollUntil(NamedTuple):
+    """Look at `ready()` every `interval_s` until it is true."""
+
+    ready: Callable[[], object]
+    interval_s: float
+
+
+class Complete(NamedTuple):
+    """The request is done: record it and free what it holds."""
+
+    request: Request
+
+
+Verb: TypeAlias = (
+    Take | Put | Acquire | Release | Launch | Wait | Poll | WaitUntil | PollUntil | Complete
+)
+Program: TypeAlias = Generator[Verb, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One configuration of an architecture.
+
+    Attributes:
+        batch_cap: C of the published systems: requests per decode turn, and the base of the
+            admission limit.
+        draft_tokens: L, drafted tokens per round.
+        admission_factor: `pdv` admits while its decode queue is below factor x batch_cap
+            (measured code 1.0, slides 1.2, later code 1.5).
+        workers: threads of `baseline`.
+        prefill_batch: prompts prefilled in one stage by a batched executor (published: 1).
+        poll_s: spin interval of `pdv` when idle.
+        idle_sleep_s: sleep of an idle `three_lane` lane.
+        wait_timeout_s: time-out of condition-variable waits.
+        verify_batch, verify_batch_backlogged: micro-batch of the verify lane, and when backlogged.
+        verify_lead: verify goes first when its queue is longer than decode's by more than this.
+        queue_limit: `three_lane` admits nothing while its decode queue is this long.
+    """
+
+    architecture: str
+    executor: Executor = EAGER
+    batch_cap: int = 8
+    draft_tokens: int = 4
+    admission_factor: float = 1.0
+    workers: int = 1
+    prefill_batch: int = 1
+    poll_s: float = 10e-6
+    idle_sleep_s: float = 1e-3
+    wait_timeout_s: float = 0.1
+    verify_batch: int = 8
+    verify_batch_backlogged: int = 12
+    verify_lead: int = 2
+    queue_limit: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}; it must be between {low} and {high}")
+
+
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("batch_cap", 1, 100_000),
+    ("draft_tokens", 1, 16),
+    ("admission_factor", 0.01, 100),
+    ("workers", 1, 256),
+    ("prefill_batch", 1, 100_000),
+    ("poll_s", 1e-6, 1),
+    ("idle_sleep_s", 1e-6, 1),
+    ("wait_timeout_s", 1e-4, 60),
+    ("verify_batch", 1, 100_000),
+    ("verify_batch_backlogged", 1, 100_000),
+    ("queue_limit", 1, 10_000_000),
+)
+
+
+class Lanes:
+    """What the lane programs of one run share: queues, configuration, requests in service."""
+
+    def __init__(self, config: Config, queue_type: Callable[[str], Queue] = FifoQueue) -> None:
+        self.config = config
+        self.executor = config.executor
+        self.batch_cap = config.batch_cap
+        # What a lane takes per turn when it need not hold a batch together: an executor that
+        # runs one request after the other gains nothing from taking more.
+        self.turn_limit = config.batch_cap if config.executor.batched else 1
+        self.prefill = queue_type("prefill")
+        self.decode = queue_type("decode")
+        self.verify = queue_type("verify")
+        self.admitted = 0
+        self.completed = 0
+
+    @property
+    def active(self) -> int:
+        """Requests admitted to service and not yet complete. Worlds count both ends."""
+        return self.admitted - self.completed
+
+    def launches(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
+        """Split `batch` into what one launch can take."""
+        if self.executor.batched:
+            return (batch,) if batch else ()
+        return [(request,) for request in batch]
+
+
+def run_stages(
+    lanes: Lanes, stages: Sequence[Stage], batch: Sequence[Request], streams: dict[Model, Stream]
+) -> Program:
+    """Run `stages` in order for `batch`, each on its model's stream."""
+    for group in lanes.launches(batch):
+        if lanes.executor.synchronous:
+            for stage in stages:
+                yield Acquire(stage.model)
+                yield Wait((yield Launch(stage, group, streams[stage.model])))
+                yield Release(stage.model)
+        else:
+            after: tuple[Any, ...] = ()
+            for stage in stages:
+                after = ((yield Launch(stage, group, streams[stage.model], after)),)
+            yield Wait(after[0])
+
+
+def pass_on(lanes: Lanes, batch: Sequence[Request]) -> Program:
+    """Complete what is done in `batch` and queue the rest for decoding."""
+    unfinished = []
+    for request in batch:
+        if request.finished:
+            yield Complete(request)
+        else:
+            unfinished.append(request)
+    if unfinished:
+        yield Put(lanes.decode, unfinished)
+
+
+def prefill(lanes: Lanes, batch: Sequence[Request], stream: Stream = Stream.PREFILL) -> Program:
+    """Bring `batch` from prompt to ready-to-decode."""
+    streams = {Model.DRAFT: stream, Model.VERIFIER: stream}
+    yield from run_stages(lanes, lanes.executor.prefill, batch, streams)
+
+
+def decode_round(
+    lanes: Lanes, batch: Sequence[Request], draft: Stream, verify: Stream
+) -> Program:
+    """One round for `batch`: draft, verify, and whatever the executor needs to advance."""
+    stages = lanes.executor.speculate + lanes.executor.check
+    yield from run_stages(lanes, stages, batch, {Model.DRAFT: draft, Model.VERIFIER: verify})

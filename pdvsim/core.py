@@ -1,0 +1,209 @@
+"""The shared nouns: read this file first.
+
+A *request* passes through *stages* (prefill, draft, verify, ...), each run by a *lane* for a
+batch of requests on a *stream*. An *executor* says what a stage is (one request at a time, or one
+batched pass). Both worlds, simulated and real, use these types and nothing else in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Model(StrEnum):
+    """The two models of a speculative pair; each has one lock in the eager executor."""
+
+    DRAFT = "draft"
+    VERIFIER = "verifier"
+
+
+class Stage(StrEnum):
+    """One kind of GPU work. Its `model` says whose weights it reads."""
+
+    PREFILL_DRAFT = "prefill_draft"
+    PREFILL_VERIFIER = "prefill_verifier"
+    DRAFT = "draft"
+    VERIFY = "verify"
+    COMMIT_DRAFT = "commit_draft"
+    COMMIT_VERIFIER = "commit_verifier"
+    DECODE = "decode"
+
+    @property
+    def model(self) -> Model:
+        return _MODEL_OF[self]
+
+
+_MODEL_OF = {
+    Stage.PREFILL_DRAFT: Model.DRAFT,
+    Stage.PREFILL_VERIFIER: Model.VERIFIER,
+    Stage.DRAFT: Model.DRAFT,
+    Stage.VERIFY: Model.VERIFIER,
+    Stage.COMMIT_DRAFT: Model.DRAFT,
+    Stage.COMMIT_VERIFIER: Model.VERIFIER,
+    Stage.DECODE: Model.VERIFIER,
+}
+
+
+class Stream(StrEnum):
+    """CUDA streams an architecture may use."""
+
+    MAIN = "main"
+    PREFILL = "prefill"
+    DRAFT = "draft"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """What "a stage for a batch" is, independently of the architecture.
+
+    Attributes:
+        batched: one pass serves a whole batch; otherwise a launch takes one request.
+        prefill: stages that bring a request from prompt to ready-to-decode.
+        speculate: draft-side stages of a round.
+        check: verifier-side stages of a round.
+        synchronous: the host holds the model's lock and waits after each stage; otherwise
+            stages are chained on the device and the host waits once per round.
+        bonus_token: a round that accepts every drafted token also yields the verifier's next
+            one (mean accepted length counts it). Without it a round yields at most the draft
+            length.
+        prefill_emits: tokens that prefill itself yields (0 or 1).
+        truncates: output stops at exactly `output_tokens`; otherwise at the end of the round
+            that reaches it.
+    """
+
+    name: str
+    batched: bool
+    prefill: tuple[Stage, ...]
+    speculate: tuple[Stage, ...]
+    check: tuple[Stage, ...]
+    synchronous: bool
+    bonus_token: bool
+    prefill_emits: int
+    truncates: bool
+
+    @property
+    def plain_prefill(self) -> tuple[Stage, ...]:
+        """Prefill stages without a draft model."""
+        return tuple(stage for stage in self.prefill if stage.model is Model.VERIFIER)
+
+    @property
+    def settles_round(self) -> Stage:
+        """The stage whose end makes a round's tokens count."""
+        return self.check[-1]
+
+    def tokens_of_round(self, accepted: int, draft_tokens: int) -> int:
+        """Tokens that a round yields when `accepted` of `draft_tokens` drafts were kept."""
+        if self.bonus_token or accepted < draft_tokens:
+            return accepted + 1
+        return draft_tokens
+
+
+EAGER = Executor(
+    name="eager",
+    batched=False,
+    prefill=(Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER),
+    speculate=(Stage.DRAFT,),
+    check=(Stage.VERIFY, Stage.COMMIT_DRAFT, Stage.COMMIT_VERIFIER),
+    synchronous=True,
+    bonus_token=False,
+    prefill_emits=0,
+    truncates=False,
+)
+GRAPH = Executor(
+    name="graph",
+    batched=True,
+    prefill=(Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER),
+    speculate=(Stage.DRAFT,),
+    check=(Stage.VERIFY,),
+    synchronous=False,
+    bonus_token=True,
+    prefill_emits=1,
+    truncates=True,
+)
+EXECUTORS = {executor.name: executor for executor in (EAGER, GRAPH)}
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request and how far it has come. Mutable; only a world's `settle` advances it.
+
+    Attributes:
+        arrival_s: seconds since the start of the run; set by a closed loop when it is released.
+        outcomes: accepted drafts of each round to come (injected acceptance); empty when the
+            engine compares real tokens.
+    """
+
+    id: int
+    prompt_tokens: int
+    output_tokens: int
+    arrival_s: float = 0.0
+    outcomes: Sequence[int] = ()
+    prompt: Sequence[int] = ()
+    produced_tokens: int = 0
+    rounds: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    completed_s: float | None = None
+    cancelled: bool = False
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in the KV cache before the next round."""
+        return self.prompt_tokens + self.produced_tokens
+
+    @property
+    def finished(self) -> bool:
+        return self.produced_tokens >= self.output_tokens or self.cancelled
+
+    def emit(self, tokens: int, now_s: float) -> None:
+        """Count `tokens` new output tokens at `now_s`."""
+        self.produced_tokens += tokens
+        if self.first_token_s is None and tokens:
+            self.first_token_s = now_s
+
+
+def settle(
+    executor: Executor,
+    stage: Stage,
+    batch: Sequence[Request],
+    draft_tokens: int,
+    now_s: float,
+    accepted: Sequence[int] | None = None,
+) -> list[int]:
+    """Advance the requests of `batch` when `stage` has ended; both worlds call this, once.
+
+    Args:
+        accepted: drafts kept per request, if the engine compared real tokens; otherwise the
+            requests' own `outcomes` say.
+
+    Returns:
+        New output tokens per request; empty if the stage yields none.
+    """
+    if stage is executor.settles_round:
+        emitted = []
+        for i, request in enumerate(batch):
+            kept = accepted[i] if accepted is not None else request.outcomes[request.rounds]
+            tokens = executor.tokens_of_round(kept, draft_tokens)
+            if executor.truncates:
+                tokens = min(tokens, request.output_tokens - request.produced_tokens)
+            request.rounds += 1
+            request.drafted_tokens += draft_tokens
+            request.accepted_tokens += kept
+            request.emit(tokens, now_s)
+            emitted.append(tokens)
+        return emitted
+    if stage is Stage.DECODE:
+        tokens = 1
+    elif stage is Stage.PREFILL_VERIFIER and executor.prefill_emits:
+        tokens = executor.prefill_emits
+    else:
+        return []
+    for request in batch:
+        request.emit(tokens, now_s)
+    return [tokens] * len(batch)
