@@ -207,3 +207,20 @@ def settle(
     for request in batch:
         request.emit(tokens, now_s)
     return [tokens] * len(batch)
+
+
+def query_tokens(
+    executor: Executor, stage: Stage, batch: Sequence[Request], draft_tokens: int
+) -> int:
+    """New tokens that `stage` passes through its model for the whole batch.
+
+    The synchronous executor drafts one token less than it proposes (the first comes from logits
+    kept from the last round) and is charged a full draft in its commits.
+    """
+    if stage in (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER):
+        return sum([request.prompt_tokens for request in batch])
+    if stage is Stage.DECODE:
+        return len(batch)
+    if executor.synchronous:
+        return len(batch) * (draft_tokens - 1 if stage is Stage.DRAFT else draft_tokens)
+    return len(batch) * (draft_tokens if stage is Stage.DRAFT else draft_tokens + 1)

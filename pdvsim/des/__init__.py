@@ -1,0 +1,6 @@
+"""The simulated world: virtual host threads, GIL, locks, queues, CUDA streams and GPU."""
+
+from pdvsim.des.host import HostCosts
+from pdvsim.des.world import StageCosts, simulate
+
+__all__ = ["HostCosts", "StageCosts", "simulate"]

@@ -1,0 +1,295 @@
+"""The simulated world: runs lane programs in virtual time on SimPy.
+
+Events at one instant happen in SimPy's total order (time, priority, insertion), so the same
+seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import simpy
+from simpy.events import Event, Timeout
+
+from pdvsim.architectures import architecture
+from pdvsim.architectures.lane import (
+    Acquire,
+    Complete,
+    Config,
+    Launch,
+    Poll,
+    PollUntil,
+    Program,
+    Put,
+    Release,
+    Take,
+    Wait,
+    WaitUntil,
+)
+from pdvsim.core import Model, Request, Stage, query_tokens, settle
+from pdvsim.des.gpu import Contention, Gpu, Operation
+from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
+from pdvsim.errors import InvariantError
+from pdvsim.records import Recorder, RunRecord
+from pdvsim.source import Source
+from pdvsim.workload import Workload
+
+
+class StageCosts(Protocol):
+    """What a stage takes when nothing disturbs it; a calibrated profile or a theory test."""
+
+    def cost(
+        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
+    ) -> tuple[float, float]:
+        """(host seconds to launch, device seconds), both alone."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    index: int
+    program: Program
+    result: Any = None
+    queued_s: float = -1.0  # when it began to wait for the lock it now holds
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    ready: Callable[[], object]
+    alarm: Alarm
+    since_s: float
+    interval_s: float | None
+
+
+class SimulatedWorld:
+    """One run of one configuration. `run()` once."""
+
+    def __init__(
+        self,
+        config: Config,
+        workload: Workload,
+        costs: StageCosts,
+        host: HostCosts | None = None,
+        contention: Contention | None = None,
+    ) -> None:
+        self.env = simpy.Environment()
+        self.config = config
+        self.executor = config.executor
+        self.costs = costs
+        self.host = host or HostCosts()
+        shape = architecture(config.architecture)
+        self.lanes = shape.lanes(config)
+        self.source = Source(workload)
+        programs = shape.programs(self.lanes)
+        self.recorder = Recorder(list(programs))
+        self.interpreter = Interpreter(self.env, self.host)
+        self.gpu = Gpu(self.env, contention or {}, self.host.event_wake_s)
+        self.locks = {model: Lock(self.env, self.host.lock_wake_s) for model in Model}
+        self._waiters: list[_Waiter] = []
+        self._stop = Alarm(self.env)
+        self._stopped = False
+        self._handlers: dict[type, Callable[[_Lane, Any], Event | None]] = {
+            Take: self._take,
+            Put: self._put,
+            Acquire: self._acquire,
+            Release: self._release,
+            Launch: self._launch,
+            Wait: self._wait,
+            Poll: self._poll,
+            WaitUntil: self._wait_until,
+            PollUntil: self._poll_until,
+            Complete: self._complete,
+        }
+        self.env.process(self._arrivals())
+        for index, program in enumerate(programs.values()):
+            self.env.process(self._run_lane(_Lane(index, program)))
+
+    def run(self) -> RunRecord:
+        """Run to the workload's end.
+
+        Raises:
+            InvariantError: nothing can happen any more while requests are unfinished.
+        """
+        deadline_s = self.source.workload.deadline_s
+        if deadline_s is not None:
+            Timeout(self.env, deadline_s).callbacks.append(lambda _: self._end())
+        try:
+            self.env.run(until=self._stop)
+        except RuntimeError as error:
+            raise InvariantError(
+                f"the run is stuck at {self.env.now:.6f} s with "
+                f"{self.source.released - self.lanes.completed} requests unfinished"
+            ) from error
+        end_s = self.env.now
+        busy_s = {"device": self.gpu.server.busy_until(end_s)}
+        return self.recorder.finish(
+            self.source.released_requests, end_s, busy_s, config=self.config, world="simulated"
+        )
+
+    def _run_lane(self, lane: _Lane) -> Any:
+        send, handlers = lane.program.send, self._handlers
+        while True:
+            verb = send(lane.result)
+            lane.result = None
+            pause = handlers[type(verb)](lane, verb)
+            if pause is not None:
+                yield pause
+
+    def _arrivals(self) -> Any:
+        for request in self.source.initial():
+            if request.arrival_s > self.env.now:
+                yield Timeout(self.env, request.arrival_s - self.env.now)
+            self._arrive(request)
+
+    def _arrive(self, request: Request) -> None:
+        self.lanes.prefill.push((request,))
+        self._notify()
+
+    def _end(self) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._stop.ring()
+
+    # Queues
+
+    def _take(self, lane: _Lane, verb: Take) -> None:
+        batch = verb.queue.pop(verb.limit)
+        if verb.queue is self.lanes.prefill:
+            self.lanes.admitted += len(batch)
+            for request in batch:
+                request.admitted_s = self.env.now
+        lane.result = batch
+        if self._waiters and batch:
+            self._notify()
+
+    def _put(self, lane: _Lane, verb: Put) -> None:
+        verb.queue.push(verb.requests)
+        if self._waiters:
+            self._notify()
+
+    def _complete(self, lane: _Lane, verb: Complete) -> None:
+        verb.request.completed_s = self.env.now
+        self.lanes.completed += 1
+        following = self.source.next(self.env.now)
+        if following is not None:
+            self.lanes.prefill.push((following,))
+        if self.source.over(self.lanes.completed):
+            self._end()
+        if self._waiters:
+            self._notify()
+
+    # Waiting
+
+    def _notify(self) -> None:
+        """Some queue or count has changed: wake whoever waited for that."""
+        woken = [waiter for waiter in self._waiters if waiter.ready()]
+        for waiter in woken:
+            self._waiters.remove(waiter)
+            if waiter.interval_s is None:
+                waiter.alarm.ring(self.host.wake_s)
+            else:
+                waited = self.env.now - waiter.since_s
+                waiter.alarm.ring(waiter.interval_s - waited % waiter.interval_s)
+
+    def _wait_until(self, lane: _Lane, verb: WaitUntil) -> Event | None:
+        # The time-out needs no event here: every change that can make `ready` true notifies.
+        return self._block(verb.ready, None)
+
+    def _poll_until(self, lane: _Lane, verb: PollUntil) -> Event | None:
+        # Idle polls change nothing, so they are skipped up to the first that finds work.
+        return self._block(verb.ready, verb.interval_s + self.host.poll_overhead_s)
+
+    def _block(self, ready: Callable[[], object], interval_s: float | None) -> Event | None:
+        if ready():
+            return None
+        waiter = _Waiter(ready, Alarm(self.env), self.env.now, interval_s)
+        self._waiters.append(waiter)
+        return waiter.alarm
+
+    def _acquire(self, lane: _Lane, verb: Acquire) -> Event | None:
+        lane.queued_s = self.env.now
+        return self.locks[verb.lock].acquire() if self.host.locks else None
+
+    def _release(self, lane: _Lane, verb: Release) -> None:
+        lane.queued_s = -1.0
+        if self.host.locks:
+            self.locks[verb.lock].release()
+
+    # The device
+
+    def _launch(self, lane: _Lane, verb: Launch) -> Event:
+        stage, batch = verb.stage, verb.batch
+        now = self.env.now
+        op = Operation(stage, batch, verb.stream)
+        op.query_tokens = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
+        op.context_tokens = sum([request.context_tokens for request in batch])
+        op.launch_alone_s, op.device_alone_s = self.costs.cost(
+            stage, len(batch), op.query_tokens, op.context_tokens
+        )
+        op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
+        op.launched_s = now
+        lane.result = op
+        return self.interpreter.run(op.launch_alone_s, partial(self._launched, op, verb.after))
+
+    def _launched(self, op: Operation, after: Sequence[Operation]) -> None:
+        op.launch_end_s = self.env.now
+        op.work_s = op.device_alone_s
+        if self.executor.synchronous:
+            # Kernels ran while later ones were being launched; what is left is the remainder.
+            op.work_s = max(0.0, op.device_alone_s - (op.launch_end_s - op.launched_s))
+        self.gpu.submit(op, after)
+
+    def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
+        op: Operation = verb.event
+        if op.done:
+            self._settle(lane, op)
+            return None
+        op.alarm = Alarm(self.env)
+        op.alarm.callbacks.append(lambda _: self._settle(lane, op))
+        return op.alarm
+
+    def _poll(self, lane: _Lane, verb: Poll) -> None:
+        lane.result = verb.event.done
+        if verb.event.done:
+            self._settle(lane, verb.event)
+
+    def _settle(self, lane: _Lane, op: Operation) -> None:
+        if op.settled:
+            return
+        op.settled = True
+        now = self.env.now
+        emitted = settle(self.executor, op.stage, op.batch, self.config.draft_tokens, now)
+        times = (
+            op.queued_s,
+            op.launched_s,
+            op.launch_end_s,
+            op.started_s,
+            op.ended_s,
+            now,
+            op.launch_alone_s,
+            op.device_alone_s,
+        )
+        self.recorder.stage(
+            op.stage,
+            lane.index,
+            op.stream,
+            op.batch,
+            op.query_tokens,
+            op.context_tokens,
+            times,
+            emitted,
+        )
+
+
+def simulate(
+    config: Config,
+    workload: Workload,
+    costs: StageCosts,
+    host: HostCosts | None = None,
+    contention: Contention | None = None,
+) -> RunRecord:
+    """Run `workload` on `config` in virtual time."""
+    return SimulatedWorld(config, workload, costs, host, contention).run()

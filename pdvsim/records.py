@@ -1,0 +1,175 @@
+"""What a run leaves behind: one row per request, one row per stage execution.
+
+Both worlds fill the same `Recorder`. Rows go into flat arrays of doubles, so that a run of a
+million request-rounds stays small.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdvsim.core import Request, Stage, Stream
+
+if TYPE_CHECKING:
+    import polars as pl
+
+STAGE_COLUMNS = (
+    "stage",
+    "lane",
+    "stream",
+    "batch",
+    "query_tokens",
+    "context_tokens",
+    "queued_s",  # the lane wanted the stage (before it waited for the model's lock)
+    "launched_s",  # the host began to launch
+    "launch_end_s",  # the host had launched
+    "started_s",  # the device began
+    "ended_s",  # the device finished
+    "settled_s",  # the lane knew
+    "launch_alone_s",  # what launching takes without another thread
+    "device_alone_s",  # what the device takes without another stream
+    "tokens",
+)
+_STAGES = list(Stage)
+_STREAMS = list(Stream)
+_STAGE_CODE = {stage: float(i) for i, stage in enumerate(_STAGES)}
+_STREAM_CODE = {stream: float(i) for i, stream in enumerate(_STREAMS)}
+
+
+class Recorder:
+    """Collects stage rows while a run goes on. Not thread-safe: worlds guard it."""
+
+    def __init__(self, lanes: Sequence[str]) -> None:
+        self.lanes = list(lanes)
+        self._rows = array("d")
+        self._member_ids = array("i")
+        self._member_tokens = array("i")
+
+    def stage(
+        self,
+        stage: Stage,
+        lane: int,
+        stream: Stream,
+        batch: Sequence[Request],
+        query_tokens: int,
+        context_tokens: int,
+        times: tuple[float, float, float, float, float, float, float, float],
+        emitted: Sequence[int],
+    ) -> None:
+        """Append one stage execution; `times` are the eight `*_s` columns in order."""
+        self._rows.extend(
+            (
+                _STAGE_CODE[stage],
+                lane,
+                _STREAM_CODE[stream],
+                len(batch),
+                query_tokens,
+                context_tokens,
+                *times,
+                sum(emitted),
+            )
+        )
+        self._member_ids.extend([request.id for request in batch])
+        self._member_tokens.extend(emitted or [0] * len(batch))
+
+    def finish(
+        self, requests: Sequence[Request], end_s: float, busy_s: dict[str, float], **about: Any
+    ) -> RunRecord:
+        """Close the books at `end_s`."""
+        rows = np.frombuffer(self._rows, dtype=np.float64).reshape(-1, len(STAGE_COLUMNS))
+        return RunRecord(
+            requests=[request for request in requests if request.arrival_s <= end_s],
+            stage_rows=rows,
+            member_ids=np.frombuffer(self._member_ids, dtype=np.int32),
+            member_tokens=np.frombuffer(self._member_tokens, dtype=np.int32),
+            lanes=self.lanes,
+            end_s=end_s,
+            busy_s=busy_s,
+            about=about,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """Everything one run produced.
+
+    Attributes:
+        requests: those that had arrived by the end.
+        stage_rows: shape (stage executions, len(STAGE_COLUMNS)).
+        member_ids, member_tokens: the requests of each stage execution, end to end in row order,
+            and the output tokens that each got from it.
+        busy_s: seconds in which the device had work, by name ("device", or a stream's).
+        about: architecture, executor, world, workload limits, ...
+    """
+
+    requests: list[Request]
+    stage_rows: NDArray[np.float64]
+    member_ids: NDArray[np.int32]
+    member_tokens: NDArray[np.int32]
+    lanes: list[str]
+    end_s: float
+    busy_s: dict[str, float]
+    about: dict[str, Any]
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """One column of the stage rows."""
+        return self.stage_rows[:, STAGE_COLUMNS.index(name)]
+
+    @cached_property
+    def emissions(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int32]]:
+        """(request id, time, tokens) of every emission, ordered by request and then time."""
+        when = np.repeat(self.column("settled_s"), self.column("batch").astype(np.int64))
+        some = self.member_tokens > 0
+        ids, times, tokens = self.member_ids[some], when[some], self.member_tokens[some]
+        order = np.lexsort((times, ids))
+        return ids[order], times[order], tokens[order]
+
+    def request_table(self) -> pl.DataFrame:
+        """One row per request."""
+        import polars as pl
+
+        columns = (
+            "id",
+            "prompt_tokens",
+            "output_tokens",
+            "produced_tokens",
+            "rounds",
+            "drafted_tokens",
+            "accepted_tokens",
+            "arrival_s",
+            "admitted_s",
+            "first_token_s",
+            "completed_s",
+        )
+        data = {name: [getattr(r, name) for r in self.requests] for name in columns}
+        kinds = {n: pl.Float64 if n.endswith("_s") else pl.Int64 for n in columns}
+        return pl.DataFrame(data, schema=kinds)
+
+    def stage_table(self) -> pl.DataFrame:
+        """One row per stage execution, with the ids of its requests."""
+        import polars as pl
+
+        rows = self.stage_rows
+        data: dict[str, Any] = {name: rows[:, i] for i, name in enumerate(STAGE_COLUMNS)}
+        data["stage"] = [str(_STAGES[int(code)]) for code in data["stage"]]
+        data["lane"] = [self.lanes[int(code)] for code in data["lane"]]
+        data["stream"] = [str(_STREAMS[int(code)]) for code in data["stream"]]
+        for name in ("batch", "query_tokens", "context_tokens", "tokens"):
+            data[name] = data[name].astype(np.int64)
+        ends = np.cumsum(data["batch"])
+        data["requests"] = [ids.tolist() for ids in np.split(self.member_ids, ends)[:-1]]
+        return pl.DataFrame(data)
+
+    def write(self, folder: Path, stem: str) -> None:
+        """Write `<stem>_requests.parquet` and `<stem>_stages.parquet`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.request_table().write_parquet(folder / f"{stem}_requests.parquet")
+        self.stage_table().write_parquet(folder / f"{stem}_stages.parquet")

@@ -1,0 +1,245 @@
+"""What arrives when: closed loop, Poisson, trace replay and the published pdverify protocol.
+
+A workload is a plan, drawn once from a seed. Both worlds run the same plan, so that predicted
+and measured runs pair up request by request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.core import Request
+from pdvsim.errors import InputError
+
+PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
+
+PDVERIFY_SEED = 42
+PDVERIFY_ARRIVALS_S = 30.0
+PDVERIFY_DEADLINE_S = 60.0
+PDVERIFY_RATE_PER_C = 0.05
+MAX_CONCURRENCY = 100_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """The plan of one run.
+
+    Attributes:
+        arrival_s: arrival of each request, seconds; None for a closed loop.
+        prompt_tokens, output_tokens: per request.
+        outcomes: accepted drafts per round, per request; empty entries for real acceptance.
+        in_flight: requests kept in service by a closed loop.
+        warmup: completions that are cut off the front before steady state is measured.
+        deadline_s: the run is cut here, whatever is in flight.
+        stop_after: the run ends at this many completions (None: when all are done).
+    """
+
+    protocol: str
+    prompt_tokens: Sequence[int]
+    output_tokens: Sequence[int]
+    outcomes: Sequence[Sequence[int]]
+    arrival_s: Sequence[float] | None = None
+    in_flight: int | None = None
+    warmup: int = 0
+    deadline_s: float | None = None
+    stop_after: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+    def requests(self) -> list[Request]:
+        """Fresh requests, in order of arrival."""
+        arrivals = self.arrival_s if self.arrival_s is not None else [0.0] * len(self)
+        return [
+            Request(i, prompt, output, arrival_s=arrival, outcomes=outcome)
+            for i, (prompt, output, arrival, outcome) in enumerate(
+                zip(self.prompt_tokens, self.output_tokens, arrivals, self.outcomes, strict=True)
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Prompt and output lengths: constant, or uniform within +- `spread` of the mean."""
+
+    prompt_tokens: int = 128
+    output_tokens: int = 64
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "output_tokens"):
+            value = getattr(self, name)
+            if not 1 <= value <= 1_000_000:
+                raise InputError(f"{name} is {value}; it must be between 1 and 1000000")
+        if not 0.0 <= self.spread < 1.0:
+            raise InputError(f"spread is {self.spread}; it must be at least 0 and below 1")
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        return (
+            _around(self.prompt_tokens, self.spread, count, rng),
+            _around(self.output_tokens, self.spread, count, rng),
+        )
+
+
+def _around(mean: int, spread: float, count: int, rng: np.random.Generator) -> list[int]:
+    low, high = max(1, round(mean * (1 - spread))), max(1, round(mean * (1 + spread)))
+    return [int(n) for n in rng.integers(low, high + 1, count)]
+
+
+def check_concurrency(concurrency: int) -> int:
+    """Raises InputError unless `concurrency` is between 1 and MAX_CONCURRENCY."""
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise InputError(
+            f"concurrency is {concurrency}; it must be between 1 and {MAX_CONCURRENCY}"
+        )
+    return concurrency
+
+
+def closed_loop(
+    concurrency: int,
+    lengths: Lengths,
+    acceptance: Acceptance,
+    seed: np.random.SeedSequence,
+    cycles: int = 2,
+    deadline_s: float | None = None,
+) -> Workload:
+    """N requests always in flight; ends with N still in flight, after `cycles` x N completions.
+
+    The first N completions are warm-up.
+    """
+    check_concurrency(concurrency)
+    measured = max(cycles * concurrency, 8)
+    prompts, outputs, outcomes = _draw(2 * concurrency + measured, lengths, acceptance, seed)
+    return Workload(
+        "closed-loop",
+        prompts,
+        outputs,
+        outcomes,
+        in_flight=concurrency,
+        warmup=concurrency,
+        stop_after=concurrency + measured,
+        deadline_s=deadline_s,
+    )
+
+
+def poisson(
+    rate_per_s: float,
+    count: int,
+    lengths: Lengths,
+    acceptance: Acceptance,
+    seed: np.random.SeedSequence,
+    deadline_s: float | None = None,
+) -> Workload:
+    """`count` requests at `rate_per_s`; the first tenth is warm-up."""
+    if not 0.0 < rate_per_s <= 1e6:
+        raise InputError(f"rate is {rate_per_s}; it must be above 0 and at most 1e6 requests/s")
+    arrivals_seed, rest = seed.spawn(2)
+    gaps = np.random.default_rng(arrivals_seed).exponential(1.0 / rate_per_s, count)
+    prompts, outputs, outcomes = _draw(count, lengths, acceptance, rest)
+    return Workload(
+        "poisson",
+        prompts,
+        outputs,
+        outcomes,
+        arrival_s=np.cumsum(gaps).tolist(),
+        warmup=count // 10,
+        deadline_s=deadline_s,
+    )
+
+
+def _draw(
+    count: int, lengths: Lengths, acceptance: Acceptance, seed: np.random.SeedSequence
+) -> tuple[list[int], list[int], list[bytes]]:
+    lengths_seed, acceptance_seed = seed.spawn(2)
+    prompts, outputs = lengths.draw(count, np.random.default_rng(lengths_seed))
+    outcomes = acceptance.draw(outputs, np.random.default_rng(acceptance_seed))
+    return prompts, outputs, outcomes
+
+
+def trace(
+    path: Path,
+    acceptance: Acceptance,
+    seed: np.random.SeedSequence,
+    limit: int | None = None,
+    time_scale: float = 1.0,
+    max_context_tokens: int | None = None,
+) -> Workload:
+    """Replay an Azure LLM inference trace (columns TIMESTAMP, ContextTokens, GeneratedTokens).
+
+    Args:
+        limit: first requests to take.
+        time_scale: arrival times are divided by this; 2 replays twice as fast.
+        max_context_tokens: prompts are cut so that prompt and output fit.
+
+    Raises:
+        InputError: unreadable file, missing columns, or text where a number should be.
+    """
+    import polars as pl
+
+    from pdvsim.tables import read_csv
+
+    if not time_scale > 0:
+        raise InputError(f"time scale is {time_scale}; it must be above 0")
+    table = read_csv(
+        path,
+        {"TIMESTAMP": pl.String, "ContextTokens": pl.Int64, "GeneratedTokens": pl.Int64},
+    ).head(limit or 10**9)
+    stamps = table["TIMESTAMP"].str.to_datetime(strict=False, time_unit="us")
+    if stamps.null_count():
+        raise InputError(f"{path}: column TIMESTAMP holds something that is not a date and time")
+    arrivals = ((stamps - stamps.min()).dt.total_microseconds() * 1e-6 / time_scale).to_list()
+    outputs = table["GeneratedTokens"].clip(lower_bound=1)
+    prompts = table["ContextTokens"].clip(lower_bound=1)
+    if max_context_tokens is not None:
+        outputs = outputs.clip(upper_bound=max_context_tokens // 2)
+        room = (max_context_tokens - outputs).to_list()
+        prompts = pl.Series([min(p, r) for p, r in zip(prompts.to_list(), room, strict=True)])
+    output_list = outputs.to_list()
+    outcomes = acceptance.draw(output_list, np.random.default_rng(seed))
+    return Workload(
+        "trace",
+        prompts.to_list(),
+        output_list,
+        outcomes,
+        arrival_s=arrivals,
+        warmup=len(output_list) // 10,
+    )
+
+
+def pdverify_arrivals(concurrency: int) -> NDArray[np.float64]:
+    """Arrival times of the published benchmark, bit for bit: numpy's legacy generator seeded
+    with 42, exponential gaps at 0.05 x C per second, kept while they are within 30 s."""
+    check_concurrency(concurrency)
+    rng = np.random.RandomState(PDVERIFY_SEED)
+    arrivals: list[float] = []
+    now = 0.0
+    while True:
+        now += rng.exponential(1.0 / (PDVERIFY_RATE_PER_C * concurrency))
+        if now > PDVERIFY_ARRIVALS_S:
+            return np.array(arrivals)
+        arrivals.append(now)
+
+
+def pdverify(
+    concurrency: int,
+    lengths: Lengths,
+    acceptance: Acceptance,
+    seed: np.random.SeedSequence,
+) -> Workload:
+    """The published protocol: C sets the batch cap and the arrival rate; cut at 60 s."""
+    arrivals = pdverify_arrivals(concurrency)
+    prompts, outputs, outcomes = _draw(len(arrivals), lengths, acceptance, seed)
+    return Workload(
+        "pdverify",
+        prompts,
+        outputs,
+        outcomes,
+        arrival_s=arrivals.tolist(),
+        deadline_s=PDVERIFY_DEADLINE_S,
+    )

@@ -1,0 +1,51 @@
+"""What the real world asks of an engine. `eager` and `graph` engines implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pdvsim.core import Executor, Request, Stage, Stream
+
+
+class Ticket(Protocol):
+    """A launched stage."""
+
+    stage: Stage
+    batch: Sequence[Request]
+
+    def done(self) -> bool:
+        """Whether the device has finished; never blocks."""
+        ...
+
+    def wait(self) -> None:
+        """Block this thread until the device has finished."""
+        ...
+
+    def device_span_s(self) -> tuple[float, float] | None:
+        """Start and end of the device work in host-clock seconds, once `done`, if measured."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs stages. Thread-safe as far as lane programs need: a stage's model lock is held in the
+    synchronous executor; otherwise different stages may be launched by different threads."""
+
+    executor: Executor
+    draft_tokens: int
+
+    def launch(
+        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+    ) -> Ticket:
+        """Put the work of `stage` for `batch` on `stream`, behind the tickets `after`."""
+        ...
+
+    def settle(self, ticket: Ticket) -> Sequence[int] | None:
+        """Called once, after the ticket is done. Returns drafts kept per request where real tokens
+        were compared at this stage, else None (the requests' `outcomes` decide). Appends output
+        tokens to `request.tokens` where there are any."""
+        ...
+
+    def release(self, request: Request) -> None:
+        """Free what `request` holds (KV cache pages)."""
+        ...
