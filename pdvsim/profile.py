@@ -1,0 +1,392 @@
+"""What a calibration knows about one pair of models, one executor and one machine.
+
+A profile is plain JSON: fitted costs with their bootstrap draws, the range they were measured in
+and where they come from. `Profile.replicate` draws one plausible machine from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pdvsim.core import EXECUTORS, Executor, Stage
+from pdvsim.des.gpu import Contention
+from pdvsim.des.host import HostCosts
+from pdvsim.errors import InputError, ProfileError
+from pdvsim.models import Pair, pair
+from pdvsim.records import STAGE_COLUMNS, RunRecord
+
+SCHEMA_VERSION = 1
+SHIPPED = Path(__file__).parent / "data" / "profiles"
+DEFAULT_PAIR = "tinyllama-1.1b:llama-2-7b"
+DEFAULT_MACHINE = "h100"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+# Terms of a cost, as functions of (batch, query tokens, context tokens) of the whole launch.
+# All are non-negative and never decrease in work; so do sums of them with weights >= 0.
+TERMS: dict[str, Callable[[float, float, float], float]] = {
+    "fixed": lambda batch, query, context: 1.0,
+    "per_request": lambda batch, query, context: batch,
+    "per_query_token": lambda batch, query, context: query,
+    "per_context_token": lambda batch, query, context: context,
+    "per_query_pair": lambda batch, query, context: query * query / batch,
+    "query_above_64": lambda batch, query, context: max(0.0, query - 64.0),
+    "query_above_128": lambda batch, query, context: max(0.0, query - 128.0),
+    "query_above_256": lambda batch, query, context: max(0.0, query - 256.0),
+    "query_above_512": lambda batch, query, context: max(0.0, query - 512.0),
+}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(_File):
+    """A measured number with its 95 % interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Estimate:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is outside its own interval {self.low} to {self.high}")
+        return self
+
+
+class CostFit(_File):
+    """Seconds as a sum of terms with weights >= 0.
+
+    Attributes:
+        terms, weights: names from TERMS and their weights, seconds per unit.
+        draws: bootstrap draws of the weights, shape (draws, terms).
+        noise: quantiles of measured / fitted at equal steps of probability, mean about 1.
+        residual_rms: root mean square of measured / fitted - 1 over the measured points.
+    """
+
+    terms: list[str] = Field(min_length=1)
+    weights: list[Seconds]
+    draws: list[list[Seconds]] = Field(min_length=1)
+    noise: list[Positive] = Field(min_length=1)
+    residual_rms: Seconds
+
+    @model_validator(mode="after")
+    def _shapes(self) -> CostFit:
+        unknown = [term for term in self.terms if term not in TERMS]
+        if unknown:
+            raise ValueError(f"unknown cost terms {unknown}; known are {list(TERMS)}")
+        if any(len(row) != len(self.terms) for row in [self.weights, *self.draws]):
+            raise ValueError(f"every draw needs {len(self.terms)} weights, one per term")
+        return self
+
+    def seconds(self, batch: float, query: float, context: float) -> float:
+        """The fitted cost of one launch."""
+        values = (TERMS[term](batch, query, context) for term in self.terms)
+        return sum(w * v for w, v in zip(self.weights, values, strict=True))
+
+
+class Range(_File):
+    """What was measured, both ends included."""
+
+    batch: tuple[int, int]
+    query_tokens: tuple[int, int]
+    context_tokens: tuple[int, int]
+
+
+class StageFit(_File):
+    """Costs of one stage.
+
+    Attributes:
+        buckets: batch sizes that launches are padded to (CUDA graphs); empty for no padding.
+    """
+
+    host: CostFit
+    device: CostFit
+    measured: Range
+    buckets: list[int] = []
+
+
+class HostFit(_File):
+    """What threads cost, seconds; see `pdvsim.des.HostCosts`.
+
+    Attributes:
+        gil_speeds: speed of each of n = 1, 2, ... launching threads.
+        run_spread: relative standard deviation of host speed from one run to the next.
+    """
+
+    wake_s: Estimate
+    lock_wake_s: Estimate
+    event_wake_s: Estimate
+    poll_overhead_s: Estimate
+    gil_speeds: list[Estimate] = Field(min_length=1)
+    run_spread: Seconds
+
+
+class ContentionFit(_File):
+    """Speed of `stage` while `other` runs on another stream, relative to alone."""
+
+    stage: Stage
+    other: Stage
+    speed: Estimate
+
+
+class Ceilings(_File):
+    """Rates that no stage can beat, measured on the same machine."""
+
+    copy_bytes_per_s: Positive
+    matmul_flops_per_s: Positive
+
+
+class Provenance(_File):
+    """Where the numbers come from."""
+
+    gpu: str
+    driver: str
+    torch: str
+    transformers: str
+    python: str
+    host_cpu: str
+    git_revision: str
+    created: str
+    command: str
+    seed: int
+    acceptance: str
+    measurements: str
+
+
+class ProfileFile(_File):
+    """The JSON document."""
+
+    schema_version: Literal[1]
+    name: str
+    pair: str
+    executor: str
+    draft_tokens: int = Field(ge=1, le=16)
+    stages: dict[Stage, StageFit]
+    host: HostFit
+    contention: list[ContentionFit]
+    ceilings: Ceilings | None
+    provenance: Provenance
+
+
+class Costs:
+    """Stage costs of one plausible machine: `pdvsim.des.StageCosts`."""
+
+    def __init__(
+        self, stages: dict[Stage, tuple[_Cost, _Cost, list[int]]], host_factor: float
+    ) -> None:
+        self._stages = stages
+        self._host_factor = host_factor
+
+    def cost(
+        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
+    ) -> tuple[float, float]:
+        """(host seconds, device seconds) of one launch, with its noise."""
+        try:
+            host, device, buckets = self._stages[stage]
+        except KeyError:
+            raise ProfileError(
+                f"the profile has no costs for stage {stage}; calibrate that stage"
+            ) from None
+        host_s = host.draw(batch, query_tokens, context_tokens) * self._host_factor
+        if buckets:
+            padded = next((size for size in buckets if size >= batch), batch)
+            query_tokens = query_tokens * padded // batch
+            batch = padded
+        return host_s, device.draw(batch, query_tokens, context_tokens)
+
+
+class _Cost:
+    """A CostFit with fixed weights, made quick to evaluate."""
+
+    def __init__(self, fit: CostFit, weights: Sequence[float], rng: np.random.Generator) -> None:
+        by_term = dict(zip(fit.terms, weights, strict=True))
+        self._fixed = by_term.pop("fixed", 0.0)
+        self._batch = by_term.pop("per_request", 0.0)
+        self._query = by_term.pop("per_query_token", 0.0)
+        self._context = by_term.pop("per_context_token", 0.0)
+        self._others = [(TERMS[term], weight) for term, weight in by_term.items() if weight]
+        self._noise = rng.choice(np.array(fit.noise), size=_NOISE_DRAWS).tolist()
+        self._next = 0
+
+    def draw(self, batch: int, query: int, context: int) -> float:
+        seconds: float = (
+            self._fixed + self._batch * batch + self._query * query + self._context * context
+        )
+        for term, weight in self._others:
+            seconds += weight * term(batch, query, context)
+        i = self._next
+        self._next = i + 1 if i + 1 < _NOISE_DRAWS else 0
+        return seconds * self._noise[i]  # type: ignore[no-any-return]
+
+
+_NOISE_DRAWS = 8192
+
+
+class Profile:
+    """A validated profile."""
+
+    def __init__(self, file: ProfileFile) -> None:
+        self.file = file
+        self.name = file.name
+        self.pair: Pair = pair(file.pair)
+        self.executor: Executor = EXECUTORS[file.executor]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from, for output."""
+        return {
+            "name": self.name,
+            "pair": self.file.pair,
+            "executor": self.file.executor,
+            **self.file.provenance.model_dump(),
+        }
+
+    def replicate(self, seed: np.random.SeedSequence) -> tuple[Costs, HostCosts, Contention]:
+        """One plausible machine: parameters drawn from their bootstrap and intervals."""
+        rng = np.random.default_rng(seed)
+        stages = {
+            stage: (_drawn(fit.host, rng), _drawn(fit.device, rng), fit.buckets)
+            for stage, fit in self.file.stages.items()
+        }
+        host = self.file.host
+        costs = Costs(stages, float(np.exp(rng.normal(0.0, host.run_spread))))
+        speeds = [max(_draw(speed, rng), 1e-3) for speed in host.gil_speeds]
+        host_costs = HostCosts(
+            wake_s=_draw(host.wake_s, rng),
+            lock_wake_s=_draw(host.lock_wake_s, rng),
+            event_wake_s=_draw(host.event_wake_s, rng),
+            poll_overhead_s=_draw(host.poll_overhead_s, rng),
+            gil_speeds=tuple(speeds),
+        )
+        contention = {
+            (entry.stage, entry.other): max(_draw(entry.speed, rng), 1e-3)
+            for entry in self.file.contention
+        }
+        return costs, host_costs, contention
+
+    def extrapolations(self, record: RunRecord) -> list[str]:
+        """Which stages of `record` left the measured range, one sentence each."""
+        reasons = []
+        codes = record.column("stage").astype(int)
+        for code, stage in enumerate(Stage):
+            rows = record.stage_rows[codes == code]
+            fit = self.file.stages.get(stage)
+            if fit is None or not len(rows):
+                continue
+            for name in ("batch", "query_tokens", "context_tokens"):
+                low, high = getattr(fit.measured, name)
+                seen = rows[:, STAGE_COLUMNS.index(name)]
+                reasons.extend(
+                    f"{stage}: {name} {value:.0f} is outside the measured {low} to {high}"
+                    for value in (seen.min(), seen.max())
+                    if not low <= value <= high
+                )
+        return list(dict.fromkeys(reasons))
+
+
+def _drawn(fit: CostFit, rng: np.random.Generator) -> _Cost:
+    return _Cost(fit, fit.draws[int(rng.integers(len(fit.draws)))], rng)
+
+
+def _draw(estimate: Estimate, rng: np.random.Generator) -> float:
+    """A normal draw whose 95 % interval is the estimate's, each side by itself, never below 0."""
+    z = float(rng.standard_normal())
+    half = (estimate.high - estimate.value) if z > 0 else (estimate.value - estimate.low)
+    return max(0.0, estimate.value + z * half / 1.96)
+
+
+def save_profile(file: ProfileFile, path: Path) -> None:
+    """Write `file` with a digest of its content, so that later edits are noticed."""
+    content = file.model_dump(mode="json")
+    document = {**content, "digest": _digest(content)}
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(json.dumps(document, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """Profiles inside the package, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.json"))}
+
+
+def default_profile_name(pair_name: str, executor: str) -> str:
+    """The shipped profile of a pair and executor: `h100_tinyllama-1.1b_llama-2-7b_eager`."""
+    return f"{DEFAULT_MACHINE}_{pair_name.replace(':', '_')}_{executor}"
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Load a shipped profile by name, or any profile by path.
+
+    Raises:
+        ProfileError: absent, truncated, of another schema version, or edited by hand.
+    """
+    shipped = shipped_profiles()
+    path = shipped.get(name_or_path, Path(name_or_path))
+    try:
+        document = json.loads(path.read_text())
+    except (FileNotFoundError, IsADirectoryError):
+        known = ", ".join(shipped) or "none"
+        raise ProfileError(
+            f"no profile {name_or_path!r}: neither a file nor one of those shipped ({known})"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not a whole JSON document ({error}); write it again") from None
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise ProfileError(f"{path}: not a pdvsim profile (it has no schema_version)")
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise ProfileError(
+            f"{path}: schema version {document['schema_version']!r}, but this pdvsim reads "
+            f"version {SCHEMA_VERSION}; calibrate again"
+        )
+    digest = document.pop("digest", None)
+    try:
+        file = ProfileFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProfileError(f"{path}: {where}: {first['msg']}") from None
+    if digest != _digest(document):
+        raise ProfileError(
+            f"{path}: changed since it was written (its digest does not match); calibrate again"
+        )
+    if file.executor not in EXECUTORS:
+        raise ProfileError(f"{path}: unknown executor {file.executor!r}")
+    return Profile(file)
+
+
+def select_profile(
+    name_or_path: str | None, pair_name: str | None, executor: str | None
+) -> Profile:
+    """The profile asked for, or the shipped one for a pair and an executor.
+
+    Raises:
+        InputError: the profile is for another pair or executor than asked for.
+        ProfileError: there is no such profile.
+    """
+    if name_or_path is None:
+        wanted = pair(pair_name or DEFAULT_PAIR).name
+        return load_profile(default_profile_name(wanted, executor or "eager"))
+    profile = load_profile(name_or_path)
+    for what, asked, found in (
+        ("pair", pair_name, profile.pair.name),
+        ("executor", executor, profile.executor.name),
+    ):
+        if asked is not None and asked != found:
+            raise InputError(f"profile {profile.name} is for {what} {found}, not {asked}")
+    return profile
+
+
+def _digest(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
