@@ -1,0 +1,1 @@
+"""Why-questions asked of runs and tables."""

@@ -1,0 +1,214 @@
+"""The one shape that every benchmark table is brought into before it is audited.
+
+A table has cells (one system at one load), a cell may have its requests one by one. Whatever a
+file does not say stays None, and the rules that need it say that they could not look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+
+from pdvsim.models import Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request of a cell.
+
+    Attributes:
+        latency_s: end to end; None if the request was not completed.
+        timings: every other time the file gives for it, seconds; used to recognise copies.
+        drafted, accepted: tokens proposed by the draft model, and those that the file calls
+            accepted.
+    """
+
+    id: str
+    latency_s: float | None
+    timings: tuple[float, ...] = ()
+    output_tokens: int | None = None
+    drafted: int | None = None
+    accepted: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The number in `id` ("req_0007" -> 7), if there is one at its end."""
+        digits = self.id[len(self.id.rstrip("0123456789")) :]
+        return int(digits) if digits else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system at one load, as a table reports it.
+
+    Attributes:
+        load: the table's own label of the load.
+        concurrency: requests that the table says are kept in flight (or at most in flight).
+        rate_per_s: offered requests/s; None where the load is a concurrency alone.
+        duration_s: measured wall time, if the file gives it.
+        time_limit_s: the run was configured to end here at the latest.
+        offered: requests sent, or due to be sent by the end.
+        output_tokens: tokens that `output_throughput` counts.
+        resolution: step to which `output_throughput` was printed, tokens/s (0: exact).
+        latency_s, latency_std_s, latency_p99_s: end to end, over completed requests.
+        tpot_s: time per output token after the first.
+        acceptance_rate: share of 1; accepted_length: tokens per round with the verifier's own.
+        draft_tokens: drafted per round (L); None if unknown, 0 without speculation.
+        tokens_per_request: prompt and output together, mean.
+        memory_mib: peak GPU memory.
+    """
+
+    system: str
+    load: float | None = None
+    pair: Pair | None = None
+    concurrency: float | None = None
+    rate_per_s: float | None = None
+    duration_s: float | None = None
+    time_limit_s: float | None = None
+    offered: int | None = None
+    completed: int | None = None
+    output_tokens: int | None = None
+    output_throughput: float | None = None
+    resolution: float = 0.0
+    request_throughput: float | None = None
+    latency_s: float | None = None
+    latency_std_s: float | None = None
+    latency_p50_s: float | None = None
+    latency_p99_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    acceptance_rate: float | None = None
+    accepted_length: float | None = None
+    draft_tokens: int | None = None
+    tokens_per_request: float | None = None
+    memory_mib: float | None = None
+    requests: tuple[Served, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.system if self.load is None else f"{self.system} @ {self.load:g}"
+
+    @cached_property
+    def done(self) -> tuple[Served, ...]:
+        """The requests that were completed."""
+        return tuple(request for request in self.requests if request.latency_s is not None)
+
+    @property
+    def samples(self) -> int | None:
+        """Completed requests behind the cell's numbers."""
+        if self.completed is not None:
+            return self.completed
+        return len(self.done) if self.requests else None
+
+    @cached_property
+    def tokens(self) -> int | None:
+        """Output tokens of the completed requests."""
+        if self.output_tokens is not None:
+            return self.output_tokens
+        counts = [r.output_tokens for r in self.done if r.output_tokens is not None]
+        return sum(counts) if counts and len(counts) == len(self.done) else None
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Length of the run: as given, or tokens / throughput, or requests / throughput."""
+        if self.duration_s is not None:
+            return self.duration_s
+        if self.tokens and self.output_throughput:
+            return self.tokens / self.output_throughput
+        if self.samples and self.request_throughput:
+            return self.samples / self.request_throughput
+        return None
+
+    @property
+    def elapsed_slack(self) -> float:
+        """Relative uncertainty of `elapsed_s` from the rounding of the throughput."""
+        if self.duration_s is not None or not self.output_throughput:
+            return 0.0
+        return self.resolution / 2 / self.output_throughput
+
+    @property
+    def served_per_s(self) -> float | None:
+        """Completed requests per second of the run."""
+        if self.request_throughput is not None:
+            return self.request_throughput
+        if self.samples is not None and self.elapsed_s:
+            return self.samples / self.elapsed_s
+        return None
+
+    @cached_property
+    def mean_latency_s(self) -> float | None:
+        """End-to-end latency as stated, else from the requests."""
+        if self.latency_s is not None:
+            return self.latency_s
+        if not self.done:
+            return None
+        return sum(r.latency_s or 0.0 for r in self.done) / len(self.done)
+
+    @property
+    def longest_latency_s(self) -> float | None:
+        """Longest latency that is known: of the requests, else the 99th percentile."""
+        if self.done:
+            return max(r.latency_s or 0.0 for r in self.done)
+        return self.latency_p99_s
+
+    @property
+    def in_flight(self) -> float | None:
+        """Mean number in flight that the completed requests account for: X R (Little)."""
+        if self.served_per_s is None or self.mean_latency_s is None:
+            return None
+        return self.served_per_s * self.mean_latency_s
+
+    @property
+    def unfinished_share(self) -> tuple[float, str] | None:
+        """Share of the offered requests that were not completed, and how that is known."""
+        if self.samples is None:
+            return None
+        if self.offered:
+            return max(0.0, 1.0 - self.samples / self.offered), "offered"
+        if self.rate_per_s and self.elapsed_s:
+            return max(0.0, 1.0 - self.samples / (self.rate_per_s * self.elapsed_s)), "rate"
+        if self.concurrency:
+            return self.concurrency / (self.samples + self.concurrency), "concurrency"
+        return None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A benchmark table.
+
+    Attributes:
+        counts_unfinished: throughput counts tokens when they are produced and latency accounts
+            for requests in flight at the end, so a cut run is not biased by its survivors.
+        same_requests: request i is the same prompt under every system and load, decoded
+            greedily: it must take the same tokens everywhere.
+        demand_memory: memory is allocated as caches grow, not as one pool (None: not known).
+    """
+
+    source: str
+    format: str
+    cells: tuple[Cell, ...]
+    counts_unfinished: bool = False
+    same_requests: bool = False
+    demand_memory: bool | None = None
+
+    def by_load(self) -> Iterator[tuple[float, list[Cell]]]:
+        """Cells of one load and pair together, loads rising."""
+        known = [cell for cell in self.cells if cell.load is not None]
+
+        def key(cell: Cell) -> tuple[float, str]:
+            return (cell.load or 0.0, cell.pair.name if cell.pair else "")
+
+        for (load, _), cells in groupby(sorted(known, key=key), key):
+            yield load, list(cells)
+
+    def by_system(self) -> Iterator[tuple[str, list[Cell]]]:
+        """Cells of one system and pair together, loads rising."""
+
+        def key(cell: Cell) -> tuple[str, str]:
+            return (cell.system, cell.pair.name if cell.pair else "")
+
+        ordered = sorted(self.cells, key=lambda cell: (*key(cell), cell.load or 0.0))
+        for (system, _), cells in groupby(ordered, key):
+            yield system, list(cells)
