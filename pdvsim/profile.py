@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,7 @@ from pdvsim.errors import InputError, ProfileError
 from pdvsim.models import Pair, pair
 from pdvsim.records import STAGE_COLUMNS, RunRecord
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 SHIPPED = Path(__file__).parent / "data" / "profiles"
 DEFAULT_PAIR = "tinyllama-1.1b:llama-2-7b"
 DEFAULT_MACHINE = "h100"
@@ -277,7 +277,7 @@ class Profile:
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         """Which stages of `record` left the measured range, one sentence each."""
-        reasons = []
+        reasons: list[str] = []
         codes = record.column("stage").astype(int)
         for code, stage in enumerate(Stage):
             rows = record.stage_rows[codes == code]

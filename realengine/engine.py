@@ -34,6 +34,11 @@ class Engine(Protocol):
     executor: Executor
     draft_tokens: int
 
+    def start(self) -> None:
+        """A run begins: finish all earlier work and align the device's clock with the host's,
+        `time.perf_counter`."""
+        ...
+
     def launch(
         self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
     ) -> Ticket:

@@ -18,6 +18,7 @@ class Operation:
     """One launched stage: the simulated counterpart of a CUDA event behind a kernel chain."""
 
     __slots__ = (
+        "after",
         "alarm",
         "batch",
         "context_tokens",
@@ -47,6 +48,7 @@ class Operation:
         self.queued_s = self.launched_s = self.launch_end_s = 0.0
         self.started_s = self.ended_s = 0.0
         self.launch_alone_s = self.device_alone_s = self.work_s = 0.0
+        self.after: Sequence[Operation] = ()
         self.pending = 0
         self.dependents: list[Operation] = []
         self.alarm: Alarm | None = None
@@ -70,6 +72,7 @@ class Gpu:
         """Queue `operation` behind its stream's last one and behind the events `after`."""
         tail = self._tails.get(operation.stream)
         self._tails[operation.stream] = operation
+        operation.after = after
         for earlier in (tail, *after) if tail is not None and tail not in after else after:
             if not earlier.done:
                 earlier.dependents.append(operation)

@@ -126,7 +126,12 @@ class SimulatedWorld:
         end_s = self.env.now
         busy_s = {"device": self.gpu.server.busy_until(end_s)}
         return self.recorder.finish(
-            self.source.released_requests, end_s, busy_s, config=self.config, world="simulated"
+            self.source.released_requests,
+            end_s,
+            busy_s,
+            config=self.config,
+            workload=self.source.workload,
+            world="simulated",
         )
 
     def _run_lane(self, lane: _Lane) -> Any:
@@ -260,6 +265,9 @@ class SimulatedWorld:
         if op.settled:
             return
         op.settled = True
+        for earlier in op.after:  # a lane waits for the last of a chain only
+            self._settle(lane, earlier)
+        op.after = ()
         now = self.env.now
         emitted = settle(self.executor, op.stage, op.batch, self.config.draft_tokens, now)
         times = (

@@ -61,7 +61,10 @@ def memory(table: Table, limits: Limits) -> Checked:
 
 
 def _weights_mib(cell: Cell) -> float:
-    return cell.pair.weight_bytes / MIB if cell.pair else 0.0
+    """Weights of the models that must be loaded: without speculation the verifier's alone."""
+    assert cell.pair is not None
+    loaded = cell.pair.verifier if cell.draft_tokens == 0 else cell.pair
+    return loaded.weight_bytes / MIB
 
 
 def _most_mib(cell: Cell) -> float:
@@ -78,9 +81,7 @@ def _most_mib(cell: Cell) -> float:
     return needed * (1 + OVERHEAD_SHARE) + OVERHEAD_MIB
 
 
-def _memory_finding(
-    cells: list[Cell], severity: Severity, why: str, limits: Limits
-) -> Finding:
+def _memory_finding(cells: list[Cell], severity: Severity, why: str, limits: Limits) -> Finding:
     pair = cells[0].pair
     assert pair is not None
     values = [cell.memory_mib or 0.0 for cell in cells]
@@ -106,7 +107,7 @@ def _memory_finding(
 def _pairs_that_fit(memory_mib: float) -> list[str]:
     """Known pairs whose weights fit, closest first: 'draft:verifier (weights MiB)'."""
     shapes = [shape for name, shape in SHAPES.items() if name != "tiny"]
-    pairs = [Pair(draft, verifier) for draft in shapes for verifier in shapes]
+    pairs = [Pair(d, v) for d in shapes for v in shapes if d.parameters <= v.parameters]
     fitting = [p for p in pairs if p.weight_bytes / MIB <= memory_mib]
     fitting.sort(key=lambda p: (-p.weight_bytes, p.name))
     return [f"{p.name} ({p.weight_bytes / MIB:,.0f} MiB)" for p in fitting[:3]]
@@ -184,9 +185,7 @@ def _seconds_per_token(cell: Cell) -> float | None:
     return None
 
 
-def _floor_finding(
-    cell: Cell, what: str, observed: float, floor: float, limits: Limits
-) -> Finding:
+def _floor_finding(cell: Cell, what: str, observed: float, floor: float, limits: Limits) -> Finding:
     assert cell.pair is not None
     return Finding(
         "floors",
@@ -209,9 +208,7 @@ def _floor_finding(
 def one_configuration(table: Table, limits: Limits) -> Checked:
     """Pairs of different size that show the same memory and speed are one pair, measured twice."""
     pairs = {cell.pair.name: cell.pair for cell in table.cells if cell.pair}
-    by_key = {
-        (cell.system, cell.load, cell.pair.name): cell for cell in table.cells if cell.pair
-    }
+    by_key = {(cell.system, cell.load, cell.pair.name): cell for cell in table.cells if cell.pair}
     checked, findings = 0, []
     ordered = sorted(pairs.values(), key=lambda pair: pair.weight_bytes)
     for i, small in enumerate(ordered):

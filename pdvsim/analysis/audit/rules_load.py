@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from pdvsim.analysis.audit.finding import Finding, Limits, Severity
+from pdvsim.analysis.audit.finding import Finding, Limits, Number, Severity
 from pdvsim.analysis.audit.table import Cell, Table
 
 Checked = tuple[int, list[Finding]]
@@ -44,7 +44,7 @@ def truncation(table: Table, limits: Limits) -> Checked:
     if not cut:
         return len(timed), []
     shares = [cell.unfinished_share for cell in cut]
-    evidence = {
+    evidence: dict[str, Number] = {
         "time_limit_s": round(limit_s, 2),
         "elapsed_s": rounded([cell.elapsed_s for cell in cut]),
         "completed": [float(cell.samples or 0) for cell in cut],
@@ -54,8 +54,7 @@ def truncation(table: Table, limits: Limits) -> Checked:
     }
     message = (
         f"{len(cut)} of {len(table.cells)} cells were cut at {limit_s:.1f} s with requests in "
-        f"flight (tokens / throughput = {limit_s:.1f} s in each): their throughput and latency "
-        f"describe the cut"
+        f"flight, whatever their load: their throughput and latency describe the cut"
     )
     settle = (
         "Run until every request is done, or measure a steady state that counts tokens when "
@@ -115,7 +114,7 @@ def survivorship(table: Table, limits: Limits) -> Checked:
             continue
         checked += 1
         missing, share = left_out
-        if not missing or cell.output_throughput is None and cell.latency_s is None:
+        if not missing or (cell.output_throughput is None and cell.latency_s is None):
             continue
         severity = (
             Severity.ERROR
@@ -147,9 +146,7 @@ def survivorship(table: Table, limits: Limits) -> Checked:
             "Report offered and completed counts; count tokens when produced; estimate latency "
             "with the unfinished requests as censored (Kaplan-Meier)."
         )
-        findings.append(
-            Finding("survivorship", severity, names(cells), message, evidence, settle)
-        )
+        findings.append(Finding("survivorship", severity, names(cells), message, evidence, settle))
     return checked, findings
 
 
@@ -281,7 +278,8 @@ def samples(table: Table, limits: Limits) -> Checked:
     tails = [
         cell
         for cell in counted
-        if cell.latency_p99_s is not None and FEW_SAMPLES <= (cell.samples or 0)
+        if cell.latency_p99_s is not None
+        and (cell.samples or 0) >= FEW_SAMPLES
         and (cell.samples or 0) < PERCENTILE_SAMPLES
     ]
     if tails:
@@ -306,8 +304,7 @@ def overload(table: Table, limits: Limits) -> Checked:
         capacity = max(
             other.served_per_s or 0.0
             for other in table.cells
-            if other.pair == cell.pair and (other.samples or 0) >= FEW_SAMPLES
-            or other is cell
+            if (other.pair == cell.pair and (other.samples or 0) >= FEW_SAMPLES) or other is cell
         )
         if (cell.rate_per_s or 0.0) > OVERLOAD * capacity:
             beyond.append((cell, capacity))

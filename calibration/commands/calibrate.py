@@ -1,0 +1,89 @@
+"""`pdvsim calibrate`: measure this machine and write its profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pdvsim import output
+from pdvsim.core import EXECUTORS
+
+
+@click.command()
+@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
+@click.option("--pair", default="tinyllama-1.1b:llama-2-7b", show_default=True)
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="eager", show_default=True)
+@click.option("--draft-tokens", type=int, default=4, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--quick", is_flag=True, help="Fewer points and passes: a look, not a profile.")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), default=Path("profile.json")
+)
+@output.json_option
+def command(
+    device: str,
+    pair: str,
+    executor: str,
+    draft_tokens: int,
+    seed: int,
+    quick: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Measure stages, threads and contention; fit and write a profile.
+
+    Finished measurements are kept beside the output file; call again to go on after a kill."""
+    from calibration.calibrate import Plan, calibrate
+    from pdvsim.errors import InputError
+    from pdvsim.profile import save_profile
+    from pdvsim.store import Store
+    from realengine.build import open_engine
+    from realengine.provenance import provenance
+
+    output.check_writable(out)
+    if not 1 <= draft_tokens <= 16:
+        raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
+    plan = Plan(prompts=(10, 64), rounds=3, passes=2, gil_seconds=1.0) if quick else Plan()
+    cache_tokens = max(plan.batches) * (max(plan.prompts) + 16 * plan.rounds)
+    opened = open_engine(pair, EXECUTORS[executor], device, draft_tokens, cache_tokens, seed)
+    about = provenance(opened.device, seed, "injected, 0.7 at each draft position")
+    identity = {
+        "pair": pair,
+        "executor": executor,
+        "draft_tokens": draft_tokens,
+        "seed": seed,
+        "quick": quick,
+        "gpu": about["gpu"],
+        "torch": about["torch"],
+    }
+    store = Store(out.with_suffix(".partial.jsonl"), identity)
+    with output.progress("measuring", as_json) as update:
+        done = 0
+
+        def on_step() -> None:
+            nonlocal done
+            done += 1
+            update(done, plan.steps)
+
+        profile, samples = calibrate(opened, plan, store, about, out.stem, on_step)
+    import polars as pl
+
+    pl.DataFrame(samples).write_parquet(out.with_name(profile.provenance.measurements))
+    save_profile(profile, out)
+    store.remove()
+    document = profile.model_dump(mode="json")
+    if as_json:
+        output.print_json(document)
+        return
+    console = output.console()
+    console.print(f"Profile [bold]{profile.name}[/bold] written to {out} ({about['gpu']})")
+    for stage, fit in profile.stages.items():
+        batch, query, context = fit.measured.batch[0], fit.measured.query_tokens[0], 256
+        console.print(
+            f"{stage:18} host {1e3 * fit.host.seconds(batch, query, context):8.3f} ms   "
+            f"device {1e3 * fit.device.seconds(batch, query, context):8.3f} ms   "
+            f"(batch {batch}, {query} new tokens, context {context})"
+        )
+    speeds = ", ".join(f"{speed.value:.2f}" for speed in profile.host.gil_speeds)
+    console.print(f"speed of each of 1, 2, 3 launching threads: {speeds}")

@@ -1,0 +1,56 @@
+"""`pdvsim audit`: any benchmark table against arithmetic."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+_FORMATS = ("auto", "pdverify", "vllm", "aiperf", "guidellm", "csv", "pdvsim")
+
+
+@click.command("audit")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("detail", type=click.Path(path_type=Path), required=False)
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default="auto", show_default=True)
+@click.option("--columns", metavar="MAP", help="Of a csv: NAME=COLUMN,NAME=COLUMN,...")
+@click.option("--pair", "pair_name", metavar="DRAFT:VERIFIER", help="Models that were measured.")
+@click.option("--gpu-memory-mib", type=click.FloatRange(min=0, min_open=True))
+@click.option(
+    "--bandwidth-tb-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Memory bandwidth of all GPUs together; default: the fastest single GPU there is.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+def command(
+    table: Path,
+    detail: Path | None,
+    format_: str,
+    columns: str | None,
+    pair_name: str | None,
+    gpu_memory_mib: float | None,
+    bandwidth_tb_s: float | None,
+    as_json: bool,
+) -> None:
+    """Hold TABLE (and its requests, DETAIL) against arithmetic.
+
+    Exit code 1 if a claim of the table fails.
+    """
+    from pdvsim.analysis.audit import Limits, audit, parse_columns, read
+    from pdvsim.models import pair
+
+    read_table = read(
+        table,
+        detail,
+        format_,
+        parse_columns(columns) if columns else None,
+        pair(pair_name) if pair_name else None,
+    )
+    limits = Limits(gpu_memory_mib=gpu_memory_mib)
+    if bandwidth_tb_s is not None:
+        limits = Limits(gpu_memory_mib=gpu_memory_mib, bytes_per_s=bandwidth_tb_s * 1e12)
+    report = audit(read_table, limits)
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    sys.exit(1 if report.failed else 0)

@@ -1,0 +1,235 @@
+"""`pdvsim predict`: every architecture at a load, from a profile, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pdvsim import output
+from pdvsim.acceptance import Acceptance
+from pdvsim.architectures import ARCHITECTURES, architecture
+from pdvsim.architectures.lane import Config
+from pdvsim.cli import load
+from pdvsim.core import EXECUTORS
+from pdvsim.errors import InputError
+from pdvsim.workload import PROTOCOLS, Lengths
+
+if TYPE_CHECKING:
+    from pdvsim.metrics import Slo
+    from pdvsim.profile import Profile
+    from pdvsim.sweep import Cell
+
+# Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
+REPLICATIONS = 5
+
+
+def names(architectures: str) -> list[str]:
+    """Parse `all` or `NAME,NAME,...`.
+
+    Raises:
+        InputError: an unknown name, or none.
+    """
+    if architectures == "all":
+        return list(ARCHITECTURES)
+    chosen = list(dict.fromkeys(name.strip() for name in architectures.split(",")))
+    return [architecture(name).name for name in chosen]
+
+
+def cells_of(
+    chosen: Sequence[str],
+    profile: Profile,
+    protocol: str,
+    concurrency: int,
+    rate: float | None,
+    trace: Path | None,
+    lengths: Lengths,
+    acceptance: Acceptance,
+    admission_factor: float,
+) -> list[Cell]:
+    """One cell per architecture; C is the batch cap of each."""
+    from pdvsim.sweep import Cell, Load
+
+    under = Load(protocol, concurrency, lengths, acceptance, rate_per_s=rate, trace=trace)
+    return [
+        Cell(
+            Config(
+                name,
+                executor=profile.executor,
+                batch_cap=concurrency,
+                draft_tokens=acceptance.draft_tokens,
+                admission_factor=admission_factor,
+            ),
+            profile.pair.name,
+            under,
+            profile,
+        )
+        for name in chosen
+    ]
+
+
+@click.command()
+@click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
+@click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
+@click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[eager]")
+@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
+@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
+@click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
+@click.option("--prompt-tokens", type=int, default=128, show_default=True)
+@click.option("--output-tokens", type=int, default=64, show_default=True)
+@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
+@click.option("--draft-tokens", type=int, default=4, show_default=True)
+@click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
+@click.option("--slo-ttft-ms", type=float, default=None, help="Counts as goodput below this.")
+@click.option("--slo-tpot-ms", type=float, default=None, help="Counts as goodput below this.")
+@click.option("--report", type=click.Path(path_type=Path), default=None, help="Write HTML here.")
+@output.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    concurrency: int,
+    architecture: str,
+    pair: str | None,
+    executor: str | None,
+    profile_name: str | None,
+    protocol: str,
+    rate: float | None,
+    trace: Path | None,
+    prompt_tokens: int,
+    output_tokens: int,
+    acceptance: float,
+    draft_tokens: int,
+    admission_factor: float,
+    seed: int,
+    replications: int,
+    slo_ttft_ms: float | None,
+    slo_tpot_ms: float | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Predict every architecture at one load; metrics carry 95 % intervals for one run."""
+    from pdvsim.metrics import Slo
+    from pdvsim.profile import select_profile
+    from pdvsim.sweep import sweep
+
+    output.check_writable(report)
+    if not 1 <= draft_tokens <= 16:
+        raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
+    asked = slo_ttft_ms is not None or slo_tpot_ms is not None
+    slo = Slo(slo_ttft_ms, slo_tpot_ms) if asked else None
+    profile = select_profile(profile_name, pair, executor)
+    cells = cells_of(
+        names(architecture),
+        profile,
+        protocol,
+        concurrency,
+        rate,
+        trace,
+        Lengths(prompt_tokens, output_tokens),
+        Acceptance.constant(acceptance, draft_tokens),
+        admission_factor,
+    )
+    with output.progress("simulating", as_json) as update:
+        results = sweep(cells, replications, seed, slo, on_run=update)
+    document = {
+        "command": "predict",
+        "seed": seed,
+        "replications": replications,
+        "interval": "95 % prediction interval for one run",
+        "arguments": {name: _plain(value) for name, value in ctx.params.items()},
+        "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
+        "slo": _slo(slo),
+        "cells": [result.to_dict() for result in results],
+        "profile": profile.provenance,
+    }
+    if report is not None:
+        load("report").write(document, report)
+    if as_json:
+        output.print_json(document)
+    else:
+        show(document, report)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _slo(slo: Slo | None) -> dict[str, float | None] | None:
+    return None if slo is None else {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms}
+
+
+COLUMNS = (
+    # heading, metric, scale, pdverify's own
+    ("output\ntokens/s", "output_throughput", 1.0, False),
+    ("requests/s\n", "request_throughput", 1.0, False),
+    ("pdverify\ntokens/s", "pdverify_tps", 1.0, True),
+    ("pdverify\nlatency s", "pdverify_latency_ms", 1e-3, True),
+    ("goodput\nrequests/s", "request_goodput", 1.0, False),
+    ("TTFT p50\ns", "median_ttft_ms", 1e-3, False),
+    ("TPOT p50\nms", "median_tpot_ms", 1.0, False),
+    ("E2E p50\ns", "median_e2el_ms", 1e-3, False),
+    ("E2E p99\ns", "p99_e2el_ms", 1e-3, False),
+    ("GPU busy\n%", "gpu_busy", 100.0, False),
+)
+
+
+def show(document: dict[str, Any], report: Path | None) -> None:
+    """Print the table and what stands behind it."""
+    from rich.table import Table
+
+    cells = document["cells"]
+    page = output.console()
+    first = cells[0]
+    page.print(
+        f"[bold]{first['pair']}[/bold], {first['executor']} executor, {first['protocol']}, "
+        f"C = {first['concurrency']}"
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("architecture\n")
+    columns = [column for column in COLUMNS if any(cell.get(column[1]) for cell in cells)]
+    for heading, *_ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in cells:
+        values = [output.interval(cell.get(name), scale) for _, name, scale, _ in columns]
+        table.add_row(f"[bold]{cell['architecture']}[/bold]\n", *values)
+    page.print(table)
+    page.print(
+        f"Below each value: {document['interval']}, from {document['replications']} replications "
+        f"(seed {document['seed']}). Acceptance: {document['acceptance']}."
+    )
+    origin = document["profile"]
+    page.print(
+        f"Calibrated: {origin['name']}, on {origin['gpu']} (driver {origin['driver']}, "
+        f"torch {origin['torch']}), {origin['created']}: {origin['measurements']}"
+    )
+    for line in notes(cells):
+        page.print(line)
+    if report is not None:
+        page.print(f"Report: {report}")
+
+
+def notes(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """What is extrapolated, censored or unknown, one sentence each."""
+    lines = [
+        f"Extrapolated, {cell['architecture']}: {'; '.join(cell['extrapolated'])}."
+        for cell in cells
+        if cell["extrapolated"]
+    ]
+    if not lines:
+        lines.append("Extrapolated: nothing; every stage stayed inside its measured range.")
+    for cell in cells:
+        if cell["censored"] and cell["censored"]["value"] >= 0.5:
+            lines.append(
+                f"Censored, {cell['architecture']}: {cell['censored']['value']:.0f} requests in "
+                f"flight at the end; TTFT and E2E are Kaplan-Meier estimates."
+            )
+        shown = {name for _, name, _, _ in COLUMNS} - {"request_goodput"}
+        why = {reason for name, reason in cell["reasons"].items() if name in shown}
+        lines.extend(f"Incomplete, {cell['architecture']}: {reason}." for reason in sorted(why))
+    return lines

@@ -1,0 +1,115 @@
+"""Distributions from censored samples, and intervals from replicated runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# A mean is only given when at most this share of a distribution lies beyond the longest
+# observation; the rest is placed at that observation (Efron 1967).
+MEAN_TAIL_LIMIT = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """Point masses, and the share that is only known to lie beyond the last of them.
+
+    Attributes:
+        points: ascending, shape (n,).
+        mass: of each point, shape (n,); sums to 1 - tail.
+        tail: what censoring hides.
+    """
+
+    points: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    tail: float = 0.0
+
+    @classmethod
+    def of(cls, values: ArrayLike, weights: ArrayLike | None = None) -> Distribution:
+        """The empirical distribution of complete observations."""
+        points = np.asarray(values, dtype=np.float64)
+        mass = np.ones(len(points)) if weights is None else np.asarray(weights, dtype=np.float64)
+        order = np.argsort(points, kind="stable")
+        total = mass.sum()
+        return cls(points[order], mass[order] / total if total else mass[order])
+
+    @classmethod
+    def survival(
+        cls, exits: ArrayLike, observed: ArrayLike, entries: ArrayLike | None = None
+    ) -> Distribution:
+        """The Kaplan-Meier estimate of a duration.
+
+        Args:
+            exits: age at the event or at the last look, shape (n,).
+            observed: whether the event was seen; otherwise right-censored, shape (n,).
+            entries: age from which each one was under observation (delayed entry; negative:
+                from birth), shape (n,). With `entries` None this is `scipy.stats.ecdf` of
+                `CensoredData.right_censored`, which knows no delayed entry.
+        """
+        exit_age = np.asarray(exits, dtype=np.float64)
+        seen = np.asarray(observed, dtype=bool)
+        entry_age = np.full(len(exit_age), -1.0) if entries is None else np.asarray(entries)
+        points, events = np.unique(exit_age[seen], return_counts=True)
+        entered = np.searchsorted(np.sort(entry_age), points, side="left")
+        left = np.searchsorted(np.sort(exit_age), points, side="left")
+        alive = np.concatenate(([1.0], np.cumprod(1.0 - events / (entered - left))))
+        tail = float(alive[-1])
+        return cls(points, alive[:-1] - alive[1:], tail if tail > 1e-12 else 0.0)
+
+    def quantile(self, share: float) -> float | None:
+        """Smallest point with at least `share` at or below it; None if that lies in the tail."""
+        cumulative = np.cumsum(self.mass)
+        index = int(np.searchsorted(cumulative, share - 1e-9))
+        return float(self.points[index]) if index < len(self.points) else None
+
+    def mean(self) -> float | None:
+        """Mean, with a small tail placed at the last point; None if the tail is not small."""
+        if not len(self.points) or self.tail > MEAN_TAIL_LIMIT:
+            return None
+        return float(self.points @ self.mass + self.tail * self.points[-1])
+
+    def std(self) -> float | None:
+        """Population standard deviation, under the same condition as the mean."""
+        mean = self.mean()
+        if mean is None:
+            return None
+        square = (self.points - mean) ** 2
+        return float(np.sqrt(square @ self.mass + self.tail * square[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value and its 95 % interval; no interval (None) from a single run."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def prediction_interval(
+    samples: Sequence[float], least: float = -np.inf, most: float = np.inf, level: float = 0.95
+) -> Interval:
+    """Where one further run will fall: mean +- t s sqrt(1 + 1/n), for n >= 2 independent runs.
+
+    It does not shrink to nothing with more runs; the confidence interval of the mean,
+    mean +- t s / sqrt(n), does, and says where the average of many runs lies. What a
+    prediction is held against is one run, so this is the interval that is stated.
+
+    Args:
+        least, most: the interval is cut to the values that the quantity can take.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    from scipy.special import stdtrit
+
+    t = float(stdtrit(len(values) - 1, 0.5 + level / 2))
+    half = t * float(values.std(ddof=1)) * float(np.sqrt(1.0 + 1.0 / len(values)))
+    return Interval(mean, max(mean - half, least), min(mean + half, most))

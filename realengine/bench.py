@@ -1,0 +1,87 @@
+"""Runs cells on the real engine, one after the other, and keeps each as soon as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pdvsim.store import Store
+from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
+from pdvsim.workload import closed_loop
+from realengine.engine import Engine
+from realengine.telemetry import Telemetry
+from realengine.world import run
+
+
+def bench(
+    cells: Sequence[Cell],
+    replications: int,
+    seed: int,
+    engine: Engine,
+    store: Store,
+    records: Path | None = None,
+    gpu_index: int = 0,
+    on_run: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Run every cell `replications` times; JSON objects in the order of `cells`.
+
+    Runs that `store` holds already are not repeated.
+
+    Args:
+        records: folder for each run's request and stage tables.
+        gpu_index: NVML's number of the GPU that telemetry looks at.
+        on_run: called with (runs done, runs in all) after each.
+    """
+    results = []
+    done = 0
+    for cell in cells:
+        runs, telemetry = [], []
+        for index in range(replications):
+            measured = store.measure(
+                _key(cell, index), partial(_run_cell, cell, index, seed, engine, records, gpu_index)
+            )
+            runs.append(_run_from(measured["run"]))
+            telemetry.append(measured["telemetry"])
+            done += 1
+            if on_run is not None:
+                on_run(done, replications * len(cells))
+        about = {key: measured[key] for key in ("elapsed_s", "verb_overhead_s", "rounds")}
+        results.append(combine(cell, runs).to_dict() | about | {"telemetry": telemetry})
+    return results
+
+
+def warm_up(cell: Cell, engine: Engine, seed: int) -> None:
+    """One short run that pays for first use: kernels, handles, allocator."""
+    plan_seed, _ = replication_seeds(seed, 0)
+    run(cell.config, closed_loop(1, cell.load.lengths, cell.load.acceptance, plan_seed), engine)
+
+
+def _key(cell: Cell, index: int) -> str:
+    architecture, executor = cell.config.architecture, cell.config.executor.name
+    return f"{architecture}-{executor}-{cell.load.protocol}-c{cell.load.concurrency}-{index}"
+
+
+def _run_cell(
+    cell: Cell, index: int, seed: int, engine: Engine, records: Path | None, gpu_index: int
+) -> dict[str, Any]:
+    plan_seed, _ = replication_seeds(seed, index)
+    with Telemetry(gpu_index) as telemetry:
+        record = run(cell.config, cell.load.plan(plan_seed), engine)
+    if records is not None:
+        record.write(records, _key(cell, index))
+    return {
+        "run": asdict(evaluate(cell, record, draw=index == 0)),
+        "telemetry": telemetry.summary().as_dict(),
+        "elapsed_s": record.end_s,
+        "verb_overhead_s": record.about["verb_overhead_s"],
+        "rounds": sum(request.rounds for request in record.requests),
+    }
+
+
+def _run_from(content: dict[str, Any]) -> Run:
+    """A run as it was stored: JSON has lists where the run has tuples."""
+    tuples = {name: tuple(content[name]) for name in ("acceptance_per_position", "extrapolated")}
+    return Run(**content | tuples)

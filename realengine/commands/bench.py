@@ -1,0 +1,153 @@
+"""`pdvsim bench`: the cells of `predict`, on the real engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pdvsim import output
+from pdvsim.commands.predict import COLUMNS, names
+from pdvsim.core import EXECUTORS
+from pdvsim.errors import InputError
+
+
+def numbers(text: str) -> list[int]:
+    """Parse `1,4,8`.
+
+    Raises:
+        InputError: not a comma-separated list of whole numbers.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"concurrency is {text!r}; write whole numbers separated by commas, such as 1,4,8"
+        ) from None
+
+
+@click.command()
+@click.option("--concurrency", default="1,4,8", show_default=True, help="C, or a list: 1,4,8.")
+@click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
+@click.option("--pair", default="tiny:tiny", show_default=True, help="DRAFT:VERIFIER.")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="eager", show_default=True)
+@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
+@click.option("--prompt-tokens", type=int, default=32, show_default=True)
+@click.option("--output-tokens", type=int, default=16, show_default=True)
+@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
+@click.option("--draft-tokens", type=int, default=4, show_default=True)
+@click.option("--cycles", type=int, default=2, show_default=True, help="Measured, x concurrency.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--replications", type=int, default=1, show_default=True)
+@click.option("--records", type=click.Path(path_type=Path), default=None, help="Raw tables here.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), default=None)
+@output.json_option
+def command(out: Path | None, records: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Run cells in a closed loop on the real engine.
+
+    Finished runs are kept beside the output file; call again to go on after a kill."""
+    output.check_writable(out)
+    document = bench_document(arguments, out, records, as_json)
+    if out is not None:
+        output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
+    if as_json:
+        output.print_json(document)
+    else:
+        show(document)
+
+
+def bench_document(
+    arguments: dict[str, Any], out: Path | None, records: Path | None, as_json: bool
+) -> dict[str, Any]:
+    """Run the cells that `arguments` (the command's options) describe."""
+    import tempfile
+
+    from pdvsim.acceptance import Acceptance
+    from pdvsim.architectures.lane import Config
+    from pdvsim.store import Store
+    from pdvsim.sweep import Cell, Load
+    from pdvsim.workload import Lengths
+    from realengine.bench import bench, warm_up
+    from realengine.build import open_engine
+    from realengine.provenance import physical_index, provenance
+
+    if not 1 <= arguments["replications"] <= 1000:
+        raise InputError(
+            f"replications is {arguments['replications']}; it must be between 1 and 1000"
+        )
+    executor = EXECUTORS[arguments["executor"]]
+    lengths = Lengths(arguments["prompt_tokens"], arguments["output_tokens"])
+    acceptance = Acceptance.constant(arguments["acceptance"], arguments["draft_tokens"])
+    cells = [
+        Cell(
+            Config(name, executor, batch_cap=concurrency, draft_tokens=arguments["draft_tokens"]),
+            arguments["pair"],
+            Load("closed-loop", concurrency, lengths, acceptance, cycles=arguments["cycles"]),
+        )
+        for concurrency in numbers(arguments["concurrency"])
+        for name in names(arguments["architecture"])
+    ]
+    most = max(cell.load.concurrency for cell in cells)
+    cache_tokens = most * (lengths.prompt_tokens + lengths.output_tokens + 2 * 16)
+    opened = open_engine(
+        arguments["pair"],
+        executor,
+        arguments["device"],
+        arguments["draft_tokens"],
+        cache_tokens,
+        arguments["seed"],
+    )
+    injected = f"injected, {arguments['acceptance']:g} at each draft position"
+    about = provenance(opened.device, arguments["seed"], injected)
+    warm_up(cells[0], opened.engine, arguments["seed"])
+    with tempfile.TemporaryDirectory() as folder:
+        beside = Path(folder) / "bench" if out is None else out
+        # What would make finished runs wrong for this call; C and architecture are in each key.
+        same = {k: v for k, v in arguments.items() if k not in ("concurrency", "architecture")}
+        store = Store(beside.with_suffix(".partial.jsonl"), {**same, "gpu": about["gpu"]})
+        with output.progress("running", as_json) as update:
+            results = bench(
+                cells,
+                arguments["replications"],
+                arguments["seed"],
+                opened.engine,
+                store,
+                records,
+                physical_index(opened.device),
+                update,
+            )
+        store.remove()
+    return {
+        "command": "bench",
+        "seed": arguments["seed"],
+        "replications": arguments["replications"],
+        "interval": "95 % prediction interval for one run; none from a single replication",
+        "arguments": arguments,
+        "acceptance": injected,
+        "slo": None,
+        "cells": results,
+        "profile": about,
+    }
+
+
+def show(document: dict[str, Any]) -> None:
+    """One row per cell."""
+    from rich.table import Table
+
+    page, about = output.console(), document["profile"]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("C\n", justify="right")
+    table.add_column("architecture\n")
+    columns = [c for c in COLUMNS if any(cell.get(c[1]) for cell in document["cells"])]
+    for heading, *_ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in document["cells"]:
+        values = [output.interval(cell.get(name), scale) for _, name, scale, _ in columns]
+        table.add_row(f"{cell['concurrency']}\n", f"{cell['architecture']}\n", *values)
+    page.print(table)
+    page.print(
+        f"Measured on {about['gpu']} (driver {about['driver']}, torch {about['torch']}), "
+        f"{about['created']}. Acceptance: {document['acceptance']}."
+    )

@@ -1,0 +1,214 @@
+"""The eager executor: one request after the other, Hugging Face forward passes, own KV caches.
+
+This is how the published systems run. A round for one request is `draft_tokens` - 1 draft
+forwards, one verifier forward over the drafts, and one forward of each model over the tokens
+that the round yields, which brings both caches and the kept last logits up to date. Between
+stages both caches hold exactly the prompt and the tokens produced so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LlamaForCausalLM
+
+from pdvsim.core import EAGER, Request, Stage, Stream
+from realengine.device import Device
+from realengine.engine import Ticket
+
+
+class _Side:
+    """One model's view of one request.
+
+    Attributes:
+        logits: of the last token, shape (1, 1, vocabulary).
+        stream: where the last stage that touched the cache ran.
+    """
+
+    __slots__ = ("cache", "logits", "model", "stream")
+
+    def __init__(self, model: LlamaForCausalLM, prompt: Tensor, stream: Stream) -> None:
+        self.model = model
+        self.cache: Any = DynamicCache()
+        self.stream = stream
+        self.advance(prompt)
+
+    def forward(self, tokens: Tensor, keep_logits: int) -> Tensor:
+        """Append `tokens`, shape (1, n), to the cache; logits of the last `keep_logits`."""
+        output = self.model(
+            input_ids=tokens,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep_logits,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def advance(self, tokens: Tensor) -> None:
+        """Append `tokens` and keep the logits of the last one."""
+        self.logits = self.forward(tokens, 1)
+
+    def move_to(self, stream: Stream) -> Any:
+        """Work goes on on `stream`. Returns what must outlive that work: the allocator would hand
+        memory that belongs to another stream back to that stream while `stream` still reads it."""
+        if stream is self.stream:
+            return None
+        self.stream = stream
+        return [(layer.keys, layer.values) for layer in self.cache.layers], self.logits
+
+
+class _State:
+    """What the engine holds for one request between its stages."""
+
+    __slots__ = ("accepted", "draft", "drafts", "predicted", "tokens", "verifier")
+
+    draft: _Side
+    verifier: _Side
+    drafts: list[int]  # of this round
+    predicted: Tensor  # what the verifier says in place of each draft; shape (1, draft_tokens)
+    accepted: int
+    tokens: list[int]  # that this round yields
+
+
+class EagerEngine:
+    """Greedy speculative decoding of one request at a time. See `realengine.engine.Engine`."""
+
+    def __init__(
+        self,
+        draft: LlamaForCausalLM,
+        verifier: LlamaForCausalLM,
+        device: Device,
+        draft_tokens: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """`seed` draws the prompts of requests that bring none."""
+        self.executor = EAGER
+        self.draft_tokens = draft_tokens
+        self._draft = draft
+        self._verifier = verifier
+        self._device = device
+        self._seed = seed
+        self._states: dict[int, _State] = {}
+        self._stages: dict[Stage, Callable[[Request, Stream], Any]] = {
+            Stage.PREFILL_DRAFT: self._prefill_draft,
+            Stage.PREFILL_VERIFIER: self._prefill_verifier,
+            Stage.DRAFT: self._draft_tokens,
+            Stage.VERIFY: self._verify,
+            Stage.COMMIT_DRAFT: self._commit_draft,
+            Stage.COMMIT_VERIFIER: self._commit_verifier,
+            Stage.DECODE: self._decode,
+        }
+
+    def start(self) -> None:
+        self._device.align()
+
+    def launch(
+        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+    ) -> Ticket:
+        """Run the forward passes of `stage` for the one request in `batch`.
+
+        Raises:
+            CapacityError: out of device memory.
+        """
+        (request,) = batch
+        work = self._stages[stage]
+        return self._device.run(stage, batch, stream, after, lambda: work(request, stream))
+
+    def settle(self, ticket: Ticket) -> Sequence[int] | None:
+        (request,) = ticket.batch
+        stage, state = ticket.stage, self._states[request.id]
+        if stage is Stage.VERIFY:
+            self._compare(request, state)
+        elif stage is Stage.DECODE:
+            request.tokens.append(int(state.predicted.item()))
+        elif stage is Stage.COMMIT_VERIFIER:
+            request.tokens.extend(state.tokens)
+            return None if request.outcomes else (state.accepted,)
+        return None
+
+    def release(self, request: Request) -> None:
+        self._states.pop(request.id, None)
+
+    # Stages
+
+    def _prefill_draft(self, request: Request, stream: Stream) -> None:
+        self._state(request).draft = _Side(self._draft, self._prompt(request), stream)
+
+    def _prefill_verifier(self, request: Request, stream: Stream) -> None:
+        self._state(request).verifier = _Side(self._verifier, self._prompt(request), stream)
+
+    def _draft_tokens(self, request: Request, stream: Stream) -> Any:
+        state = self._states[request.id]
+        side = state.draft
+        keep = side.move_to(stream)
+        token = side.logits.argmax(-1)
+        drafts = [int(token.item())]
+        for _ in range(self.draft_tokens - 1):
+            token = side.forward(token, 1).argmax(-1)
+            drafts.append(int(token.item()))
+        side.cache.crop(1 - self.draft_tokens)
+        state.drafts = drafts
+        return keep
+
+    def _verify(self, request: Request, stream: Stream) -> Any:
+        state = self._states[request.id]
+        side = state.verifier
+        keep = side.move_to(stream)
+        logits = side.forward(self._tensor(state.drafts), self.draft_tokens)
+        state.predicted = torch.cat((side.logits.argmax(-1), logits[:, :-1].argmax(-1)), 1)
+        side.cache.crop(-self.draft_tokens)
+        return keep
+
+    def _compare(self, request: Request, state: _State) -> None:
+        """Decide how many drafts are kept and what the round yields."""
+        drafts, predicted = state.drafts, state.predicted[0].tolist()
+        if request.outcomes:
+            accepted = request.outcomes[request.rounds]
+        else:
+            agree = (a == b for a, b in zip(drafts, predicted, strict=True))
+            accepted = next((i for i, same in enumerate(agree) if not same), len(drafts))
+        state.accepted = accepted
+        state.tokens = drafts[:accepted] + predicted[accepted : accepted + 1]
+
+    def _commit_draft(self, request: Request, stream: Stream) -> Any:
+        state = self._states[request.id]
+        keep = state.draft.move_to(stream)
+        state.draft.advance(self._tensor(state.tokens))
+        return keep
+
+    def _commit_verifier(self, request: Request, stream: Stream) -> Any:
+        state = self._states[request.id]
+        keep = state.verifier.move_to(stream)
+        state.verifier.advance(self._tensor(state.tokens))
+        return keep
+
+    def _decode(self, request: Request, stream: Stream) -> Any:
+        state = self._states[request.id]
+        keep = state.verifier.move_to(stream)
+        state.predicted = state.verifier.logits.argmax(-1)
+        state.verifier.advance(state.predicted)
+        return keep
+
+    # Requests
+
+    def _state(self, request: Request) -> _State:
+        """Fresh for a request's first stage. A request is in one lane at a time, and its two
+        prefills follow each other."""
+        state = self._states.get(request.id)
+        if state is None:
+            state = self._states[request.id] = _State()
+        return state
+
+    def _prompt(self, request: Request) -> Tensor:
+        if request.prompt:
+            return self._tensor(request.prompt)
+        rng = np.random.default_rng((self._seed, request.id))
+        drawn = rng.integers(self._verifier.config.vocab_size, size=request.prompt_tokens)
+        return self._tensor(drawn.tolist())
+
+    def _tensor(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor([list(tokens)], device=self._device.device)

@@ -1,0 +1,71 @@
+"""Where a measurement comes from: machine, versions, revision, command."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+
+def provenance(device: torch.device, seed: int, acceptance: str) -> dict[str, Any]:
+    """Everything that a reader needs to repeat or to doubt a measurement."""
+    cuda = device.type == "cuda"
+    return {
+        "gpu": torch.cuda.get_device_name(device) if cuda else "none (CPU)",
+        "driver": _driver() if cuda else "none",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "host_cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
+        "git_revision": _revision(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["pdvsim", *sys.argv[1:]]),
+        "seed": seed,
+        "acceptance": acceptance,
+    }
+
+
+def physical_index(device: torch.device) -> int:
+    """NVML's number of a CUDA device, which CUDA_VISIBLE_DEVICES may have renumbered."""
+    logical = device.index or 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if logical < len(visible) and visible[logical].strip().isdigit():
+        return int(visible[logical])
+    return logical
+
+
+def _driver() -> str:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        version = pynvml.nvmlSystemGetDriverVersion()
+    except Exception:  # no NVML is no reason to lose a measurement
+        return "unknown"
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _revision() -> str:
+    """PDVSIM_GIT_REVISION where the checkout travels without its history, else git's."""
+    given = os.environ.get("PDVSIM_GIT_REVISION")
+    if given:
+        return given
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

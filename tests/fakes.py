@@ -1,0 +1,120 @@
+"""Models with known costs, in place of a calibrated profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pdvsim.core import Stage
+from pdvsim.des.gpu import Contention
+from pdvsim.des.host import HostCosts
+from pdvsim.profile import (
+    CostFit,
+    Estimate,
+    HostFit,
+    ProfileFile,
+    Provenance,
+    Range,
+    StageFit,
+)
+from pdvsim.records import RunRecord
+
+HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))
+
+
+@dataclass(frozen=True)
+class FixedCosts:
+    """Every stage costs the same, `scale` times over."""
+
+    launch_s: float = 0.001
+    device_s: float = 0.002
+    scale: float = 1.0
+
+    def cost(
+        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
+    ) -> tuple[float, float]:
+        return self.scale * self.launch_s, self.scale * self.device_s
+
+
+@dataclass(frozen=True)
+class TableCosts:
+    """Device seconds by stage, no host time; stages not named are free."""
+
+    device_s: Mapping[Stage, float]
+
+    def cost(
+        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
+    ) -> tuple[float, float]:
+        return 0.0, self.device_s.get(stage, 0.0)
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """Costs known up to `spread` (relative standard deviation)."""
+
+    spread: float = 0.05
+    host: HostCosts = HOST
+
+    def replicate(self, seed: np.random.SeedSequence) -> tuple[FixedCosts, HostCosts, Contention]:
+        scale = float(np.exp(np.random.default_rng(seed).normal(0.0, self.spread)))
+        return FixedCosts(scale=scale), self.host, {}
+
+    def extrapolations(self, record: RunRecord) -> list[str]:
+        batch = record.column("batch").max()
+        return [f"batch {batch:.0f} is outside the measured 1 to 8"] if batch > 8 else []
+
+
+def profile_file(pair: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager") -> ProfileFile:
+    """A whole profile with made-up numbers; 16 ms a stage, as eager stages roughly take."""
+
+    def cost(seconds: float) -> CostFit:
+        draws = [[seconds * (1 + 0.01 * i)] for i in range(-2, 3)]
+        return CostFit(
+            terms=["fixed"],
+            weights=[seconds],
+            draws=draws,
+            noise=[0.98, 1.0, 1.02],
+            residual_rms=0.01,
+        )
+
+    def about(seconds: float) -> Estimate:
+        return Estimate(value=seconds, low=0.9 * seconds, high=1.1 * seconds)
+
+    measured = Range(batch=(1, 64), query_tokens=(1, 512), context_tokens=(0, 4096))
+    return ProfileFile(
+        schema_version=1,
+        name="made-up",
+        pair=pair,
+        executor=executor,
+        draft_tokens=4,
+        stages={
+            stage: StageFit(host=cost(0.014), device=cost(0.016), measured=measured)
+            for stage in Stage
+        },
+        host=HostFit(
+            wake_s=about(1e-4),
+            lock_wake_s=about(5e-5),
+            event_wake_s=about(2e-5),
+            poll_overhead_s=about(6e-5),
+            gil_speeds=[about(1.0), about(0.55), about(0.36)],
+            run_spread=0.01,
+        ),
+        contention=[],
+        ceilings=None,
+        provenance=Provenance(
+            gpu="no GPU: made up for tests",
+            driver="none",
+            torch="none",
+            transformers="none",
+            python="3.11",
+            host_cpu="none",
+            git_revision="none",
+            created="2026-01-01",
+            command="none",
+            seed=0,
+            acceptance="injected",
+            measurements="none",
+        ),
+    )
