@@ -78,6 +78,7 @@ def calibrate(
         on_step()
         return value
 
+    engine.start()
     ids = _Ids()
     time_rounds(engine, 1, plan.prompts[0], 2, ids.take(2), seed)  # pays for first use
     passes: list[list[dict[str, Any]]] = []

@@ -6,6 +6,7 @@ a pair of timing events.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from pdvsim.core import Request, Stage, Stream
-from pdvsim.errors import CapacityError
+from pdvsim.errors import CapacityError, InputError
 from realengine.engine import Ticket
 
 _ALIGNMENTS = 9
@@ -185,13 +186,16 @@ def open_device(name: str) -> Device:
     """The device called `cpu`, `cuda` or `cuda:N`.
 
     Raises:
+        InputError: it is called something else.
         CapacityError: CUDA was asked for and there is none.
     """
-    device = torch.device(name)
-    if device.type == "cpu":
+    if name == "cpu":
         return CpuDevice()
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise InputError(f"unknown device {name!r}; known are cpu, cuda and cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = device.index or 0
+    index = int(match[1] or 0)
     if index >= count:
         raise CapacityError(f"{name} was asked for, but this machine has {count} CUDA devices")
     return CudaDevice(torch.device("cuda", index))

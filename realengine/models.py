@@ -92,7 +92,10 @@ def describe(name: str) -> ModelShape:
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "llama":
         raise InputError(f"{name} holds a {config.get('model_type')!r} model; need 'llama'")
-    llama = LlamaConfig(**config)
+    try:
+        llama = LlamaConfig(**config)
+    except Exception as error:  # its validators raise many kinds
+        raise InputError(f"{folder / 'config.json'}: {_one_line(error)}") from error
     return ModelShape(
         name,
         llama.num_hidden_layers,
@@ -156,7 +159,7 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> LlamaForCaus
             attn_implementation="sdpa",
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: cannot load the checkpoint: {error}") from error
+        raise InputError(f"{folder}: cannot load the checkpoint: {_one_line(error)}") from error
     model, report = result
     missing = sorted(report["missing_keys"])
     if missing:
@@ -186,6 +189,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object")
     return content
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def check_memory(pair: Pair, cache_tokens: int, device: torch.device) -> None:

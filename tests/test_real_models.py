@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from pdvsim.errors import CapacityError, InputError, PdvsimError
+from pdvsim.errors import CapacityError, InputError
 from pdvsim.models import SHAPES, ModelShape, Pair
 from realengine.device import open_device
 from realengine.models import build, check_memory, describe, load, load_pair
@@ -171,5 +171,5 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "cpu:zero"])
 def test_devices_that_are_none(name: str) -> None:
-    with pytest.raises(PdvsimError):
+    with pytest.raises(InputError, match="unknown device"):
         open_device(name)

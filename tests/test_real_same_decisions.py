@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.architectures.lane import Config
-from pdvsim.core import EAGER, EXECUTORS, GRAPH, Executor, Stage
+from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
@@ -106,9 +106,7 @@ def test_same_decisions(
         rng = np.random.default_rng(seed)
         costs = ScriptedCosts({stage: scale * rng.uniform(5e-3, 15e-3) for stage in Stage})
         workload = workload_of(rng, closed, scale)
-        config = Config(
-            name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2
-        )
+        config = Config(name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2)
         expected, *noisy = simulated_outcomes(config, workload, costs)
         assume(all(other == expected for other in noisy))
         engine = ScriptedEngine(executor, config.draft_tokens, costs)

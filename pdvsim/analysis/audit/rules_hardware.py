@@ -151,11 +151,13 @@ def floors(table: Table, limits: Limits) -> Checked:
 
 
 def _tokens_per_round(cell: Cell) -> float | None:
+    """Accepted length, else the most that the acceptance rate (or L alone) allows."""
     if cell.draft_tokens is None:
         return None
     if cell.accepted_length is not None:
         return cell.accepted_length
-    return cell.draft_tokens + 1.0
+    kept = 1.0 if cell.acceptance_rate is None else min(1.0, cell.acceptance_rate)
+    return 1.0 + kept * cell.draft_tokens
 
 
 def _token_floor_s(cell: Cell, limits: Limits) -> float | None:
