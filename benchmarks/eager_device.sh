@@ -4,6 +4,7 @@
 set -u
 out=$1
 half=$(($(nproc) / 2))
+lscpu | grep -E "Model name|Thread|Socket|NUMA"
 pdvsim() { python3 -m pdvsim "$@"; }
 cells="--executor eager --pair tinyllama-1.1b:llama-2-7b --concurrency 1,4,8,16,32,64 \
   --prompt-tokens 32 --output-tokens 8 --cycles 1"

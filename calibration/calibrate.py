@@ -80,7 +80,9 @@ def calibrate(
 
     engine.start()
     ids = _Ids()
-    time_rounds(engine, 1, plan.prompts[0], 2, ids.take(2), seed)  # pays for first use
+    for prompt in plan.prompts:  # pays for first use
+        for batch in plan.batches:
+            time_rounds(engine, batch, prompt, 2, ids.take(2 * batch), seed)
     passes: list[list[dict[str, Any]]] = []
     for number in range(plan.passes):
         samples: list[dict[str, Any]] = []

@@ -55,7 +55,7 @@ from pdvsim.workload import (
 )
 
 SHARES = frozenset({"gpu_busy", "spec_decode_acceptance_rate"})
-TIMELINE_ROWS = 160
+TIMELINE_ROWS = 64
 TIMELINE_MOMENTS = ("launched_s", "launch_end_s", "started_s", "ended_s", "settled_s")
 STAGES, STREAMS = list(Stage), list(Stream)
 

@@ -142,7 +142,11 @@ def command(
         "seed": seed,
         "replications": replications,
         "interval": "95 % prediction interval for one run",
-        "arguments": {name: _plain(value) for name, value in ctx.params.items()},
+        "arguments": {
+            name: _plain(value)
+            for name, value in ctx.params.items()
+            if name not in ("as_json", "report")
+        },
         "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
         "slo": _slo(slo),
         "cells": [result.to_dict() for result in results],
@@ -165,18 +169,20 @@ def _slo(slo: Slo | None) -> dict[str, float | None] | None:
 
 
 COLUMNS = (
-    # heading, metric, scale, pdverify's own
-    ("output\ntokens/s", "output_throughput", 1.0, False),
-    ("requests/s\n", "request_throughput", 1.0, False),
-    ("pdverify\ntokens/s", "pdverify_tps", 1.0, True),
-    ("pdverify\nlatency s", "pdverify_latency_ms", 1e-3, True),
-    ("goodput\nrequests/s", "request_goodput", 1.0, False),
-    ("TTFT p50\ns", "median_ttft_ms", 1e-3, False),
-    ("TPOT p50\nms", "median_tpot_ms", 1.0, False),
-    ("E2E p50\ns", "median_e2el_ms", 1e-3, False),
-    ("E2E p99\ns", "p99_e2el_ms", 1e-3, False),
-    ("GPU busy\n%", "gpu_busy", 100.0, False),
+    # heading, metric, scale
+    ("output\ntokens/s", "output_throughput", 1.0),
+    ("requests/s\n", "request_throughput", 1.0),
+    ("pdverify\ntokens/s", "pdverify_tps", 1.0),
+    ("pdverify\nlatency s", "pdverify_latency_ms", 1e-3),
+    ("goodput\nrequests/s", "request_goodput", 1.0),
+    ("TTFT p50\ns", "median_ttft_ms", 1e-3),
+    ("TPOT p50\nms", "median_tpot_ms", 1.0),
+    ("E2E p50\ns", "median_e2el_ms", 1e-3),
+    ("E2E p99\ns", "p99_e2el_ms", 1e-3),
+    ("GPU busy\n%", "gpu_busy", 100.0),
 )
+
+REPLACED = ("output_throughput", "request_throughput")  # by those of pdverify, where it is asked
 
 
 def show(document: dict[str, Any], report: Path | None) -> None:
@@ -191,12 +197,17 @@ def show(document: dict[str, Any], report: Path | None) -> None:
         f"C = {first['concurrency']}"
     )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("architecture\n")
-    columns = [column for column in COLUMNS if any(cell.get(column[1]) for cell in cells)]
+    table.add_column("architecture\n", no_wrap=True)
+    published = first["protocol"] == "pdverify"
+    columns = [
+        column
+        for column in COLUMNS
+        if any(cell.get(column[1]) for cell in cells) and not (published and column[1] in REPLACED)
+    ]
     for heading, *_ in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in cells:
-        values = [output.interval(cell.get(name), scale) for _, name, scale, _ in columns]
+        values = [output.interval(cell.get(name), scale) for _, name, scale in columns]
         table.add_row(f"[bold]{cell['architecture']}[/bold]\n", *values)
     page.print(table)
     page.print(
@@ -223,13 +234,19 @@ def notes(cells: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if not lines:
         lines.append("Extrapolated: nothing; every stage stayed inside its measured range.")
+    in_flight = [
+        f"{cell['architecture']} {output.number(cell['censored']['value'])}"
+        for cell in cells
+        if cell["censored"] and cell["censored"]["value"] >= 0.5
+    ]
+    if in_flight:
+        lines.append(
+            f"Censored: requests in flight at the end ({', '.join(in_flight)}); TTFT and E2E are "
+            f"Kaplan-Meier estimates."
+        )
+    shown = {name for _, name, _ in COLUMNS} - {"request_goodput"}
     for cell in cells:
-        if cell["censored"] and cell["censored"]["value"] >= 0.5:
-            lines.append(
-                f"Censored, {cell['architecture']}: {cell['censored']['value']:.0f} requests in "
-                f"flight at the end; TTFT and E2E are Kaplan-Meier estimates."
-            )
-        shown = {name for _, name, _, _ in COLUMNS} - {"request_goodput"}
-        why = {reason for name, reason in cell["reasons"].items() if name in shown}
+        unknown = [name for name in shown if cell.get(name, {}) is None]
+        why = {cell["reasons"][name] for name in unknown}
         lines.extend(f"Incomplete, {cell['architecture']}: {reason}." for reason in sorted(why))
     return lines

@@ -90,7 +90,7 @@ class Report:
         counts = {s: sum(f.severity is s for f in self.findings) for s in Severity}
         lines = [
             f"{self.table.source} ({self.table.format}, {len(self.table.cells)} cells): "
-            + ", ".join(f"{count} {severity}s" for severity, count in counts.items())
+            + ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())
         ]
         for finding in self.findings:
             shown = ", ".join(finding.cells[:6])
@@ -99,7 +99,11 @@ class Report:
                 "",
                 f"{finding.severity.upper()} {finding.rule}: {finding.message}",
                 f"  cells: {shown}{more}",
-                *(f"  {name}: {_short(value)}" for name, value in finding.evidence.items()),
+                *(
+                    f"  {name}: {_short(v)}"
+                    for name, v in finding.evidence.items()
+                    if v not in ([], "")
+                ),
                 f"  to settle it: {finding.settle}",
             ]
         blind = [outcome for outcome in self.outcomes if not outcome.checked]

@@ -124,6 +124,9 @@ def _canonical(row: Mapping[str, Any]) -> dict[str, Any]:
         values.setdefault("system", flat["architecture"])
     if flat.get("protocol", "closed-loop") != "closed-loop" and "concurrency" in values:
         values.setdefault("load", values.pop("concurrency"))
+    for total in ("completed", "duration_s"):  # means over replications, pooled here
+        if total in values:
+            values[total] *= flat.get("replications") or 1
     for count in ("completed", "offered", "output_tokens", "draft_tokens"):
         if count in values:
             values[count] = round(values[count])

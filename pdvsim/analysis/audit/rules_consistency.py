@@ -111,8 +111,8 @@ def identical(table: Table, limits: Limits) -> Checked:
                     f"{loads[0]:g} to {loads[-1]:g}: something other than the load sets it",
                     {
                         "output_throughput": throughput,
-                        "completed": rounded([float(c.samples or 0) for c in group]),
-                        "output_tokens": rounded([float(c.tokens or 0) for c in group], 6),
+                        "completed": rounded([c.samples for c in group]),
+                        "output_tokens": rounded([c.tokens for c in group], 6),
                         "elapsed_s": rounded([cell.elapsed_s for cell in group]),
                     },
                     "Which requests completed at each load, and when.",
@@ -202,12 +202,11 @@ def gains(table: Table, limits: Limits) -> Checked:
         Severity.NOTE,
         names([cell for a, b, _, _ in noisy for cell in (a, b)]),
         f"at {len(noisy)} of {checked} loads the difference in latency between two systems does "
-        f"not exceed its noise",
+        f"not exceed its noise, or has none that can be estimated",
         {
             "latency_ratio": rounded([2.718281828**gain for _, _, gain, _ in noisy]),
             "half_width_percent": [
-                f"{100 * half:.3g}" if half < 1e9 else "unknown (one sample)"
-                for _, _, _, half in noisy
+                f"{100 * half:.3g}" if half < 1e9 else "unknown" for _, _, _, half in noisy
             ],
         },
         "Repeat both with several seeds; compare runs, paired by seed.",

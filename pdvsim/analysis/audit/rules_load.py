@@ -97,10 +97,18 @@ def _cut_short(cell: Cell, members: Sequence[Cell]) -> bool:
     share, basis = known
     if basis == "offered":
         return share > UNFINISHED_ERROR
+    # Two systems under the same arrivals may end together, and so do closed loops of the same
+    # number of requests at capacity. Different loads with different counts do not.
+    loads, counts = {c.load for c in members}, {c.samples for c in members}
+    together = len(loads) >= 2 and len(counts) >= 2 and len(members) >= 3
     if basis == "rate":
         expected = (cell.rate_per_s or 0.0) * _elapsed(cell)
-        return share > 2 * UNFINISHED_ERROR + 3 / sqrt(expected)
-    return share > 2 * UNFINISHED_ERROR and len({member.load for member in members}) >= 3
+        # What is in flight at the cut: at least X R of the completed requests (Little).
+        in_flight = cell.in_flight or 0.0
+        least = in_flight / (in_flight + max(cell.samples or 0, 1))
+        beyond_chance = share > 2 * UNFINISHED_ERROR + 3 / sqrt(expected)
+        return beyond_chance or (together and least > UNFINISHED_ERROR)
+    return together and len(loads) >= 3 and share > 2 * UNFINISHED_ERROR
 
 
 def survivorship(table: Table, limits: Limits) -> Checked:
