@@ -190,9 +190,12 @@ def trace(
         path,
         {"TIMESTAMP": pl.String, "ContextTokens": pl.Int64, "GeneratedTokens": pl.Int64},
     ).head(limit or 10**9)
-    stamps = table["TIMESTAMP"].str.to_datetime(strict=False, time_unit="us")
-    if stamps.null_count():
-        raise InputError(f"{path}: column TIMESTAMP holds something that is not a date and time")
+    try:
+        stamps = table["TIMESTAMP"].str.to_datetime(time_unit="us")
+    except pl.exceptions.PolarsError:
+        raise InputError(
+            f"{path}: column TIMESTAMP holds something that is not a date and time"
+        ) from None
     arrivals = ((stamps - stamps.min()).dt.total_microseconds() * 1e-6 / time_scale).to_list()
     outputs = table["GeneratedTokens"].clip(lower_bound=1)
     prompts = table["ContextTokens"].clip(lower_bound=1)

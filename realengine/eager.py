@@ -102,6 +102,7 @@ class EagerEngine:
             Stage.COMMIT_VERIFIER: self._commit_verifier,
             Stage.DECODE: self._decode,
         }
+        self.start()
 
     def start(self) -> None:
         self._device.align()

@@ -36,8 +36,8 @@ def scripted(seconds: float = 1e-3, executor: Executor = EAGER) -> ScriptedEngin
     return ScriptedEngine(executor, 4, ScriptedCosts(dict.fromkeys(Stage, seconds)))
 
 
-def endless(in_flight: int = 4, deadline_s: float | None = None) -> Workload:
-    """Requests that no test lives to see the end of."""
+def endless(in_flight: int = 4, deadline_s: float = 20.0) -> Workload:
+    """Requests that never finish; something else has to end the run."""
     rounds = 1_000_000
     return Workload(
         "closed-loop",
@@ -153,12 +153,12 @@ class Failing(ScriptedEngine):
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 @pytest.mark.parametrize("error", [ValueError("lane"), MemoryError(), KeyboardInterrupt()])
 def test_an_exception_in_a_lane_ends_the_run(name: str, error: BaseException) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stage = Stage.DECODE if name == "plain" else Stage.VERIFY
     with pytest.raises(type(error)) as caught:
         run(Config(name, workers=3), endless(), Failing(stage, error), stuck_s=10.0)
     assert caught.value is error
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:
@@ -180,13 +180,27 @@ def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:
 
 
 def test_control_c_stops_cleanly() -> None:
-    before = threading.active_count()
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(Config("three_lane"), endless(), scripted())
-    timer.join()
-    assert threading.active_count() == before
+    class Interrupting(ScriptedEngine):
+        launches = 0
+
+        def launch(
+            self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        ) -> ScriptedTicket:
+            self.launches += 1
+            if self.launches == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().launch(stage, batch, stream, after)
+
+    before = set(threading.enumerate())
+    engine = Interrupting(EAGER, 4, ScriptedCosts(dict.fromkeys(Stage, 1e-3)))
+    # A shell starts background jobs with SIGINT ignored; Python then leaves it so.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(Config("three_lane"), endless(), engine)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert set(threading.enumerate()) <= before
 
 
 def test_unfinished_requests_are_released_by_the_engine() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
+
+from pdvsim import output
 
 _FORMATS = ("auto", "pdverify", "vllm", "aiperf", "guidellm", "csv", "pdvsim")
 
@@ -23,7 +25,7 @@ _FORMATS = ("auto", "pdverify", "vllm", "aiperf", "guidellm", "csv", "pdvsim")
     type=click.FloatRange(min=0, min_open=True),
     help="Memory bandwidth of all GPUs together; default: the fastest single GPU there is.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@output.json_option
 def command(
     table: Path,
     detail: Path | None,
@@ -48,9 +50,12 @@ def command(
         parse_columns(columns) if columns else None,
         pair(pair_name) if pair_name else None,
     )
-    limits = Limits(gpu_memory_mib=gpu_memory_mib)
+    limits = Limits(gpu_memory_mib)
     if bandwidth_tb_s is not None:
-        limits = Limits(gpu_memory_mib=gpu_memory_mib, bytes_per_s=bandwidth_tb_s * 1e12)
+        limits = replace(limits, bytes_per_s=bandwidth_tb_s * 1e12)
     report = audit(read_table, limits)
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    if as_json:
+        output.print_json(report.to_dict())
+    else:
+        click.echo(report.to_text())
     sys.exit(1 if report.failed else 0)

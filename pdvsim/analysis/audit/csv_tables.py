@@ -39,12 +39,13 @@ _PDVERIFY_DETAIL = {
 }
 
 
-def read_pdverify(path: Path, detail: Path | None) -> Table:
+def read_pdverify(path: Path, detail: Path | None, models: Pair | None = None) -> Table:
     """The result files of the pdverify benchmark, as its protocol (see `workload`) makes them.
 
     "Concurrency" sets the rate, 0.05 C requests/s; the arrivals of each C are known exactly.
     "TokensGenerated" are drafted tokens and "TokensAccepted" output tokens, the verifier's own
     included. The percentiles of the summary are over tokens, not requests, and are left out.
+    Without `models`, the file name says which pair is claimed.
 
     Raises:
         InputError: a file is absent or lacks a column.
@@ -63,7 +64,7 @@ def read_pdverify(path: Path, detail: Path | None) -> Table:
                     accepted=row["TokensAccepted"],
                 )
             )
-    models = _pair_of_file(path)
+    models = models or _pair_of_file(path)
     cells = []
     for row in rows.iter_rows(named=True):
         load, served = row["Concurrency"], tuple(requests[row["Engine"], row["Concurrency"]])

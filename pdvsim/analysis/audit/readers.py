@@ -26,7 +26,7 @@ def read(
     Args:
         detail: the requests one by one (pdverify and csv).
         columns: canonical name -> column of the file (csv).
-        models: the pair of every cell that names none itself.
+        models: the pair of every cell whose row names none.
 
     Raises:
         InputError: the file is absent, damaged, or of no known format.
@@ -43,7 +43,7 @@ def read(
     if chosen == "csv":
         table = csv_tables.read_plain_csv(path, detail, columns or {})
     elif chosen == "pdverify":
-        table = csv_tables.read_pdverify(path, detail)
+        table = csv_tables.read_pdverify(path, detail, models)
     else:
         table = _READERS[chosen](path)
     if not table.cells:

@@ -1,0 +1,123 @@
+"""A burst of C requests through the graph executor: output tokens per second.
+
+    python benchmarks/engine_burst.py --json OUT.json [--quick] [--pair DRAFT:VERIFIER]
+
+256 prompt tokens and 128 output tokens each, end of sequence ignored; drafts are accepted with 0.7
+a position (injected: all kernels run), 4 drafted tokens a round; and the verifier alone. All
+requests arrive together, are prefilled together and then go round by round, as one `baseline` or
+`plain` worker runs them. The clock runs from the first launch to the last token on the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+from engine_stages import Report, launch
+
+from pdvsim.core import GRAPH, Request, Stage
+from realengine.graph import GraphConfig, GraphEngine, build_engine
+
+PROMPT_TOKENS, OUTPUT_TOKENS = 256, 128
+DRAFT_TOKENS, ACCEPTANCE = 4, 0.7
+
+# Output tokens/s of vLLM 0.20.2 on one H100 for the same burst: without speculation, and the
+# better of its two modes with this draft (see docs; measured 2026-11-23).
+VLLM = {
+    1: (163.5, 46.1),
+    8: (1164, 410),
+    32: (3355, 1204),
+    64: (4896, 2441),
+    128: (6438, 2949),
+    256: (7429, None),
+}
+
+
+def burst(count: int, seed: int) -> list[Request]:
+    """Requests with the accepted drafts of every round to come."""
+    generator = numpy.random.default_rng(seed)
+    kept = generator.random((count, OUTPUT_TOKENS, DRAFT_TOKENS)) < ACCEPTANCE
+    outcomes = kept.cumprod(axis=2).sum(axis=2).tolist()
+    return [Request(i, PROMPT_TOKENS, OUTPUT_TOKENS, outcomes=outcomes[i]) for i in range(count)]
+
+
+def serve(engine: GraphEngine, requests: Sequence[Request], speculate: bool) -> dict[str, float]:
+    """Serve `requests` together. Returns seconds and counts."""
+    stages = GRAPH.speculate + GRAPH.check if speculate else (Stage.DECODE,)
+    began_s = time.perf_counter()
+    launch(engine, GRAPH.prefill if speculate else GRAPH.plain_prefill, requests)
+    prefilled_s = time.perf_counter() - began_s
+    rounds = 0
+    while alive := [request for request in requests if not request.finished]:
+        launch(engine, stages, alive)
+        rounds += 1
+    total_s = time.perf_counter() - began_s
+    for request in requests:
+        engine.release(request)
+    tokens = sum(request.produced_tokens for request in requests)
+    return {
+        "tokens_per_s": tokens / total_s,
+        "total_s": total_s,
+        "prefill_s": prefilled_s,
+        "rounds": rounds,
+        "round_ms": (total_s - prefilled_s) / rounds * 1e3,
+        "leaked_pages": engine.pages - engine.free_pages,
+    }
+
+
+def measure(engine: GraphEngine, count: int, speculate: bool, runs: int) -> dict[str, Any]:
+    """Median of `runs` bursts after one that is not counted."""
+    results = [serve(engine, burst(count, seed), speculate) for seed in range(runs + 1)][1:]
+    middle = {key: statistics.median(r[key] for r in results) for key in results[0]}
+    return middle | {"all_tokens_per_s": [r["tokens_per_s"] for r in results]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="where results go")
+    parser.add_argument("--quick", action="store_true", help="one run of each burst")
+    parser.add_argument("--pair", default="tinyllama-1.1b:llama-2-7b")
+    parser.add_argument("--bursts", default="1,8,32,64,128,256", help="values of C")
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    counts = [int(count) for count in options.bursts.split(",")]
+    report, held = Report(options.json), list[GraphEngine]()
+
+    def build() -> dict[str, float]:
+        config = GraphConfig(
+            DRAFT_TOKENS,
+            max_requests=max(counts),
+            max_context_tokens=PROMPT_TOKENS + OUTPUT_TOKENS,
+        )
+        began_s = time.perf_counter()
+        held.append(build_engine(options.pair, config, options.device))
+        return {"build_s": time.perf_counter() - began_s, "pages": held[0].pages}
+
+    report.section("build", build)
+    for count in counts if held else ():
+        for speculate in (True, False):
+            report.section(
+                f"C {count} {'speculation' if speculate else 'plain'}",
+                lambda c=count, s=speculate: measure(held[0], c, s, 1 if options.quick else 3),
+            )
+    print(f"\n{options.pair}, output tokens/s (vLLM's: tinyllama-1.1b:llama-2-7b on an H100)")
+    print("   C  speculation    plain   vLLM plain, speculation   round ms   prefill s")
+    for count in counts:
+        speculated, plain = (
+            report.results.get(f"C {count} {mode}", {}) for mode in ("speculation", "plain")
+        )
+        print(
+            f"{count:4d} {speculated.get('tokens_per_s', 0):12.0f} "
+            f"{plain.get('tokens_per_s', 0):8.0f}   {VLLM.get(count)!s:24}"
+            f"{speculated.get('round_ms', 0):6.2f}/{plain.get('round_ms', 0):6.2f} "
+            f"{speculated.get('prefill_s', 0):8.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""How many pages fit: what is free, less what the stages need for their activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pdvsim.errors import CapacityError
+from pdvsim.models import BYTES_PER_PARAMETER, ModelShape
+
+# CUDA graphs, kernels, cuBLAS workspaces and the allocator's rounding.
+GRAPHS_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What an engine asks of memory beside its weights.
+
+    Attributes:
+        cache_tokens: wanted; None takes what `requests x context_tokens` needs, or what fits.
+        element_bytes: of weights, activations and cache.
+    """
+
+    models: Sequence[ModelShape]
+    requests: int
+    context_tokens: int
+    cache_tokens: int | None
+    page_tokens: int
+    chunk_tokens: int
+    round_tokens: int
+    tempered: bool
+    element_bytes: int
+
+    @property
+    def page_bytes(self) -> int:
+        per_token = sum(shape.kv_bytes_per_token for shape in self.models)
+        return self.page_tokens * per_token * self.element_bytes // BYTES_PER_PARAMETER
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Activations of the widest prefill chunk and of one round of every request, and logits."""
+        rows = self.chunk_tokens + self.requests * self.round_tokens
+        row = max(
+            5 * s.hidden + 2 * s.kv_heads * s.head_size + 3 * s.intermediate for s in self.models
+        )
+        vocabulary = max(shape.vocabulary for shape in self.models)
+        # Tempered rounds hold float32 probabilities of target, proposal, residual and cumulative.
+        logit_bytes = self.element_bytes + (4 * 4 if self.tempered else 0)
+        logits = self.requests * (self.round_tokens + 1) * vocabulary * logit_bytes
+        return rows * row * self.element_bytes + logits
+
+    def pages(self, free_bytes: int, on_gpu: bool) -> int:
+        """Pages to allocate, the dummy page included.
+
+        Raises:
+            CapacityError: what was asked for, or one page per request, does not fit.
+        """
+        available = free_bytes - self.workspace_bytes - (GRAPHS_BYTES if on_gpu else 0)
+        fitting = max(0, available // self.page_bytes)
+        if self.cache_tokens is not None:
+            wanted = -(-self.cache_tokens // self.page_tokens) + 1
+            least = max(wanted, self.requests + 1)
+        else:
+            wanted = self.requests * -(-self.context_tokens // self.page_tokens) + 1
+            least = self.requests + 1
+        if fitting < least:
+            raise CapacityError(
+                f"the KV cache needs {least} pages of {self.page_tokens} tokens, "
+                f"{least * self.page_bytes / 1e9:.2f} GB; {max(0, available) / 1e9:.2f} GB are "
+                f"left beside weights and {self.workspace_bytes / 1e9:.2f} GB of workspace"
+            )
+        return max(min(wanted, fitting), least)

@@ -1,0 +1,138 @@
+"""What a forward pass needs beside matrix products, and its plain PyTorch form.
+
+`TorchOps` serves the CPU and is the reference that the GPU's kernels are held against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from realengine.graph.paged import PagedCache
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """New tokens of decode-like stages: `query` tokens for each request.
+
+    The first of them stands at position `lengths[slot] + offset`; everything before it is cached.
+
+    Attributes:
+        slots: `[batch]` int64.
+    """
+
+    slots: Tensor
+    query: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """New tokens of prefill: blocks of consecutive tokens of one request.
+
+    Attributes:
+        blocks: `[blocks, 4]` int64: first row, rows, slot, position of the first row. Blocks of one
+            request stand in order of position; zero rows are padding.
+    """
+
+    blocks: Tensor
+
+
+View: TypeAlias = Uniform | Ragged
+
+
+class Ops(Protocol):
+    """The pieces of a Llama layer that are not matrix products.
+
+    Attributes:
+        block_tokens: longest block that `attend` takes in a `Ragged` view.
+    """
+
+    block_tokens: int
+
+    def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
+        """Add `update` to `residual` in place and return its RMS norm times `gain`."""
+        ...
+
+    def gated(self, gate_up: Tensor) -> Tensor:
+        """`[rows, 2 x width]` -> `[rows, width]`: silu(gate) x up."""
+        ...
+
+    def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+        """Rotate, append keys and values to the pages, attend causally.
+
+        Args:
+            qkv: `[rows, (heads + 2 kv_heads) x head_size]`, rows in the order of `view`.
+
+        Returns:
+            `[rows, heads x head_size]`.
+        """
+        ...
+
+
+class TorchOps:
+    """Plain PyTorch; any float type; attention by `scaled_dot_product_attention`."""
+
+    block_tokens = 1 << 30
+
+    def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
+        if update is not None:
+            residual += update
+        wide = residual.to(torch.promote_types(residual.dtype, torch.float32))
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        return (wide * scale * gain).to(residual.dtype)
+
+    def gated(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+        kv = cache.layers[layer]
+        kv_heads, head_size = kv.shape[2], kv.shape[4]
+        new = qkv.view(-1, heads + 2 * kv_heads, head_size)
+        if isinstance(view, Uniform):
+            positions = (cache.lengths[view.slots] + view.offset)[:, None]
+            positions = positions + torch.arange(view.query, device=qkv.device)
+            batch = new.unflatten(0, (-1, view.query))
+            return _attend(batch, heads, cache, kv, view.slots, positions).view(len(qkv), -1)
+        out = new.new_zeros(len(qkv), heads * head_size)
+        for row, rows, slot, position in view.blocks.tolist():
+            if rows:
+                slots = view.blocks.new_tensor([slot])
+                positions = torch.arange(position, position + rows, device=qkv.device)[None]
+                block = new[None, row : row + rows]
+                attended = _attend(block, heads, cache, kv, slots, positions)
+                out[row : row + rows] = attended.view(rows, -1)
+        return out
+
+
+def _attend(
+    new: Tensor, heads: int, cache: PagedCache, kv: Tensor, slots: Tensor, positions: Tensor
+) -> Tensor:
+    """`new [batch, query, heads + 2 kv_heads, head_size]` at `positions [batch, query]`."""
+    kv_heads, page_tokens = kv.shape[2], kv.shape[3]
+    query, key, value = new.split((heads, kv_heads, kv_heads), dim=2)
+    query, key = (_rotate(x, cache, positions) for x in (query, key))
+    table = cache.page_table[slots].long()
+    page = table.gather(1, positions // page_tokens)
+    kv[0][page, :, positions % page_tokens] = key
+    kv[1][page, :, positions % page_tokens] = value
+
+    pages = table[:, : int(positions.max()) // page_tokens + 1]
+    keys, values = (x[pages].transpose(1, 2).flatten(2, 3) for x in (kv[0], kv[1]))
+    visible = torch.arange(keys.shape[2], device=new.device) <= positions[..., None]
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2), keys, values, attn_mask=visible[:, None], enable_gqa=True
+    )
+    return out.transpose(1, 2).contiguous()
+
+
+def _rotate(x: Tensor, cache: PagedCache, positions: Tensor) -> Tensor:
+    """Rotary embedding of `x [batch, query, heads, head_size]`, halves as Hugging Face has them."""
+    cos, sin = (t[positions].unsqueeze(2).to(x.dtype) for t in (cache.cos, cache.sin))
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,0 +1,151 @@
+"""From requests to flat inputs: sizes that CUDA graphs exist for, and prompts cut into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy
+import numpy.typing
+
+from realengine.graph.stages import Key
+
+Values = numpy.typing.NDArray[numpy.int64]
+
+CHUNK_ENDS = 64  # prompts that may end in one chunk: rows of the head's matrix product
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run of a device program.
+
+    Attributes:
+        rows: leading rows of the result that count; the rest is padding.
+    """
+
+    key: Key
+    values: Values
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Batch sizes of rounds, and token counts of prefill, that are padded up to.
+
+    Larger ones, and all of them on the CPU where both are empty, run at their exact size.
+    """
+
+    batches: tuple[int, ...] = ()
+    prefill_tokens: tuple[int, ...] = ()
+
+    def prefill_key(self, tokens: int, blocks: int, ends: int, block_tokens: int) -> Key:
+        padded = _at_least(tokens, self.prefill_tokens)
+        if padded not in self.prefill_tokens:
+            return tokens, blocks, ends
+        return captured_prefill_key(padded, block_tokens)
+
+    def batch(self, requests: int) -> int:
+        return _at_least(requests, self.batches)
+
+
+def captured_prefill_key(tokens: int, block_tokens: int) -> Key:
+    """Each of up to CHUNK_ENDS + 1 pieces has at most one block that is not full."""
+    return tokens, tokens // block_tokens + CHUNK_ENDS + 1, CHUNK_ENDS
+
+
+def empty_prefill_work(tokens: int, block_tokens: int, padding: int) -> Work:
+    """A prefill of nothing at all, of a captured size."""
+    key = captured_prefill_key(tokens, block_tokens)
+    return _prefill_values(key, [], [], [], padding)
+
+
+def cuda_sizes(max_requests: int) -> Sizes:
+    """Sizes worth a CUDA graph on a GPU: close enough together that padding costs under a fifth.
+
+    A prefill of more than 1,024 tokens keeps the device busy longer than its launches take.
+    """
+    steps = [1, 2, 3, 4, 6, *range(8, 33, 4), *range(40, 129, 8), *range(144, 513, 16)]
+    batches = [size for size in steps if size < max_requests] + [min(max_requests, steps[-1])]
+    return Sizes(tuple(batches), (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024))
+
+
+def _at_least(count: int, sizes: tuple[int, ...]) -> int:
+    return next((size for size in sizes if size >= count), count)
+
+
+def round_work(slots: Sequence[int], forced: Sequence[int], batch: int, padding: int) -> Work:
+    """Input of a draft, verify or decode stage, padded to `batch`."""
+    values = numpy.full((2, batch), -1, numpy.int64)
+    values[0] = padding
+    values[0, : len(slots)] = slots
+    values[1, : len(forced)] = forced
+    return Work((batch,), values.ravel(), len(slots))
+
+
+def admit_work(
+    slots: Sequence[int], keys: Sequence[int], pages: Sequence[Sequence[int]], table_width: int
+) -> Work:
+    """Input of `Stages.admit`. Unused entries point to the dummy page."""
+    tables = numpy.zeros((len(slots), table_width), numpy.int64)
+    for table, held in zip(tables, pages, strict=True):
+        table[: len(held)] = held
+    head = numpy.array([*slots, *keys], numpy.int64)
+    return Work((len(slots),), numpy.concatenate([head, tables.ravel()]), len(slots))
+
+
+@dataclass(slots=True)
+class _Chunk:
+    tokens: list[int] = field(default_factory=list)
+    blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
+    ends: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def add(self, slot: int, piece: Sequence[int], position: int, block_tokens: int) -> None:
+        for i in range(0, len(piece), block_tokens):
+            rows = min(block_tokens, len(piece) - i)
+            self.blocks.append((len(self.tokens) + i, rows, slot, position + i))
+        self.tokens.extend(piece)
+
+    def work(self, sizes: Sizes, block_tokens: int, padding: int) -> Work:
+        key = sizes.prefill_key(len(self.tokens), len(self.blocks), len(self.ends), block_tokens)
+        return _prefill_values(key, self.tokens, self.blocks, self.ends, padding)
+
+
+def _prefill_values(
+    key: Key,
+    tokens: Sequence[int],
+    blocks: Sequence[tuple[int, ...]],
+    ends: Sequence[tuple[int, ...]],
+    padding: int,
+) -> Work:
+    flat = numpy.zeros(key[0] + 4 * key[1], numpy.int64)
+    flat[: len(tokens)] = tokens
+    flat[key[0] : key[0] + 4 * len(blocks)] = numpy.array(blocks, numpy.int64).ravel()
+    # Padding "ends" at row 0 with length 1, which leaves padding's own length at 2.
+    columns = numpy.repeat(numpy.array([[0], [padding], [1]], numpy.int64), key[2], axis=1)
+    columns[:, : len(ends)] = numpy.array(ends, numpy.int64).reshape(-1, 3).T
+    return Work(key, numpy.concatenate([flat, columns.ravel()]), len(ends))
+
+
+def prefill_work(
+    prompts: Sequence[tuple[int, Sequence[int]]],
+    chunk_tokens: int,
+    block_tokens: int,
+    padding: int,
+    sizes: Sizes,
+) -> Iterator[Work]:
+    """Cut `(slot, prompt)`s into chunks of at most `chunk_tokens`, in order; a long prompt spans
+    several, and its later pieces find the earlier ones in the cache."""
+    chunk = _Chunk()
+    for slot, prompt in prompts:
+        done = 0
+        while done < len(prompt):
+            piece = prompt[done : done + chunk_tokens - len(chunk.tokens)]
+            chunk.add(slot, piece, done, block_tokens)
+            done += len(piece)
+            if done == len(prompt):
+                chunk.ends.append((len(chunk.tokens) - 1, slot, done))
+            if len(chunk.tokens) == chunk_tokens or len(chunk.ends) == CHUNK_ENDS:
+                yield chunk.work(sizes, block_tokens, padding)
+                chunk = _Chunk()
+    if chunk.tokens:
+        yield chunk.work(sizes, block_tokens, padding)

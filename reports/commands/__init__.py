@@ -1,0 +1,1 @@
+"""Commands of `reports`; `pdvsim.cli` finds them by name."""

@@ -1,0 +1,56 @@
+"""`pdvsim report`: the JSON of another command as one HTML page that opens offline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pdvsim import output
+from pdvsim.errors import InputError
+
+
+def write(document: Mapping[str, Any], path: Path) -> None:
+    """Render `document` to `path`; other commands reach this by name."""
+    from reports.page import render
+
+    output.write_text(path, render(output.finite(document)))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document in a file.
+
+    Raises:
+        InputError: not there, not JSON, or without cells.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not a whole JSON document ({error})") from None
+    cells = document.get("cells") if isinstance(document, dict) else None
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise InputError(f"{path}: not the output of a pdvsim command (it has no list of cells)")
+    return dict(document)
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "page", type=click.Path(path_type=Path), required=True)
+@output.json_option
+def command(result: Path, page: Path, as_json: bool) -> None:
+    """Render RESULT, the --json output of predict, bench, validate or reproduce, as HTML."""
+    output.check_writable(page)
+    document = read(result)
+    try:
+        write(document, page)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{result}: a cell is not as pdvsim writes it ({error!r})") from None
+    if as_json:
+        output.print_json({"report": str(page), "bytes": page.stat().st_size})
+    else:
+        click.echo(f"Report: {page}")

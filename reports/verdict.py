@@ -1,0 +1,91 @@
+"""One sentence that says what came out, and whether it may be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from reports import frames
+from reports.frames import Document, number
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`sentence`, and why it holds only with care (empty: it holds as it stands)."""
+
+    sentence: str
+    caveats: tuple[str, ...]
+
+    @property
+    def validity(self) -> str:
+        if not self.caveats:
+            return "VALID"
+        return "VALID WITH CARE, because " + "; ".join(self.caveats)
+
+
+def judge(document: Document) -> Verdict:
+    """The verdict on any document: a comparison if it holds one, else the best architecture."""
+    rows = frames.compared(document)
+    return _comparison(rows) if rows else _winner(document)
+
+
+def _comparison(rows: list[dict[str, Any]]) -> Verdict:
+    quantity = rows[0]["quantity"]
+    rows = [row for row in rows if row["quantity"] == quantity and row["error_percent"] is not None]
+    if not rows:
+        return Verdict("No cell has both a prediction and a measurement.", ("it is empty",))
+    errors = [abs(row["error_percent"]) for row in rows]
+    inside = sum(row["low"] <= row["measured"] <= row["high"] for row in rows)
+    worst = max(rows, key=lambda row: abs(row["error_percent"]))
+    sentence = (
+        f"Predicted {quantity} is off by {number(median(errors))} % in the median of {len(rows)} "
+        f"cells and by {number(max(errors))} % at worst ({worst['series']} at concurrency "
+        f"{worst['concurrency']}); {inside} of {len(rows)} measured values lie inside the "
+        f"stated interval."
+    )
+    caveats = []
+    if inside < 0.85 * len(rows):
+        caveats.append(f"{len(rows) - inside} of {len(rows)} measured values are outside")
+    return Verdict(sentence, tuple(caveats))
+
+
+def _winner(document: Document) -> Verdict:
+    rows = frames.throughput(document)
+    if not rows:
+        return Verdict("No cell has a throughput.", ("there is nothing to compare",))
+    load = max(row["concurrency"] for row in rows)
+    ranked = sorted(
+        (row for row in rows if row["concurrency"] == load), key=lambda row: -row["value"]
+    )
+    best = ranked[0]
+    verb = "delivers" if len(ranked) > 1 else "is predicted to deliver"
+    if document.get("command") == "bench":
+        verb = "delivered"
+    sentence = (
+        f"At concurrency {load}, {best['architecture']} {verb} {best['text']} output tokens/s"
+    )
+    if len(ranked) > 1:
+        second = ranked[1]
+        lead = 100.0 * (best["value"] / second["value"] - 1.0) if second["value"] else 0.0
+        clear = best["low"] > second["high"]
+        sentence += f", {number(lead)} % more than {second['architecture']}" + (
+            ", beyond both intervals" if clear else "; their intervals overlap, so either may win"
+        )
+    return Verdict(sentence + ".", tuple(_caveats(document)))
+
+
+def _caveats(document: Document) -> list[str]:
+    among: list[Mapping[str, Any]] = frames.cells(document)
+    caveats = []
+    extrapolated = [frames.label(cell, among) for cell in among if cell.get("extrapolated")]
+    if extrapolated:
+        names = ", ".join(dict.fromkeys(extrapolated))
+        caveats.append(f"{names} left the calibrated range (listed below)")
+    if any(cell.get("replications", 1) < 2 for cell in among):
+        caveats.append("a single run has no interval")
+    silent = [frames.label(cell, among) for cell in among if not cell.get("output_throughput")]
+    if silent:
+        caveats.append(f"{', '.join(silent)} never left the warm-up")
+    return caveats

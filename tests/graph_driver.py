@@ -1,0 +1,95 @@
+"""Small models, and loops that drive a graph engine without lanes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import torch
+
+from pdvsim.core import GRAPH, Request, Stage, Stream, settle
+from pdvsim.models import ModelShape
+from realengine.graph import GraphConfig, GraphEngine
+from realengine.graph.model import Layer, Weights
+from realengine.graph.ops import TorchOps
+from realengine.graph.weights import random_weights
+
+CPU = torch.device("cpu")
+SHAPE = ModelShape("test", 2, 32, 4, 2, 48, 64, 128)
+ROUND = GRAPH.speculate + GRAPH.check
+
+
+class ShortBlocks(TorchOps):
+    """Cuts prompts into blocks as short as the GPU kernels' would be for these models."""
+
+    block_tokens = 7
+
+
+def verifier_weights(shape: ModelShape = SHAPE, sharpness: float = 1.0) -> Weights:
+    """Random weights; `sharpness` scales the logits."""
+    weights = random_weights(shape, CPU, torch.float32)
+    return replace(weights, head=weights.head * sharpness)
+
+
+def similar_draft(weights: Weights, noise: float) -> Weights:
+    """A draft that agrees with `weights` often (small `noise`) or hardly ever."""
+    generator = torch.Generator().manual_seed(1)
+
+    def shaken(x: torch.Tensor) -> torch.Tensor:
+        return x + noise * 0.02 * torch.randn(x.shape, generator=generator)
+
+    layers = tuple(
+        Layer(*(shaken(getattr(layer, field.name)) for field in fields(Layer)))
+        for layer in weights.layers
+    )
+    return replace(weights, layers=layers, head=shaken(weights.head))
+
+
+def engine(
+    config: GraphConfig, verifier: Weights, draft: Weights | None, text: Sequence[int] = ()
+) -> GraphEngine:
+    return GraphEngine(config, verifier, draft, CPU, ShortBlocks(), text)
+
+
+def run(engine: GraphEngine, stages: Sequence[Stage], batch: Sequence[Request]) -> None:
+    """Launch `stages` in a chain for `batch` and settle the last."""
+    tickets = []
+    for stage in stages:
+        tickets.append(engine.launch(stage, batch, Stream.MAIN, tickets[-1:]))
+    tickets[-1].wait()
+    accepted = engine.settle(tickets[-1])
+    settle(GRAPH, tickets[-1].stage, batch, engine.draft_tokens, 0.0, accepted)
+
+
+def serve(engine: GraphEngine, requests: Sequence[Request], plain: bool = False) -> None:
+    """Serve `requests` together, without waiting lines."""
+    run(engine, GRAPH.plain_prefill if plain else GRAPH.prefill, requests)
+    while alive := [request for request in requests if not request.finished]:
+        run(engine, (Stage.DECODE,) if plain else ROUND, alive)
+    for request in requests:
+        engine.release(request)
+
+
+def serve_at_random(
+    engine: GraphEngine, requests: Sequence[Request], rng: random.Random, preempt: bool = True
+) -> None:
+    """Serve `requests` in an arbitrary order of arrivals, batches, pre-emptions, cancellations:
+    whatever an architecture could do."""
+    waiting, active = list(requests), list[Request]()
+    while waiting or active:
+        action = rng.random()
+        arriving = rng.sample(waiting, rng.randint(1, min(3, len(waiting)))) if waiting else []
+        if arriving and engine.can_admit(*arriving) and (action < 0.3 or not active):
+            waiting = [request for request in waiting if request not in arriving]
+            run(engine, GRAPH.prefill, arriving)
+            active += arriving
+        elif preempt and active and action < 0.4:
+            request = active.pop(rng.randrange(len(active)))
+            engine.release(request)
+            waiting.append(request)
+        elif active:
+            run(engine, ROUND, rng.sample(active, rng.randint(1, len(active))))
+        for request in [request for request in active if request.finished]:
+            engine.release(request)
+            active.remove(request)

@@ -1,0 +1,275 @@
+"""Reading tables: units, field names, and what is said of files that are wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from pdvsim.analysis.audit import FORMATS, audit, parse_columns, read
+from pdvsim.commands import audit as audit_command
+from pdvsim.commands.audit import command
+from pdvsim.errors import InputError
+
+
+def put(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+VLLM = {
+    "date": "20261123-120000",
+    "backend": "openai",
+    "label": None,
+    "num_prompts": 200,
+    "request_rate": "inf",
+    "max_concurrency": 8,
+    "duration": 100.0,
+    "completed": 200,
+    "failed": 0,
+    "total_input_tokens": 25600,
+    "total_output_tokens": 12800,
+    "request_throughput": 2.0,
+    "request_goodput": None,
+    "output_throughput": 128.0,
+    "mean_ttft_ms": 100.0,
+    "mean_tpot_ms": 60.0,
+    "mean_e2el_ms": 3900.0,
+    "p99_e2el_ms": 5000.0,
+    "spec_decode_acceptance_rate": 62.5,
+    "spec_decode_acceptance_length": 3.5,
+    "spec_decode_num_drafts": 3600,
+    "spec_decode_draft_tokens": 14400,
+}
+
+
+def test_vllm_units(tmp_path: Path) -> None:
+    table = read(put(tmp_path / "run.json", VLLM))
+    (cell,) = table.cells
+    assert table.format == "vllm"
+    assert cell.acceptance_rate == 0.625 and cell.draft_tokens == 4
+    assert cell.latency_s == 3.9 and cell.concurrency == 8 and cell.rate_per_s is None
+    assert cell.tokens_per_request == 192
+    assert not audit(table).failed
+
+
+def test_vllm_lines_and_folder_are_many_cells(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps({**VLLM, "max_concurrency": n}) for n in (8, 9))
+    assert len(read(put(tmp_path / "runs.jsonl", lines)).cells) == 2
+    assert len(read(tmp_path, format="vllm").cells) == 2
+
+
+def test_vllm_requests_come_from_its_lists(tmp_path: Path) -> None:
+    lists = {
+        "completed": 1,
+        "output_lens": [3, 0],
+        "ttfts": [0.5, 0.0],
+        "itls": [[0.25, 0.25], []],
+        "errors": ["", "timeout"],
+    }
+    (cell,) = read(put(tmp_path / "run.json", VLLM | lists)).cells
+    assert [r.latency_s for r in cell.requests] == [1.0, None]
+
+
+def test_vllm_failed_requests_are_survivorship(tmp_path: Path) -> None:
+    report = audit(read(put(tmp_path / "run.json", VLLM | {"num_prompts": 300})))
+    assert report.failed
+    assert "survivorship" in {f.rule for f in report.findings}
+
+
+def aiperf(**blocks: Any) -> dict[str, Any]:
+    return {
+        "schema_version": "1.5",
+        "request_latency": {"unit": "ms", "avg": 4000.0, "p99": 5000.0, "std": 300.0},
+        "request_throughput": {"unit": "requests/sec", "avg": 2.0},
+        "request_count": {"unit": "requests", "avg": 200.0},
+        "benchmark_duration": {"unit": "sec", "avg": 100.0},
+        "output_token_throughput": {"unit": "tokens/sec", "avg": 128.0},
+        "time_to_first_token": {"unit": "ms", "avg": 100.0},
+        "inter_token_latency": {"unit": "ms", "avg": 60.0},
+        "run_info": {"variation_values": {"phases.profiling.concurrency": 8}},
+        **blocks,
+    }
+
+
+def test_aiperf_units_come_with_each_metric(tmp_path: Path) -> None:
+    in_seconds = aiperf(request_latency={"unit": "s", "avg": 4.0})
+    for i, content in enumerate((aiperf(), in_seconds)):
+        table = read(put(tmp_path / f"{i}.json", content))
+        (cell,) = table.cells
+        assert (table.format, cell.latency_s, cell.concurrency) == ("aiperf", 4.0, 8)
+        assert not audit(table).failed
+
+
+def test_aiperf_errors_were_offered_too(tmp_path: Path) -> None:
+    failed = aiperf(error_request_count={"unit": "requests", "avg": 50.0})
+    (cell,) = read(put(tmp_path / "x.json", failed)).cells
+    assert (cell.offered, cell.completed) == (250, 200)
+
+
+def guidellm(**totals: int) -> dict[str, Any]:
+    def successful(mean: float) -> dict[str, Any]:
+        return {"successful": {"mean": mean, "median": mean, "std_dev": 0.1, "percentiles": {}}}
+
+    return {
+        "metadata": {"guidellm_version": "0.5.3"},
+        "args": {"max_seconds": 100},
+        "benchmarks": [
+            {
+                "config": {"strategy": {"type_": "concurrent", "streams": 8}},
+                "metrics": {
+                    "request_totals": {"successful": 200, "errored": 0, "incomplete": 0} | totals,
+                    "requests_per_second": successful(2.0),
+                    "request_latency": successful(3.95),
+                    "output_tokens_per_second": successful(128.0),
+                    "time_to_first_token_ms": successful(100.0),
+                    "time_per_output_token_ms": successful(61.7),
+                    "inter_token_latency_ms": successful(60.0),
+                },
+            }
+        ],
+    }
+
+
+def test_guidellm_reads_tpot_without_the_first_token(tmp_path: Path) -> None:
+    table = read(put(tmp_path / "b.json", guidellm()))
+    (cell,) = table.cells
+    assert (table.format, cell.tpot_s, cell.latency_s) == ("guidellm", 0.06, 3.95)
+    assert not audit(table).failed
+
+
+def test_guidellm_incomplete_requests_at_the_limit_are_truncation(tmp_path: Path) -> None:
+    report = audit(read(put(tmp_path / "b.json", guidellm(incomplete=60))))
+    assert {"truncation", "survivorship"} <= {f.rule for f in report.findings}
+
+
+def test_csv_with_a_map_percent_and_blanks(tmp_path: Path) -> None:
+    table = put(tmp_path / "t.csv", "Engine,C,TPS,Lat,Acc\nx,8,128.00,4000,62.5%\ny,8,130.00,,\n")
+    columns = parse_columns(
+        "system=Engine,concurrency=C,output_throughput=TPS,mean_e2el_ms=Lat,"
+        "spec_decode_acceptance_rate=Acc"
+    )
+    first, second = read(table, columns=columns).cells
+    assert (first.system, first.load, first.latency_s) == ("x", 8, 4.0)
+    assert first.acceptance_rate == 0.625 and first.resolution == pytest.approx(0.01)
+    assert second.latency_s is None
+
+
+def test_csv_detail_joins_by_system_and_load(tmp_path: Path) -> None:
+    table = put(tmp_path / "t.csv", "system,load,output_throughput\na,1,5.0\na,2,6.0\n")
+    detail = put(tmp_path / "d.csv", "system,load,id,e2el_ms,queue_ms\na,2,r1,100,5\na,2,r2,,\n")
+    cells = read(table, detail).cells
+    assert cells[0].requests == ()
+    assert [(r.latency_s, r.timings) for r in cells[1].requests] == [(0.1, (0.005,)), (None, ())]
+
+
+def test_our_own_results(tmp_path: Path) -> None:
+    row = {
+        "architecture": "pd",
+        "pair": "tinyllama-1.1b:llama-2-7b",
+        "protocol": "closed-loop",
+        "concurrency": 8,
+        "replications": 5,
+        "output_throughput": {"value": 128.0, "low": 120.0, "high": 136.0},
+        "request_throughput": {"value": 2.0, "low": 1.9, "high": 2.1},
+        "mean_e2el_ms": {"value": 4000.0, "low": 3900.0, "high": 4100.0},
+        "completed": {"value": 40.4, "low": 39.0, "high": 41.0},
+        "p99_e2el_ms": None,
+    }
+    table = read(put(tmp_path / "p.json", {"command": "predict", "cells": [row]}))
+    (cell,) = table.cells
+    assert (table.format, cell.system, cell.concurrency) == ("pdvsim", "pd", 8)
+    assert cell.samples == 202
+    assert table.counts_unfinished and not audit(table).failed
+    open_loop = row | {"protocol": "pdverify"}
+    (cell,) = read(put(tmp_path / "q.json", {"cells": [open_loop]})).cells
+    assert (cell.concurrency, cell.load) == (None, 8)
+
+
+def test_request_parquet_of_a_run(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "id": [0, 1],
+            "produced_tokens": [20, 3],
+            "drafted_tokens": [40, 8],
+            "accepted_tokens": [14, 2],
+            "arrival_s": [0.0, 0.5],
+            "completed_s": [1.5, None],
+        }
+    )
+    path = tmp_path / "run_requests.parquet"
+    frame.write_parquet(path)
+    (cell,) = read(path).cells
+    assert cell.system == "run" and cell.samples == 1 and cell.mean_latency_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.json", "{", "not JSON"),
+        ("a.json", "", "empty"),
+        ("a.json", "[]", "empty"),
+        ("a.json", {k: v for k, v in VLLM.items() if k != "completed"}, "completed"),
+        ("a.json", VLLM | {"duration": "long"}, "duration"),
+        ("a.json", {"benchmarks": [{"metrics": {}}]}, "request_totals"),
+        ("a.csv", "x,y\n1,2\n", "it has x, y"),
+        ("a.csv", "system,output_throughput\na,fast\n", "'fast' is not a number"),
+        ("a.csv", "system,load,offered\na,1,2.5\n", "offered"),
+        ("a.csv", "Engine,Concurrency,Throughput (TPS)\nPD,1,2\n", "missing column"),
+        ("a.csv", "", "not a readable CSV"),
+        ("a.parquet", "no parquet", "not a readable Parquet"),
+    ],
+)
+def test_bad_files_are_named_and_explained(
+    tmp_path: Path, name: str, content: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match="a\\.") as caught:
+        read(put(tmp_path / name, content))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_refusals_of_arguments(tmp_path: Path) -> None:
+    table = put(tmp_path / "t.csv", "system,load,output_throughput\na,1,5.0\n")
+    for call in (
+        lambda: read(tmp_path / "absent.csv"),
+        lambda: read(table, format="xlsx"),
+        lambda: read(table, columns={"tps": "load"}),
+        lambda: read(table, columns={"completed": "nowhere"}),
+        lambda: read(put(tmp_path / "r.json", VLLM), detail=table),
+        lambda: parse_columns("a=b,a=c"),
+        lambda: parse_columns("ab"),
+    ):
+        with pytest.raises(InputError):
+            call()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments))
+
+
+def test_command_prints_json_and_exits_by_verdict(tmp_path: Path) -> None:
+    good, bad = put(tmp_path / "g.json", VLLM), put(tmp_path / "b.json", VLLM | {"completed": 90})
+    clean = run(str(good), "--json", "--pair", "tinyllama-1.1b:llama-2-7b")
+    assert clean.exit_code == 0
+    assert json.loads(clean.stdout)["verdict"] == "no claim fails"
+    failed = run(str(bad), "--json")
+    assert failed.exit_code == 1
+    first = json.loads(failed.stdout)["findings"][0]
+    assert set(first) == {"rule", "severity", "cells", "message", "evidence", "settle"}
+    assert "to settle it" in run(str(bad)).stdout
+
+
+def test_command_bounds_the_hardware(tmp_path: Path) -> None:
+    path = str(put(tmp_path / "g.json", VLLM | {"mean_tpot_ms": 4.0}))
+    models = ("--pair", "tinyllama-1.1b:codellama-34b")
+    assert run(path, *models, "--bandwidth-tb-s", "100").exit_code == 0
+    assert run(path, *models, "--bandwidth-tb-s", "3.35").exit_code == 1
+    assert isinstance(run(path, "--pair", "gpt").exception, InputError)
+
+
+def test_command_offers_the_formats_there_are() -> None:
+    assert audit_command._FORMATS == FORMATS

@@ -1,0 +1,81 @@
+"""The Triton kernels in Triton's interpreter against plain PyTorch, where Triton is installed.
+
+The interpreter must be switched on before Triton is imported, so this file also is a script that
+the test runs. It covers float32; on a GPU `benchmarks/engine_stages.py` checks bf16.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def test_kernels_agree_with_plain_pytorch() -> None:
+    pytest.importorskip("triton")
+    root = Path(__file__).parents[1]
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
+    """A ragged prefill in two pieces, then `queries`: (new tokens per request, offset)."""
+    from pdvsim.models import ModelShape
+    from realengine.graph.model import forward
+    from realengine.graph.ops import Ops, Ragged, TorchOps, Uniform, View
+    from realengine.graph.paged import PagedCache, paged_cache
+    from realengine.graph.triton_ops import TritonOps
+    from realengine.graph.weights import random_weights
+
+    shape = ModelShape("test", 1, 64, 2, 1, 96, 64, 128)
+    weights = random_weights(shape, torch.device("cpu"), torch.float32)
+
+    def new_cache() -> PagedCache:
+        pages = torch.randperm(18, generator=torch.Generator().manual_seed(1)) + 1
+        table = pages.int().view(3, 6)
+        lengths = torch.tensor([20, 70, 2])
+        return paged_cache(shape, 10000.0, 19, 16, table, lengths, torch.float32)
+
+    def states(ops: Ops, views: list[View], rows: list[int]) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(2)
+        cache = new_cache()
+        outputs = []
+        for view, count in zip(views, rows, strict=True):
+            tokens = torch.randint(64, (count,), generator=generator)
+            outputs.append(forward(weights, ops, cache, tokens, view))
+        return [*outputs, *(layer[:, 1:] for layer in cache.layers)]
+
+    first = [[0, 20, 0, 0], [20, 64, 1, 0], [84, 2, 2, 0], [0, 0, 0, 0]]
+    views: list[View] = [
+        Ragged(torch.tensor(first)),
+        Ragged(torch.tensor([[0, 6, 1, 64]])),
+        *(Uniform(torch.tensor([2, 1, 0]), query, offset) for query, offset in queries),
+    ]
+    rows = [86, 6, *(3 * query for query, _ in queries)]
+    pairs = zip(
+        states(TritonOps(multiprocessors), views, rows),
+        states(TorchOps(), views, rows),
+        strict=True,
+    )
+    for ours, plain in pairs:
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+if __name__ == "__main__":
+    compare(1, [(5, -1), (2, -2)])
+    compare(16, [(1, 0), (17, -1)])

@@ -1,0 +1,139 @@
+"""The four protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.errors import InputError
+from pdvsim.source import Source
+from pdvsim.workload import (
+    Lengths,
+    closed_loop,
+    pdverify,
+    pdverify_arrivals,
+    poisson,
+    trace,
+)
+
+ACCEPTANCE = Acceptance.constant(0.7, 4)
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def seed() -> np.random.SeedSequence:
+    return np.random.SeedSequence(11)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 16, 128])
+def test_pdverify_arrivals_are_those_of_the_published_benchmark(concurrency: int) -> None:
+    np.random.seed(42)
+    arrivals, now = [], 0.0
+    while (now := now + np.random.exponential(1 / (0.05 * concurrency))) <= 30.0:
+        arrivals.append(now)
+    assert pdverify_arrivals(concurrency).tolist() == arrivals
+
+
+def test_pdverify_is_cut_at_60_s_and_has_no_warm_up() -> None:
+    workload = pdverify(128, Lengths(10, 20), ACCEPTANCE, seed())
+    assert (workload.deadline_s, workload.warmup) == (60.0, 0)
+    assert len(workload) == 203
+
+
+def test_a_plan_depends_on_its_seed_alone() -> None:
+    for draw in (
+        lambda s: closed_loop(4, Lengths(8, 8, 0.5), ACCEPTANCE, s),
+        lambda s: poisson(2.0, 30, Lengths(8, 8, 0.5), ACCEPTANCE, s),
+        lambda s: pdverify(16, Lengths(8, 8, 0.5), ACCEPTANCE, s),
+    ):
+        a, b, other = draw(seed()), draw(seed()), draw(np.random.SeedSequence(12))
+        assert (a.prompt_tokens, a.output_tokens, a.outcomes, a.arrival_s) == (
+            b.prompt_tokens,
+            b.output_tokens,
+            b.outcomes,
+            b.arrival_s,
+        )
+        assert a.outcomes != other.outcomes
+
+
+def test_poisson_gaps_have_the_rate() -> None:
+    workload = poisson(5.0, 20_000, Lengths(), ACCEPTANCE, seed())
+    assert workload.arrival_s is not None
+    gaps = np.diff(workload.arrival_s)
+    assert gaps.mean() == pytest.approx(0.2, rel=0.03)
+    assert gaps.std() == pytest.approx(0.2, rel=0.05)
+
+
+def test_lengths_stay_within_their_spread() -> None:
+    prompts, outputs = Lengths(100, 50, 0.2).draw(2000, np.random.default_rng(0))
+    assert (min(prompts), max(prompts)) == (80, 120)
+    assert (min(outputs), max(outputs)) == (40, 60)
+
+
+def test_a_closed_loop_releases_one_request_for_each_completion() -> None:
+    source = Source(closed_loop(3, Lengths(4, 4), ACCEPTANCE, seed()))
+    assert [request.id for request in source.initial()] == [0, 1, 2]
+    following = source.next(1.5)
+    assert following is not None
+    assert (following.id, following.arrival_s) == (3, 1.5)
+    assert not source.over(10)
+    assert source.over(11)
+
+
+def test_outcomes_last_for_every_round() -> None:
+    workload = closed_loop(3, Lengths(4, 40, 0.5), Acceptance.constant(0.0, 4), seed())
+    for tokens, outcome in zip(workload.output_tokens, workload.outcomes, strict=True):
+        assert len(outcome) >= tokens
+
+
+def test_a_trace_is_replayed_from_its_first_arrival(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(
+        HEADER + "2023-11-16 18:15:46.5,374,44\n2023-11-16 18:15:50.5,5000,109\n"
+        "2023-11-16 18:15:51.0,3,0\n"
+    )
+    workload = trace(path, ACCEPTANCE, seed(), time_scale=2.0, max_context_tokens=2048)
+    assert workload.arrival_s == pytest.approx([0.0, 2.0, 2.25])
+    assert list(workload.prompt_tokens) == [374, 2048 - 109, 3]
+    assert list(workload.output_tokens) == [44, 109, 1]
+    assert len(trace(path, ACCEPTANCE, seed(), limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        (HEADER, "no rows"),
+        ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46.5,3\n", "missing column GeneratedTokens"),
+        (HEADER + "2023-11-16 18:15:46.5,many,44\n", "row 2, column ContextTokens: 'many'"),
+        (HEADER + "yesterday,3,44\n", "not a date"),
+        (HEADER + "2023-11-16 18:15:46.5,3,44\nlater,3,44\n", "not a date"),
+    ],
+)
+def test_bad_traces(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        trace(path, ACCEPTANCE, seed())
+
+
+def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        trace(tmp_path / "none.csv", ACCEPTANCE, seed())
+
+
+@pytest.mark.parametrize("concurrency", [0, -3, 10**9])
+def test_bad_concurrency(concurrency: int) -> None:
+    with pytest.raises(InputError, match="must be between 1 and"):
+        closed_loop(concurrency, Lengths(), ACCEPTANCE, seed())
+
+
+def test_bad_rates_and_lengths() -> None:
+    with pytest.raises(InputError, match="rate is"):
+        poisson(0.0, 10, Lengths(), ACCEPTANCE, seed())
+    with pytest.raises(InputError, match="output_tokens is 0"):
+        Lengths(1, 0)
+    with pytest.raises(InputError, match="spread is 1"):
+        Lengths(1, 1, 1.0)
