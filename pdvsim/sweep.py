@@ -103,6 +103,11 @@ class Load:
             raise InputError(
                 f"unknown protocol {self.protocol!r}; known are {', '.join(PROTOCOLS)}"
             )
+        if self.requests is not None:
+            if self.protocol not in ("poisson", "trace"):
+                raise InputError("requests is only for the protocols poisson and trace")
+            if not 1 <= self.requests <= 10_000_000:
+                raise InputError(f"requests is {self.requests}; it must be between 1 and 10000000")
         for name, needed_by in (("rate_per_s", "poisson"), ("trace", "trace")):
             given = getattr(self, name) is not None
             if given != (self.protocol == needed_by):

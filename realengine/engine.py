@@ -51,6 +51,10 @@ class Engine(Protocol):
         tokens to `request.tokens` where there are any."""
         ...
 
+    def can_admit(self, *requests: Request) -> bool:
+        """Whether each of `requests` holds its memory already, or all of them could now."""
+        ...
+
     def release(self, request: Request) -> None:
         """Free what `request` holds (KV cache pages)."""
         ...

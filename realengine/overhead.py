@@ -58,6 +58,9 @@ class IdleEngine:
     def settle(self, ticket: Ticket) -> None:
         return
 
+    def can_admit(self, *requests: Request) -> bool:
+        return True
+
     def release(self, request: Request) -> None:
         return
 

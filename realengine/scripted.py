@@ -74,5 +74,8 @@ class ScriptedEngine:
     def settle(self, ticket: Ticket) -> None:
         return
 
+    def can_admit(self, *requests: Request) -> bool:
+        return True
+
     def release(self, request: Request) -> None:
         return

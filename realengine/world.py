@@ -62,6 +62,8 @@ class RealWorld:
         self.stuck_s = stuck_s
         shape = architecture(config.architecture)
         self.lanes = shape.lanes(config)
+        self._in_service: dict[int, Request] = {}
+        self.lanes.room = self._room
         self.source = Source(workload)
         deadline_s = workload.deadline_s
         self._deadline_s = float("inf") if deadline_s is None else deadline_s
@@ -236,14 +238,21 @@ class RealWorld:
     def _take(self, lane: Lane, verb: Take) -> list[Request]:
         with self._state:
             now = self._enter()
-            batch = verb.queue.pop(verb.limit)
             if verb.queue is self.lanes.prefill:
+                batch = self.lanes.pop_admissible(verb.limit)
                 self.lanes.admitted += len(batch)
                 for request in batch:
                     request.admitted_s = now
+                    self._in_service[request.id] = request
+            else:
+                batch = verb.queue.pop(verb.limit)
             if batch:
                 self._notify()
         return batch
+
+    def _room(self, requests: Sequence[Request]) -> bool:
+        """Asks for those in service too: one that was taken holds nothing until its launch."""
+        return self.engine.can_admit(*self._in_service.values(), *requests)
 
     def _put(self, lane: Lane, verb: Put) -> None:
         with self._state:
@@ -255,6 +264,7 @@ class RealWorld:
             now = self._enter()
             verb.request.completed_s = now
             self.lanes.completed += 1
+            del self._in_service[verb.request.id]
             following = self.source.next(now)
             if following is not None:
                 self.lanes.prefill.push((following,))
@@ -262,8 +272,9 @@ class RealWorld:
             if self.source.over(self.lanes.completed):
                 self._end_s = now
                 self._over.set()
+            # Before anyone is told: a lane may wait for what this request held.
+            self.engine.release(verb.request)
             self._notify()
-        self.engine.release(verb.request)
 
     # Waiting
 

@@ -14,7 +14,7 @@ from pdvsim.core import Stream
 
 def worker(lanes: Lanes) -> Program:
     while True:
-        yield WaitUntil(lambda: lanes.prefill, lanes.config.wait_timeout_s)
+        yield WaitUntil(lambda: lanes.admissible, lanes.config.wait_timeout_s)
         batch = yield Take(lanes.prefill, lanes.turn_limit)
         yield from prefill(lanes, batch, Stream.MAIN)
         while batch:

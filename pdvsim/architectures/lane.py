@@ -25,6 +25,7 @@ class Queue(Protocol):
     def __len__(self) -> int: ...
     def push(self, requests: Iterable[Request]) -> None: ...
     def pop(self, limit: int) -> list[Request]: ...
+    def peek(self) -> Request: ...
 
 
 class FifoQueue:
@@ -44,6 +45,9 @@ class FifoQueue:
         items = self._items
         return [items.popleft() for _ in range(min(limit, len(items)))]
 
+    def peek(self) -> Request:
+        return self._items[0]
+
 
 class PriorityQueue:
     """Oldest request first, by arrival and then by id."""
@@ -62,6 +66,9 @@ class PriorityQueue:
     def pop(self, limit: int) -> list[Request]:
         heap = self._heap
         return [heapq.heappop(heap)[2] for _ in range(min(limit, len(heap)))]
+
+    def peek(self) -> Request:
+        return self._heap[0][2]
 
 
 class Take(NamedTuple):
@@ -196,7 +203,14 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 
 
 class Lanes:
-    """What the lane programs of one run share: queues, configuration, requests in service."""
+    """What the lane programs of one run share: queues, configuration, requests in service.
+
+    Attributes:
+        room: whether the executor has memory for these requests besides those it holds; a world
+            with an engine that can run out of KV cache pages puts the engine's word here.
+    """
+
+    room: Callable[[Sequence[Request]], bool]
 
     def __init__(self, config: Config, queue_type: Callable[[str], Queue] = FifoQueue) -> None:
         self.config = config
@@ -210,6 +224,19 @@ class Lanes:
         self.verify = queue_type("verify")
         self.admitted = 0
         self.completed = 0
+        self.room = _always
+
+    @property
+    def admissible(self) -> bool:
+        """Whether a request waits for its prefill and there is memory for it."""
+        return bool(self.prefill) and self.room((self.prefill.peek(),))
+
+    def pop_admissible(self, limit: int) -> list[Request]:
+        """Take up to `limit` waiting requests that there is memory for, in order."""
+        batch: list[Request] = []
+        while len(batch) < limit and self.prefill and self.room((*batch, self.prefill.peek())):
+            batch += self.prefill.pop(1)
+        return batch
 
     @property
     def active(self) -> int:
@@ -221,6 +248,10 @@ class Lanes:
         if self.executor.batched:
             return (batch,) if batch else ()
         return [(request,) for request in batch]
+
+
+def _always(requests: Sequence[Request]) -> bool:
+    return True
 
 
 def run_stages(
@@ -258,9 +289,7 @@ def prefill(lanes: Lanes, batch: Sequence[Request], stream: Stream = Stream.PREF
     yield from run_stages(lanes, lanes.executor.prefill, batch, streams)
 
 
-def decode_round(
-    lanes: Lanes, batch: Sequence[Request], draft: Stream, verify: Stream
-) -> Program:
+def decode_round(lanes: Lanes, batch: Sequence[Request], draft: Stream, verify: Stream) -> Program:
     """One round for `batch`: draft, verify, and whatever the executor needs to advance."""
     stages = lanes.executor.speculate + lanes.executor.check
     yield from run_stages(lanes, stages, batch, {Model.DRAFT: draft, Model.VERIFIER: verify})

@@ -19,7 +19,7 @@ from pdvsim.core import Stream
 def prefill_lane(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(
-            lambda: lanes.prefill and lanes.active < lanes.batch_cap, lanes.config.wait_timeout_s
+            lambda: lanes.admissible and lanes.active < lanes.batch_cap, lanes.config.wait_timeout_s
         )
         if lanes.active >= lanes.batch_cap:
             continue

@@ -20,8 +20,8 @@ def worker(lanes: Lanes) -> Program:
     config = lanes.config
     admission_limit = config.admission_factor * lanes.batch_cap
     while True:
-        yield PollUntil(lambda: lanes.prefill or lanes.decode, config.poll_s)
-        if lanes.prefill and len(lanes.decode) < admission_limit:
+        yield PollUntil(lambda: lanes.admissible or lanes.decode, config.poll_s)
+        if lanes.admissible and len(lanes.decode) < admission_limit:
             admitted = yield Take(lanes.prefill, config.prefill_batch)
             yield from prefill(lanes, admitted, Stream.PREFILL)
             yield from pass_on(lanes, admitted)

@@ -14,8 +14,8 @@ from pdvsim.core import Model, Stage, Stream
 def worker(lanes: Lanes) -> Program:
     streams = {Model.VERIFIER: Stream.MAIN}
     while True:
-        yield WaitUntil(lambda: lanes.prefill or lanes.decode, lanes.config.wait_timeout_s)
-        if lanes.prefill and lanes.active < lanes.batch_cap:
+        yield WaitUntil(lambda: lanes.admissible or lanes.decode, lanes.config.wait_timeout_s)
+        if lanes.admissible and lanes.active < lanes.batch_cap:
             room = min(lanes.config.prefill_batch, lanes.batch_cap - lanes.active)
             admitted = yield Take(lanes.prefill, room)
             yield from run_stages(lanes, lanes.executor.plain_prefill, admitted, streams)

@@ -27,7 +27,7 @@ def prefill_lane(lanes: Lanes) -> Program:
     config = lanes.config
     while True:
         yield PollUntil(
-            lambda: lanes.prefill and len(lanes.decode) < config.queue_limit, config.idle_sleep_s
+            lambda: lanes.admissible and len(lanes.decode) < config.queue_limit, config.idle_sleep_s
         )
         batch = yield Take(lanes.prefill, config.prefill_batch)
         yield from prefill(lanes, batch, Stream.PREFILL)
@@ -37,9 +37,7 @@ def prefill_lane(lanes: Lanes) -> Program:
 def decode_lane(lanes: Lanes) -> Program:
     streams = {Model.DRAFT: Stream.DRAFT}
     while True:
-        yield PollUntil(
-            lambda: lanes.decode or verify_goes_first(lanes), lanes.config.idle_sleep_s
-        )
+        yield PollUntil(lambda: lanes.decode or verify_goes_first(lanes), lanes.config.idle_sleep_s)
         if verify_goes_first(lanes):
             yield from verify_turn(lanes)
             continue

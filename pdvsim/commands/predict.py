@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdvsim import output
+from pdvsim import cli, output
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES, architecture
 from pdvsim.architectures.lane import Config
-from pdvsim.cli import load
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
 from pdvsim.workload import PROTOCOLS, Lengths
@@ -20,7 +19,7 @@ from pdvsim.workload import PROTOCOLS, Lengths
 if TYPE_CHECKING:
     from pdvsim.metrics import Slo
     from pdvsim.profile import Profile
-    from pdvsim.sweep import Cell
+    from pdvsim.sweep import Cell, Load
 
 # Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
 REPLICATIONS = 5
@@ -39,31 +38,22 @@ def names(architectures: str) -> list[str]:
 
 
 def cells_of(
-    chosen: Sequence[str],
-    profile: Profile,
-    protocol: str,
-    concurrency: int,
-    rate: float | None,
-    trace: Path | None,
-    lengths: Lengths,
-    acceptance: Acceptance,
-    admission_factor: float,
+    chosen: Sequence[str], profile: Profile, load: Load, admission_factor: float
 ) -> list[Cell]:
     """One cell per architecture; C is the batch cap of each."""
-    from pdvsim.sweep import Cell, Load
+    from pdvsim.sweep import Cell
 
-    under = Load(protocol, concurrency, lengths, acceptance, rate_per_s=rate, trace=trace)
     return [
         Cell(
             Config(
                 name,
                 executor=profile.executor,
-                batch_cap=concurrency,
-                draft_tokens=acceptance.draft_tokens,
+                batch_cap=load.concurrency,
+                draft_tokens=load.acceptance.draft_tokens,
                 admission_factor=admission_factor,
             ),
             profile.pair.name,
-            under,
+            load,
             profile,
         )
         for name in chosen
@@ -79,6 +69,7 @@ def cells_of(
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
 @click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
 @click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
+@click.option("--requests", type=int, default=None, help="Of poisson; of a trace, the first.")
 @click.option("--prompt-tokens", type=int, default=128, show_default=True)
 @click.option("--output-tokens", type=int, default=64, show_default=True)
 @click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
@@ -101,6 +92,7 @@ def command(
     protocol: str,
     rate: float | None,
     trace: Path | None,
+    requests: int | None,
     prompt_tokens: int,
     output_tokens: int,
     acceptance: float,
@@ -116,7 +108,7 @@ def command(
     """Predict every architecture at one load; metrics carry 95 % intervals for one run."""
     from pdvsim.metrics import Slo
     from pdvsim.profile import select_profile
-    from pdvsim.sweep import sweep
+    from pdvsim.sweep import Load, sweep
 
     output.check_writable(report)
     if not 1 <= draft_tokens <= 16:
@@ -124,17 +116,16 @@ def command(
     asked = slo_ttft_ms is not None or slo_tpot_ms is not None
     slo = Slo(slo_ttft_ms, slo_tpot_ms) if asked else None
     profile = select_profile(profile_name, pair, executor)
-    cells = cells_of(
-        names(architecture),
-        profile,
+    load = Load(
         protocol,
         concurrency,
-        rate,
-        trace,
         Lengths(prompt_tokens, output_tokens),
         Acceptance.constant(acceptance, draft_tokens),
-        admission_factor,
+        rate_per_s=rate,
+        requests=requests,
+        trace=trace,
     )
+    cells = cells_of(names(architecture), profile, load, admission_factor)
     with output.progress("simulating", as_json) as update:
         results = sweep(cells, replications, seed, slo, on_run=update)
     document = {
@@ -153,7 +144,7 @@ def command(
         "profile": profile.provenance,
     }
     if report is not None:
-        load("report").write(document, report)
+        cli.load("report").write(document, report)
     if as_json:
         output.print_json(document)
     else:

@@ -59,9 +59,7 @@ class Operation:
 class Gpu:
     """Streams in order, stages in parallel across streams at mutually reduced speed."""
 
-    def __init__(
-        self, env: simpy.Environment, contention: Contention, event_wake_s: float
-    ) -> None:
+    def __init__(self, env: simpy.Environment, contention: Contention, event_wake_s: float) -> None:
         self._env = env
         self._contention = contention
         self._event_wake_s = event_wake_s

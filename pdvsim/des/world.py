@@ -161,11 +161,13 @@ class SimulatedWorld:
     # Queues
 
     def _take(self, lane: _Lane, verb: Take) -> None:
-        batch = verb.queue.pop(verb.limit)
         if verb.queue is self.lanes.prefill:
+            batch = self.lanes.pop_admissible(verb.limit)
             self.lanes.admitted += len(batch)
             for request in batch:
                 request.admitted_s = self.env.now
+        else:
+            batch = verb.queue.pop(verb.limit)
         lane.result = batch
         if self._waiters and batch:
             self._notify()

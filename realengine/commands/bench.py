@@ -144,7 +144,7 @@ def show(document: dict[str, Any]) -> None:
     for heading, *_ in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in document["cells"]:
-        values = [output.interval(cell.get(name), scale) for _, name, scale, _ in columns]
+        values = [output.interval(cell.get(name), scale) for _, name, scale in columns]
         table.add_row(f"{cell['concurrency']}\n", f"{cell['architecture']}\n", *values)
     page.print(table)
     page.print(
