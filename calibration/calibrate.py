@@ -1,13 +1,12 @@
 """Measures one pair on one machine and fits its profile.
 
-Nothing end to end is measured: stages one at a time on one thread, what threads cost, and what
-launching threads do to each other.
+Nothing end to end is measured: stages one at a time on one thread, what threads cost, what
+launching threads do to each other, and what stages on two streams do to each other.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,21 +15,26 @@ import numpy as np
 
 from calibration import host
 from calibration.ceilings import measure_ceilings
-from calibration.fit import Timing, estimate, fit_cost
-from calibration.stages import kernel_seconds, requests_for, time_rounds, time_stage
-from pdvsim.core import Stage, Stream
-from pdvsim.profile import (
-    SCHEMA_VERSION,
-    Ceilings,
-    Estimate,
-    HostFit,
-    ProfileFile,
-    Provenance,
-    Range,
-    StageFit,
+from calibration.contention import fit_contention, measure_pairs
+from calibration.fit import estimate
+from calibration.stage_fits import Samples, fit_stages, gil_speeds, run_spread
+from calibration.stages import (
+    blocker,
+    context_growth,
+    kernel_seconds,
+    requests_for,
+    time_rounds,
+    time_stage,
 )
+from pdvsim.core import Stage, Stream
+from pdvsim.models import Pair
+from pdvsim.profile import SCHEMA_VERSION, Ceilings, Estimate, HostFit, ProfileFile, Provenance
 from pdvsim.store import Store
 from realengine.build import Opened
+
+CACHE_SHARE = 0.8
+MOST_PROMPT_TOKENS = 65_536
+RESERVE_BYTES = 6 << 30  # graphs, workspaces, activations of a long prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,90 +46,130 @@ class Plan:
         batches: batch sizes; (1,) for an executor that takes one request per launch.
         rounds: rounds per point and pass.
         passes: how often everything is gone through; their spread is the run-to-run spread.
-        gil_seconds: how long threads are raced, for each number of threads.
+        race_seconds, race_rounds: how long threads are raced at a time, and how often.
+        beside: requests in a round stage that runs beside another stage.
     """
 
     prompts: tuple[int, ...] = (10, 64, 256, 512)
     batches: tuple[int, ...] = (1,)
     rounds: int = 6
     passes: int = 4
-    gil_seconds: float = 5.0
-    gil_segments: int = 5
+    race_seconds: float = 0.6
+    race_rounds: int = 6
+    beside: tuple[int, ...] = ()
 
-    @property
-    def steps(self) -> int:
-        return self.passes * len(self.prompts) * len(self.batches) + len(self.prompts) + 7
+    def points(self, most_tokens: int, draft_tokens: int) -> list[tuple[int, int]]:
+        """(prompt, batch) that fit into a cache of `most_tokens`; long prompts in small batches
+        only, as they say how cost grows with context and take long to prefill."""
+        growth = context_growth(self.rounds, draft_tokens) + 2 * draft_tokens + 16
+        return [
+            (prompt, batch)
+            for prompt in self.prompts
+            for batch in self.batches
+            if batch * (prompt + growth) <= most_tokens and batch * prompt <= MOST_PROMPT_TOKENS
+        ]
+
+
+EAGER_PLAN = Plan()
+GRAPH_PLAN = Plan(
+    prompts=(64, 256, 512),
+    batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    passes=2,
+    race_seconds=0.3,
+    beside=(8, 64),
+)
+
+
+def quick(plan: Plan) -> Plan:
+    """A look at the machine instead of a profile."""
+    return Plan(
+        plan.prompts[:2], plan.batches[:3], rounds=4, passes=2, race_seconds=0.2, race_rounds=3
+    )
 
 
 def calibrate(
     opened: Opened,
     plan: Plan,
+    most_tokens: int,
     store: Store,
     provenance: dict[str, Any],
     name: str,
-    on_step: Callable[[], None],
-) -> tuple[ProfileFile, list[dict[str, Any]]]:
+    on_step: Callable[[int], None],
+) -> tuple[ProfileFile, Samples]:
     """Measure everything that `store` does not hold yet, then fit.
+
+    Args:
+        most_tokens: what the engine's cache holds.
+        on_step: called with the number of steps that there are, after each.
 
     Returns:
         The profile, and the raw stage samples behind it.
     """
     engine, seed = opened.engine, int(provenance["seed"])
-    cuda = opened.device.type == "cuda"
+    cuda, synchronous = opened.device.type == "cuda", engine.executor.synchronous
+    points = plan.points(most_tokens, engine.draft_tokens)
+    block = blocker(engine) if cuda and not synchronous else None
+    profiled = plan.prompts if cuda and synchronous else ()
+    beside = [b for b in plan.beside if block is not None and b <= max(n for _, n in points)]
+    steps = plan.passes * len(points) + len(profiled) + len(beside) + 6 + cuda
 
     def step(key: str, measurement: Callable[[], Any]) -> Any:
         value = store.measure(key, measurement)
-        on_step()
+        on_step(steps)
         return value
 
     engine.start()
     ids = _Ids()
-    for prompt in plan.prompts:  # pays for first use
-        for batch in plan.batches:
-            time_rounds(engine, batch, prompt, 2, ids.take(2 * batch), seed)
-    passes: list[list[dict[str, Any]]] = []
+    for prompt, batch in points if synchronous else points[: len(plan.batches)]:
+        # Pays for first use: of every shape, or of every batch size that graphs exist for.
+        time_rounds(engine, batch, prompt, 2, ids.take(3 * batch), seed, block)
+    passes: list[Samples] = []
     for number in range(plan.passes):
-        samples: list[dict[str, Any]] = []
-        for prompt in plan.prompts:
-            for batch in plan.batches:
-                samples += step(
-                    f"rounds-{number}-{prompt}-{batch}",
-                    partial(
-                        time_rounds, engine, batch, prompt, plan.rounds, ids.take(2 * batch), seed
-                    ),
-                )
+        samples: Samples = []
+        for prompt, batch in points:
+            samples += step(
+                f"rounds-{number}-{prompt}-{batch}",
+                partial(
+                    time_rounds,
+                    *(engine, batch, prompt, plan.rounds, ids.take(3 * batch), seed, block),
+                ),
+            )
         passes.append(samples)
-    kernels: list[dict[str, Any]] = []
-    for prompt in plan.prompts if cuda and engine.executor.synchronous else ():
+    kernels: Samples = []
+    for prompt in profiled:
         kernels += step(
-            f"kernels-{prompt}",
-            partial(kernel_seconds, engine, prompt, ids.take(2), seed),
+            f"kernels-{prompt}", partial(kernel_seconds, engine, prompt, ids.take(2), seed)
+        )
+    pairs: Samples = []
+    for batch in beside:
+        assert block is not None
+        pairs += step(
+            f"beside-{batch}",
+            partial(measure_pairs, engine, batch, ids.take(100_000), seed, block),
         )
     threads = {
         "wake_s": step("wake", host.wake_seconds),
         "lock_wake_s": step("lock_wake", host.lock_wake_seconds),
         "poll_overhead_s": step("poll", host.poll_overhead_seconds),
     }
-    rates = [step(f"gil-{count}", partial(_race, opened, plan, count, seed)) for count in (1, 2, 3)]
+    races = [step(f"race-{n}", partial(_race, opened, plan, n, seed)) for n in (2, 3)]
     ceilings = step("ceilings", partial(measure_ceilings, opened.device)) if cuda else None
     rng = np.random.default_rng(seed)
-    samples = [sample for one in passes for sample in one]
+    every = [sample for one in passes for sample in one]
     profile = ProfileFile(
         schema_version=SCHEMA_VERSION,
         name=name,
-        pair=opened.loaded.pair.name,
+        pair=opened.pair_name,
         executor=engine.executor.name,
         draft_tokens=engine.draft_tokens,
-        stages=fit_stages(samples, kernels, engine.executor.synchronous, cuda, rng),
+        stages=fit_stages(every, kernels, engine, cuda, rng),
         host=HostFit(
             **{key: estimate(values, rng) for key, values in threads.items()},
-            event_wake_s=estimate([s["wait_s"] for s in samples], rng)
-            if engine.executor.synchronous
-            else estimate([0.0], rng),
-            gil_speeds=gil_speeds(rates, rng),
+            event_wake_s=_event_wake(every, synchronous, rng),
+            gil_speeds=gil_speeds(races, rng),
             run_spread=run_spread(passes),
         ),
-        contention=[],
+        contention=fit_contention(pairs, rng),
         ceilings=Ceilings(**ceilings) if ceilings else None,
         provenance=Provenance(**provenance, measurements=f"{name}_samples.parquet"),
     )
@@ -145,73 +189,28 @@ class _Ids:
         return first
 
 
-def fit_stages(
-    samples: Sequence[dict[str, Any]],
-    kernels: Sequence[dict[str, Any]],
-    synchronous: bool,
-    cuda: bool,
-    rng: np.random.Generator,
-) -> dict[Stage, StageFit]:
-    """One fit per stage. Device time comes from `kernels` where there are any; on the CPU the
-    launching thread does all the work, so the device has none."""
-    by_stage: dict[Stage, list[dict[str, Any]]] = defaultdict(list)
-    device: dict[Stage, list[Timing]] = defaultdict(list)
-    for sample in samples:
-        by_stage[Stage(sample["stage"])].append(sample)
-    for sample in kernels or samples:
-        seconds = sample["device_s"] if cuda else 0.0
-        device[Stage(sample["stage"])].append(_timing(sample, seconds))
-    fits = {}
-    for stage, rows in by_stage.items():
-        host_terms = ["fixed", "per_query_token"] if "prefill" in stage else ["fixed"]
-        device_terms = ["fixed", "per_query_token", "per_context_token"]
-        fits[stage] = StageFit(
-            host=fit_cost([_timing(row, row["launch_s"]) for row in rows], host_terms, rng),
-            device=fit_cost(device[stage], device_terms, rng),
-            measured=Range(
-                **{
-                    key: (min(r[key] for r in rows), max(r[key] for r in rows))
-                    for key in ("batch", "query_tokens", "context_tokens")
-                }
-            ),
-        )
-    return fits
+def _event_wake(samples: Samples, synchronous: bool, rng: np.random.Generator) -> Estimate:
+    """From the end of device work to the waiting thread running. A batched stage's own host time
+    includes it already (`stage_fits.exposed_host_s`)."""
+    if not synchronous:
+        return Estimate(value=0.0, low=0.0, high=0.0)
+    return estimate([sample["wait_s"] for sample in samples], rng)
 
 
-def _timing(sample: dict[str, Any], seconds: float) -> Timing:
-    return Timing(sample["batch"], sample["query_tokens"], sample["context_tokens"], seconds)
+def _race(opened: Opened, plan: Plan, threads: int, seed: int) -> list[dict[str, list[float]]]:
+    """Race `threads` launching threads, each on a model and a stream of its own.
+
+    A batched stage is one launch that holds the host for a fraction of a millisecond; there,
+    threads race at launching small kernels."""
+    if opened.engine.executor.synchronous:
+        loops = _stage_loops(opened, threads, seed)
+    else:
+        loops = [host.kernel_loop(opened.device) for _ in range(threads)]
+    return host.race(loops, plan.race_seconds, plan.race_rounds)
 
 
-def run_spread(passes: Sequence[Sequence[dict[str, Any]]]) -> float:
-    """Relative standard deviation of host speed between passes: each pass is the mean, over its
-    stages, of the log of the stage's median launch time."""
-    speeds = []
-    for samples in passes:
-        by_stage = defaultdict(list)
-        for sample in samples:
-            by_stage[sample["stage"]].append(sample["launch_s"])
-        speeds.append(np.mean([np.log(np.median(values)) for values in by_stage.values()]))
-    return float(np.std(speeds, ddof=1)) if len(speeds) > 1 else 0.0
-
-
-def _race(opened: Opened, plan: Plan, threads: int, seed: int) -> list[list[list[float]]]:
-    """Call rates of `threads` threads, each on a model of its own: first each alone, then all.
-
-    Returns:
-        [alone, together], each of shape (segments, threads).
-    """
-    loops = _loops(opened, threads, seed)
-    each = plan.gil_seconds / 2
-    alone = [host.gil_rates([loop], each, plan.gil_segments) for loop in loops]
-    together = host.gil_rates(loops, plan.gil_seconds, plan.gil_segments)
-    return [
-        [[rates[i][0] for rates in alone] for i in range(plan.gil_segments)],
-        together,
-    ]
-
-
-def _loops(opened: Opened, threads: int, seed: int) -> list[host.Loop]:
-    """Draft stage, verify stage and a second draft stage: no two share a model's lock. The third
+def _stage_loops(opened: Opened, threads: int, seed: int) -> list[host.Loop]:
+    """Verify stage, draft stage and a second draft stage: no two share a model's lock. The third
     thread drives an engine of its own over the same weights."""
     stages = (
         (Stage.VERIFY, Stream.VERIFY, opened.engine),
@@ -228,14 +227,13 @@ def _loops(opened: Opened, threads: int, seed: int) -> list[host.Loop]:
     return loops
 
 
-def gil_speeds(
-    races: Sequence[list[list[list[float]]]], rng: np.random.Generator
-) -> list[Estimate]:
-    """Speed of each of n launching threads relative to alone, n = 1, 2, ...: the geometric mean
-    over the threads, segment by segment."""
-    speeds = [Estimate(value=1.0, low=1.0, high=1.0)]
-    for alone, together in races[1:]:
-        base = np.median(np.array(alone), axis=0)
-        relative = np.exp(np.mean(np.log(np.maximum(np.array(together) / base, 1e-3)), axis=1))
-        speeds.append(estimate(np.minimum(relative, 1.0).tolist(), rng))
-    return speeds
+def cache_tokens(pair: Pair, plan: Plan, draft_tokens: int, free_bytes: int | None) -> int:
+    """Tokens of KV cache to calibrate with: what the largest point needs, or most of what
+    `free_bytes` leaves beside the weights."""
+    growth = context_growth(plan.rounds, draft_tokens) + 2 * draft_tokens + 16
+    wanted = max(plan.batches) * (max(plan.prompts) + growth)
+    if free_bytes is None:
+        return wanted
+    per_token = pair.draft.kv_bytes_per_token + pair.verifier.kv_bytes_per_token
+    fitting = int(CACHE_SHARE * (free_bytes - pair.weight_bytes - RESERVE_BYTES) // per_token)
+    return max(1024, min(wanted, fitting))

@@ -15,6 +15,7 @@ from pdvsim.profile import TERMS, CostFit, Estimate
 
 DRAWS = 48
 NOISE_QUANTILES = 41
+OUTLIER = 5.0  # beyond this multiple of the fit a launch paid for something else, once
 
 Array = NDArray[np.float64]
 
@@ -36,8 +37,9 @@ class Timing:
 def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Generator) -> CostFit:
     """Least relative squares on the median of each measured point, weights >= 0.
 
-    The bootstrap resamples the timings of each point. The noise keeps the whole distribution of
-    measured / fitted, so that a simulation draws the measured mean and not the median.
+    The bootstrap resamples the timings of each point. The noise keeps the distribution of measured
+    / fitted, so that a simulation draws the measured mean and not the median; outliers (first uses,
+    interruptions) are left out of it and counted.
 
     Raises:
         InputError: nothing was measured.
@@ -58,6 +60,8 @@ def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Gen
     ratios = np.concatenate(
         [values / max(fit, 1e-12) for values, fit in zip(samples, fitted, strict=True)]
     )
+    usual = ratios <= OUTLIER * max(1.0, float(np.median(ratios)))
+    outliers, ratios = int((~usual).sum()), ratios[usual]
     medians = np.array([np.median(values) for values in samples])
     noise = np.quantile(ratios, (np.arange(NOISE_QUANTILES) + 0.5) / NOISE_QUANTILES)
     return CostFit(
@@ -65,6 +69,7 @@ def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Gen
         weights=weights.tolist(),
         draws=[draw.tolist() for draw in draws],
         noise=np.maximum(noise, 1e-6).tolist(),
+        outliers=outliers,
         residual_rms=float(np.sqrt(np.mean((medians / np.maximum(fitted, 1e-12) - 1.0) ** 2))),
     )
 

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from pdvsim.core import Request, Stage, Stream
 from realengine.engine import Engine
 
 WAKE_SAMPLES = 200
 POLL_SAMPLES = 500
+LOOP_KERNELS = 300
 _PAUSE_S = 0.5e-3  # long enough that the other thread is surely asleep again
 
 
@@ -93,12 +95,42 @@ def stage_loop(engine: Engine, stage: Stage, request: Request, stream: Stream) -
     return once
 
 
-def gil_rates(loops: Sequence[Loop], seconds: float, segments: int) -> list[list[float]]:
-    """Calls per second of each loop while all run at the same time, each in its own thread.
+def kernel_loop(device: Any) -> Loop:
+    """Launches a few hundred small kernels on a stream of its own and waits."""
+    import torch
+
+    cuda = device.type == "cuda"
+    value = torch.zeros(1, device=device)
+    stream = torch.cuda.Stream(device) if cuda else None
+
+    def once() -> None:
+        with torch.cuda.stream(stream), torch.inference_mode():
+            for _ in range(LOOP_KERNELS):
+                value.add_(1.0)
+            if stream is not None:
+                stream.synchronize()
+
+    return once
+
+
+def race(loops: Sequence[Loop], seconds: float, rounds: int) -> list[dict[str, list[float]]]:
+    """Calls per second of each loop alone and of all at the same time, by turns.
+
+    Host speed drifts on shared machines; alone and together within a second of each other see
+    the same machine.
 
     Returns:
-        Shape (segments, loops). Calls are counted as fractions of the segment they fall into.
+        One dict a round: `alone` and `together`, calls per second by loop.
     """
+    results = []
+    for _ in range(rounds):
+        alone = [_rates([loop], seconds)[0] for loop in loops]
+        results.append({"alone": alone, "together": _rates(loops, seconds)})
+    return results
+
+
+def _rates(loops: Sequence[Loop], seconds: float) -> list[float]:
+    """Calls per second of each loop, each in its own thread, while all of them run."""
     stop = threading.Event()
     stamps: list[list[float]] = [[] for _ in loops]
 
@@ -119,14 +151,9 @@ def gil_rates(loops: Sequence[Loop], seconds: float, segments: int) -> list[list
     stop.set()
     for thread in threads:
         thread.join()
-    # Only the time in which every thread was running counts.
     begin = max(out[0] for out in stamps)
     end = min(out[-1] for out in stamps)
-    step = (end - begin) / segments
-    return [
-        [_rate(out, begin + i * step, begin + (i + 1) * step) for out in stamps]
-        for i in range(segments)
-    ]
+    return [_rate(out, begin, end) for out in stamps]
 
 
 def _rate(stamps: Sequence[float], begin: float, end: float) -> float:
@@ -136,4 +163,4 @@ def _rate(stamps: Sequence[float], begin: float, end: float) -> float:
         overlap = min(stop, end) - max(start, begin)
         if overlap > 0:
             calls += overlap / (stop - start)
-    return calls / (end - begin)
+    return calls / max(end - begin, 1e-9)

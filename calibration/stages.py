@@ -1,28 +1,35 @@
 """Times every stage on an engine, one thread, nothing else running.
 
-A sample is one launch: `launch_s` on the host until the call returned, `wait_s` until the host
-knew that the device had finished, `device_s` of device work.
+A sample is one launch: `launch_s` on the host until the call returned, `wait_s` until its tokens
+were settled, `device_s` of device work. The synchronous executor's device time comes from its
+kernels (`kernel_seconds`): launched one by one they leave gaps. A batched stage is launched twice
+as often: once plainly, for the host, and once behind a spinning kernel (`hidden`), so that its
+launch is over before the device begins and the span between its events is device work alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.core import Request, Stage, Stream, query_tokens, settle
-from realengine.engine import Engine
+from realengine.engine import Engine, Ticket
 
 # Keeps every round's yield typical; the costs do not depend on which tokens were accepted.
 _ACCEPTANCE = 0.7
+SPIN_CYCLES = 5_000_000  # about 3 ms: longer than any launch
+
+Blocker = Callable[[Stream], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One timed launch of a stage."""
+    """One timed launch of a stage; see the module."""
 
     stage: str
     batch: int
@@ -31,20 +38,41 @@ class Sample:
     launch_s: float
     wait_s: float
     device_s: float
+    hidden: bool = False
 
 
-def time_stage(engine: Engine, stage: Stage, batch: Sequence[Request]) -> Sample:
+def blocker(engine: Any) -> Blocker:
+    """A function that keeps one of the engine's streams busy for SPIN_CYCLES."""
+    import torch
+
+    def block(stream: Stream) -> None:
+        with torch.cuda.stream(engine.device.streams[stream]):
+            torch.cuda._sleep(SPIN_CYCLES)
+
+    return block
+
+
+def finish(engine: Engine, ticket: Ticket) -> None:
+    """Wait for a launched stage and settle it."""
+    ticket.wait()
+    accepted = engine.settle(ticket)
+    settle(engine.executor, ticket.stage, ticket.batch, engine.draft_tokens, 0.0, accepted)
+
+
+def time_stage(
+    engine: Engine, stage: Stage, batch: Sequence[Request], block: Blocker | None = None
+) -> Sample:
     """Launch `stage` for `batch`, wait, settle, and say how long each part took."""
     tokens = query_tokens(engine.executor, stage, batch, engine.draft_tokens)
     context = sum(request.context_tokens for request in batch)
+    if block is not None:
+        block(Stream.MAIN)
     started_s = time.perf_counter()
     ticket = engine.launch(stage, batch, Stream.MAIN, ())
     launched_s = time.perf_counter()
-    ticket.wait()
+    finish(engine, ticket)
     ended_s = time.perf_counter()
     span = ticket.device_span_s() or (launched_s, ended_s)
-    accepted = engine.settle(ticket)
-    settle(engine.executor, stage, batch, engine.draft_tokens, 0.0, accepted)
     return Sample(
         stage,
         len(batch),
@@ -53,6 +81,7 @@ def time_stage(engine: Engine, stage: Stage, batch: Sequence[Request]) -> Sample
         launched_s - started_s,
         ended_s - launched_s,
         span[1] - span[0],
+        block is not None,
     )
 
 
@@ -62,28 +91,47 @@ def requests_for(
     """`batch` requests that will not finish within `rounds` rounds."""
     acceptance = Acceptance.constant(_ACCEPTANCE, engine.draft_tokens)
     outcomes = acceptance.draw([rounds] * batch, np.random.default_rng((seed, first_id)))
-    output = (rounds + 2) * (engine.draft_tokens + 1)
+    output = context_growth(rounds, engine.draft_tokens)
     return [
         Request(first_id + i, prompt_tokens, output, outcomes=outcomes[i]) for i in range(batch)
     ]
 
 
+def context_growth(rounds: int, draft_tokens: int) -> int:
+    """Most output tokens of `rounds` rounds, and two rounds of room."""
+    return (rounds + 2) * (draft_tokens + 1)
+
+
 def time_rounds(
-    engine: Engine, batch: int, prompt_tokens: int, rounds: int, first_id: int, seed: int
+    engine: Engine,
+    batch: int,
+    prompt_tokens: int,
+    rounds: int,
+    first_id: int,
+    seed: int,
+    block: Blocker | None = None,
 ) -> list[dict[str, object]]:
-    """Prefill `batch` requests, then run speculative rounds and plain decode steps."""
+    """Prefill `batch` requests, then run speculative rounds and plain decode steps. With `block`
+    every other round, and the prefill of the plain ones, is hidden behind it."""
     executor = engine.executor
     requests = requests_for(engine, batch, prompt_tokens, rounds, first_id, seed)
     samples = [time_stage(engine, stage, requests) for stage in executor.prefill]
-    for _ in range(rounds):
+    for number in range(rounds):
+        hide = block if number % 2 else None
         for stage in executor.speculate + executor.check:
-            samples.append(time_stage(engine, stage, requests))  # noqa: PERF401
+            samples.append(time_stage(engine, stage, requests, hide))  # noqa: PERF401
     for request in requests:
         engine.release(request)
-    plain = requests_for(engine, batch, prompt_tokens, rounds, first_id + batch, seed)
+    if block is not None:
+        again = requests_for(engine, batch, prompt_tokens, 1, first_id + batch, seed)
+        samples += [time_stage(engine, stage, again, block) for stage in executor.prefill]
+        for request in again:
+            engine.release(request)
+    plain = requests_for(engine, batch, prompt_tokens, rounds, first_id + 2 * batch, seed)
     for stage in executor.plain_prefill:
         time_stage(engine, stage, plain)
-    samples += [time_stage(engine, Stage.DECODE, plain) for _ in range(rounds)]
+    for number in range(rounds):
+        samples.append(time_stage(engine, Stage.DECODE, plain, block if number % 2 else None))
     for request in plain:
         engine.release(request)
     return [asdict(sample) for sample in samples]
@@ -92,11 +140,7 @@ def time_rounds(
 def kernel_seconds(
     engine: Engine, prompt_tokens: int, first_id: int, seed: int
 ) -> list[dict[str, object]]:
-    """Device time of each stage for one request, as the sum of its kernels.
-
-    Launched one by one, kernels leave gaps, so the span between two events says how long the host
-    took and not how long the device worked.
-    """
+    """Device time of each stage for one request, as the sum of its kernels."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 

@@ -134,6 +134,7 @@ class Request:
         arrival_s: seconds since the start of the run; set by a closed loop when it is released.
         outcomes: accepted drafts of each round to come (injected acceptance); empty when the
             engine compares real tokens.
+        kept: accepted drafts of each round so far, where the engine compared real tokens.
     """
 
     id: int
@@ -150,6 +151,7 @@ class Request:
     first_token_s: float | None = None
     completed_s: float | None = None
     cancelled: bool = False
+    kept: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
     @property
@@ -186,18 +188,12 @@ def settle(
         New output tokens per request; empty if the stage yields none.
     """
     if stage is executor.settles_round:
-        emitted = []
-        for i, request in enumerate(batch):
-            kept = accepted[i] if accepted is not None else request.outcomes[request.rounds]
-            tokens = executor.tokens_of_round(kept, draft_tokens)
-            if executor.truncates:
-                tokens = min(tokens, request.output_tokens - request.produced_tokens)
-            request.rounds += 1
-            request.drafted_tokens += draft_tokens
-            request.accepted_tokens += kept
-            request.emit(tokens, now_s)
-            emitted.append(tokens)
-        return emitted
+        if accepted is None:
+            accepted = [request.outcomes[request.rounds] for request in batch]
+        else:
+            for request, kept in zip(batch, accepted, strict=True):
+                request.kept.append(kept)
+        return _settle_round(executor, batch, draft_tokens, now_s, accepted)
     if stage is Stage.DECODE:
         tokens = 1
     elif stage is Stage.PREFILL_VERIFIER and executor.prefill_emits:
@@ -207,6 +203,34 @@ def settle(
     for request in batch:
         request.emit(tokens, now_s)
     return [tokens] * len(batch)
+
+
+def _settle_round(
+    executor: Executor,
+    batch: Sequence[Request],
+    draft_tokens: int,
+    now_s: float,
+    accepted: Sequence[int],
+) -> list[int]:
+    """`settle` for the stage that ends a round. A simulation spends much of its time here, hence
+    the few calls."""
+    truncates = executor.truncates
+    yields = [executor.tokens_of_round(kept, draft_tokens) for kept in range(draft_tokens + 1)]
+    emitted = []
+    for request, kept in zip(batch, accepted, strict=True):
+        tokens = yields[kept]
+        produced = request.produced_tokens + tokens
+        if truncates and produced > request.output_tokens:
+            tokens -= produced - request.output_tokens
+            produced = request.output_tokens
+        request.produced_tokens = produced
+        request.rounds += 1
+        request.drafted_tokens += draft_tokens
+        request.accepted_tokens += kept
+        if request.first_token_s is None and tokens:
+            request.first_token_s = now_s
+        emitted.append(tokens)
+    return emitted
 
 
 def query_tokens(

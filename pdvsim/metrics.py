@@ -316,7 +316,7 @@ def _speculation(
     metrics["spec_decode_acceptance_length"] = (
         1.0 + accepted / rounds if executor.bonus_token else yielded / rounds
     )
-    kept = b"".join([bytes(request.outcomes[: request.rounds]) for request in record.requests])
+    kept = b"".join([bytes(r.kept or r.outcomes[: r.rounds]) for r in record.requests])
     if len(kept) != rounds:
         return ()
     per_round = np.frombuffer(kept, dtype=np.uint8)

@@ -71,6 +71,7 @@ class CostFit(_File):
         terms, weights: names from TERMS and their weights, seconds per unit.
         draws: bootstrap draws of the weights, shape (draws, terms).
         noise: quantiles of measured / fitted at equal steps of probability, mean about 1.
+        outliers: measured launches that the noise leaves out, being many times the fit.
         residual_rms: root mean square of measured / fitted - 1 over the measured points.
     """
 
@@ -78,6 +79,7 @@ class CostFit(_File):
     weights: list[Seconds]
     draws: list[list[Seconds]] = Field(min_length=1)
     noise: list[Positive] = Field(min_length=1)
+    outliers: int = Field(ge=0)
     residual_rms: Seconds
 
     @model_validator(mode="after")
@@ -252,15 +254,23 @@ class Profile:
             **self.file.provenance.model_dump(),
         }
 
-    def replicate(self, seed: np.random.SeedSequence) -> tuple[Costs, HostCosts, Contention]:
-        """One plausible machine: parameters drawn from their bootstrap and intervals."""
+    def replicate(
+        self, seed: np.random.SeedSequence, host_factor: float | None = None
+    ) -> tuple[Costs, HostCosts, Contention]:
+        """One plausible machine: parameters drawn from their bootstrap and intervals.
+
+        Args:
+            host_factor: host seconds relative to the calibrated mean, where it is known; else it
+                is drawn from the run-to-run spread.
+        """
         rng = np.random.default_rng(seed)
         stages = {
             stage: (_drawn(fit.host, rng), _drawn(fit.device, rng), fit.buckets)
             for stage, fit in self.file.stages.items()
         }
         host = self.file.host
-        costs = Costs(stages, float(np.exp(rng.normal(0.0, host.run_spread))))
+        drawn = float(np.exp(rng.normal(0.0, host.run_spread)))
+        costs = Costs(stages, drawn if host_factor is None else host_factor)
         speeds = [max(_draw(speed, rng), 1e-3) for speed in host.gil_speeds]
         host_costs = HostCosts(
             wake_s=_draw(host.wake_s, rng),

@@ -77,6 +77,7 @@ class Load:
     """A recipe for workload plans.
 
     Attributes:
+        acceptance: injected acceptance; None for real tokens, which only a real engine has.
         concurrency: requests in flight (closed loop), or the C of `pdverify`; in the other
             protocols it only sizes the system under load.
         rate_per_s: `poisson` only.
@@ -89,7 +90,7 @@ class Load:
     protocol: str
     concurrency: int
     lengths: Lengths
-    acceptance: Acceptance
+    acceptance: Acceptance | None
     rate_per_s: float | None = None
     requests: int | None = None
     trace: Path | None = None
@@ -116,14 +117,16 @@ class Load:
 
     def plan(self, seed: np.random.SeedSequence) -> Workload:
         """Draw one workload."""
+        if self.protocol == "closed-loop":
+            return closed_loop(self.concurrency, self.lengths, self.acceptance, seed, self.cycles)
+        if self.acceptance is None:
+            raise InputError(f"real acceptance is only for closed-loop runs, not {self.protocol}")
         if self.rate_per_s is not None:
             count = self.requests or max(200, 8 * self.concurrency)
             return poisson(self.rate_per_s, count, self.lengths, self.acceptance, seed)
         if self.trace is not None:
             return trace(self.trace, self.acceptance, seed, limit=self.requests)
-        if self.protocol == "pdverify":
-            return pdverify(self.concurrency, self.lengths, self.acceptance, seed)
-        return closed_loop(self.concurrency, self.lengths, self.acceptance, seed, self.cycles)
+        return pdverify(self.concurrency, self.lengths, self.acceptance, seed)
 
 
 @dataclass(frozen=True, slots=True)

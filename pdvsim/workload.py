@@ -24,6 +24,7 @@ PDVERIFY_ARRIVALS_S = 30.0
 PDVERIFY_DEADLINE_S = 60.0
 PDVERIFY_RATE_PER_C = 0.05
 MAX_CONCURRENCY = 100_000
+LEAST_MEASURED = 24  # completions behind a percentile, however small the load
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,17 +105,17 @@ def check_concurrency(concurrency: int) -> int:
 def closed_loop(
     concurrency: int,
     lengths: Lengths,
-    acceptance: Acceptance,
+    acceptance: Acceptance | None,
     seed: np.random.SeedSequence,
     cycles: int = 2,
     deadline_s: float | None = None,
 ) -> Workload:
     """N requests always in flight; ends with N still in flight, after `cycles` x N completions.
 
-    The first N completions are warm-up.
+    The first N completions are warm-up. Without `acceptance` the engine compares real tokens.
     """
     check_concurrency(concurrency)
-    measured = max(cycles * concurrency, 8)
+    measured = max(cycles * concurrency, LEAST_MEASURED)
     prompts, outputs, outcomes = _draw(2 * concurrency + measured, lengths, acceptance, seed)
     return Workload(
         "closed-loop",
@@ -154,10 +155,12 @@ def poisson(
 
 
 def _draw(
-    count: int, lengths: Lengths, acceptance: Acceptance, seed: np.random.SeedSequence
+    count: int, lengths: Lengths, acceptance: Acceptance | None, seed: np.random.SeedSequence
 ) -> tuple[list[int], list[int], list[bytes]]:
     lengths_seed, acceptance_seed = seed.spawn(2)
     prompts, outputs = lengths.draw(count, np.random.default_rng(lengths_seed))
+    if acceptance is None:
+        return prompts, outputs, [b""] * count
     outcomes = acceptance.draw(outputs, np.random.default_rng(acceptance_seed))
     return prompts, outputs, outcomes
 

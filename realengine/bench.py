@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pdvsim.analysis.host_speed import undisturbed_launches
 from pdvsim.store import Store
 from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
 from pdvsim.workload import closed_loop
 from realengine.engine import Engine
 from realengine.telemetry import Telemetry
 from realengine.world import run
+
+ABOUT = ("elapsed_s", "verb_overhead_s", "rounds", "undisturbed")
 
 
 def bench(
@@ -35,28 +38,28 @@ def bench(
         gpu_index: NVML's number of the GPU that telemetry looks at.
         on_run: called with (runs done, runs in all) after each.
     """
-    results = []
-    done = 0
-    for cell in cells:
-        runs, telemetry = [], []
-        for index in range(replications):
-            measured = store.measure(
-                _key(cell, index), partial(_run_cell, cell, index, seed, engine, records, gpu_index)
-            )
-            runs.append(_run_from(measured["run"]))
-            telemetry.append(measured["telemetry"])
-            done += 1
+    measured: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
+    # Cells take turns, so that a slow minute of the machine does not fall on one of them alone.
+    for index in range(replications):
+        for cell in cells:
+            key = _key(cell, index)
+            work = partial(_run_cell, cell, index, seed, engine, records, gpu_index)
+            measured[cell].append(store.measure(key, work))
             if on_run is not None:
-                on_run(done, replications * len(cells))
-        about = {key: measured[key] for key in ("elapsed_s", "verb_overhead_s", "rounds")}
-        results.append(combine(cell, runs).to_dict() | about | {"telemetry": telemetry})
-    return results
+                on_run(sum(map(len, measured.values())), replications * len(cells))
+    return [
+        combine(cell, [_run_from(one["run"]) for one in runs]).to_dict()
+        | {"telemetry": [one["telemetry"] for one in runs]}
+        | {"runs": [{name: one[name] for name in ABOUT} for one in runs]}
+        for cell, runs in measured.items()
+    ]
 
 
 def warm_up(cell: Cell, engine: Engine, seed: int) -> None:
     """One short run that pays for first use: kernels, handles, allocator."""
     plan_seed, _ = replication_seeds(seed, 0)
-    run(cell.config, closed_loop(1, cell.load.lengths, cell.load.acceptance, plan_seed), engine)
+    plan = closed_loop(1, cell.load.lengths, cell.load.acceptance, plan_seed)
+    run(cell.config, replace(plan, warmup=0, stop_after=2), engine)
 
 
 def _key(cell: Cell, index: int) -> str:
@@ -77,6 +80,7 @@ def _run_cell(
         "telemetry": telemetry.summary().as_dict(),
         "elapsed_s": record.end_s,
         "verb_overhead_s": record.about["verb_overhead_s"],
+        "undisturbed": undisturbed_launches(record),
         "rounds": sum(request.rounds for request in record.requests),
     }
 

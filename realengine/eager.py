@@ -104,6 +104,10 @@ class EagerEngine:
         }
         self.start()
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return ()
+
     def start(self) -> None:
         self._device.align()
 

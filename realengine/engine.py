@@ -34,6 +34,11 @@ class Engine(Protocol):
     executor: Executor
     draft_tokens: int
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """What a round's batch is padded to; empty where it runs at its exact size."""
+        ...
+
     def start(self) -> None:
         """A run begins: finish all earlier work and align the device's clock with the host's,
         `time.perf_counter`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -150,6 +151,7 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype) -> LlamaForCaus
         InputError: a file is missing or damaged, or weights are missing from the files.
     """
     _check_shards(folder)
+    transformers.logging.disable_progress_bar()  # stderr is for our own
     try:
         result: Any = LlamaForCausalLM.from_pretrained(
             folder,

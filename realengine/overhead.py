@@ -47,6 +47,10 @@ class IdleEngine:
         self.executor = executor
         self.draft_tokens = draft_tokens
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return ()
+
     def start(self) -> None:
         return
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import transformers
 
+from realengine.device import open_device
+
 
 def provenance(device: torch.device, seed: int, acceptance: str) -> dict[str, Any]:
     """Everything that a reader needs to repeat or to doubt a measurement."""
@@ -30,6 +32,16 @@ def provenance(device: torch.device, seed: int, acceptance: str) -> dict[str, An
         "seed": seed,
         "acceptance": acceptance,
     }
+
+
+def free_bytes(device_name: str) -> int | None:
+    """Free memory of a CUDA device; None on the CPU.
+
+    Raises:
+        CapacityError: CUDA was asked for and there is none.
+    """
+    device = open_device(device_name).device
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def physical_index(device: torch.device) -> int:

@@ -59,6 +59,10 @@ class ScriptedEngine:
         self._lock = threading.Lock()
         self._free_s = dict.fromkeys(Stream, 0.0)
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return ()
+
     def start(self) -> None:
         self._free_s = dict.fromkeys(Stream, 0.0)
 

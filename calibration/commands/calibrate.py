@@ -34,19 +34,25 @@ def command(
     """Measure stages, threads and contention; fit and write a profile.
 
     Finished measurements are kept beside the output file; call again to go on after a kill."""
-    from calibration.calibrate import Plan, calibrate
+    from calibration.calibrate import EAGER_PLAN, GRAPH_PLAN, cache_tokens, calibrate
+    from calibration.calibrate import quick as shorten
+    from calibration.stages import context_growth
     from pdvsim.errors import InputError
     from pdvsim.profile import save_profile
     from pdvsim.store import Store
-    from realengine.build import open_engine
-    from realengine.provenance import provenance
+    from realengine.build import Demand, describe_pair, open_engine
+    from realengine.provenance import free_bytes, provenance
 
     output.check_writable(out)
     if not 1 <= draft_tokens <= 16:
         raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
-    plan = Plan(prompts=(10, 64), rounds=3, passes=2, gil_seconds=1.0) if quick else Plan()
-    cache_tokens = max(plan.batches) * (max(plan.prompts) + 16 * plan.rounds)
-    opened = open_engine(pair, EXECUTORS[executor], device, draft_tokens, cache_tokens, seed)
+    plan = EAGER_PLAN if EXECUTORS[executor].synchronous else GRAPH_PLAN
+    plan = shorten(plan) if quick else plan
+    most_tokens = cache_tokens(describe_pair(pair), plan, draft_tokens, free_bytes(device))
+    longest = max(plan.prompts) + context_growth(plan.rounds, draft_tokens)
+    largest = max(batch for _, batch in plan.points(most_tokens, draft_tokens))
+    demand = Demand(draft_tokens, largest, longest, most_tokens, seed)
+    opened = open_engine(pair, EXECUTORS[executor], device, demand)
     about = provenance(opened.device, seed, "injected, 0.7 at each draft position")
     identity = {
         "pair": pair,
@@ -61,12 +67,12 @@ def command(
     with output.progress("measuring", as_json) as update:
         done = 0
 
-        def on_step() -> None:
+        def on_step(steps: int) -> None:
             nonlocal done
             done += 1
-            update(done, plan.steps)
+            update(done, steps)
 
-        profile, samples = calibrate(opened, plan, store, about, out.stem, on_step)
+        profile, samples = calibrate(opened, plan, most_tokens, store, about, out.stem, on_step)
     import polars as pl
 
     pl.DataFrame(samples).write_parquet(out.with_name(profile.provenance.measurements))

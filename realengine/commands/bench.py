@@ -14,6 +14,20 @@ from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
 
 
+def probability(text: str) -> float | None:
+    """Parse an injected acceptance; None for `real`.
+
+    Raises:
+        InputError: neither `real` nor a number.
+    """
+    if text == "real":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"acceptance is {text!r}; write a number from 0 to 1, or real") from None
+
+
 def numbers(text: str) -> list[int]:
     """Parse `1,4,8`.
 
@@ -36,8 +50,9 @@ def numbers(text: str) -> list[int]:
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
 @click.option("--prompt-tokens", type=int, default=32, show_default=True)
 @click.option("--output-tokens", type=int, default=16, show_default=True)
-@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
+@click.option("--acceptance", default="0.7", show_default=True, help="Per position, or 'real'.")
 @click.option("--draft-tokens", type=int, default=4, show_default=True)
+@click.option("--prefill-batch", type=int, default=1, show_default=True, help="Prompts at a time.")
 @click.option("--cycles", type=int, default=2, show_default=True, help="Measured, x concurrency.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--replications", type=int, default=1, show_default=True)
@@ -70,7 +85,7 @@ def bench_document(
     from pdvsim.sweep import Cell, Load
     from pdvsim.workload import Lengths
     from realengine.bench import bench, warm_up
-    from realengine.build import open_engine
+    from realengine.build import Demand, open_engine
     from realengine.provenance import physical_index, provenance
 
     if not 1 <= arguments["replications"] <= 1000:
@@ -79,10 +94,18 @@ def bench_document(
         )
     executor = EXECUTORS[arguments["executor"]]
     lengths = Lengths(arguments["prompt_tokens"], arguments["output_tokens"])
-    acceptance = Acceptance.constant(arguments["acceptance"], arguments["draft_tokens"])
+    injected = probability(arguments["acceptance"])
+    draft_tokens = arguments["draft_tokens"]
+    acceptance = None if injected is None else Acceptance.constant(injected, draft_tokens)
     cells = [
         Cell(
-            Config(name, executor, batch_cap=concurrency, draft_tokens=arguments["draft_tokens"]),
+            Config(
+                name,
+                executor,
+                batch_cap=concurrency,
+                draft_tokens=draft_tokens,
+                prefill_batch=arguments["prefill_batch"],
+            ),
             arguments["pair"],
             Load("closed-loop", concurrency, lengths, acceptance, cycles=arguments["cycles"]),
         )
@@ -90,17 +113,15 @@ def bench_document(
         for name in names(arguments["architecture"])
     ]
     most = max(cell.load.concurrency for cell in cells)
-    cache_tokens = most * (lengths.prompt_tokens + lengths.output_tokens + 2 * 16)
-    opened = open_engine(
-        arguments["pair"],
-        executor,
-        arguments["device"],
-        arguments["draft_tokens"],
-        cache_tokens,
-        arguments["seed"],
+    demand = Demand(
+        draft_tokens,
+        most,
+        lengths.prompt_tokens + lengths.output_tokens + 2 * draft_tokens,
+        seed=arguments["seed"],
     )
-    injected = f"injected, {arguments['acceptance']:g} at each draft position"
-    about = provenance(opened.device, arguments["seed"], injected)
+    opened = open_engine(arguments["pair"], executor, arguments["device"], demand)
+    kind = "real tokens" if injected is None else f"injected, {injected:g} at each draft position"
+    about = provenance(opened.device, arguments["seed"], kind)
     warm_up(cells[0], opened.engine, arguments["seed"])
     with tempfile.TemporaryDirectory() as folder:
         beside = Path(folder) / "bench" if out is None else out
@@ -125,7 +146,7 @@ def bench_document(
         "replications": arguments["replications"],
         "interval": "95 % prediction interval for one run; none from a single replication",
         "arguments": arguments,
-        "acceptance": injected,
+        "acceptance": kind,
         "slo": None,
         "cells": results,
         "profile": about,

@@ -230,6 +230,11 @@ class GraphEngine:
         self._admission.release(request)
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """What a round's batch is padded to; empty where it runs at its exact size."""
+        return self.device.sizes.batches
+
+    @property
     def pages(self) -> int:
         """Pages that requests can hold."""
         return self._pool.pages - 1
