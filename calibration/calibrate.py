@@ -47,7 +47,7 @@ class Plan:
         rounds: rounds per point and pass.
         passes: how often everything is gone through; their spread is the run-to-run spread.
         race_seconds, race_rounds: how long threads are raced at a time, and how often.
-        beside: requests in a round stage that runs beside another stage.
+        beside: batch sizes of a round stage that runs beside another stage.
     """
 
     prompts: tuple[int, ...] = (10, 64, 256, 512)
@@ -76,7 +76,7 @@ GRAPH_PLAN = Plan(
     batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     passes=2,
     race_seconds=0.3,
-    beside=(8, 64),
+    beside=(8, 32, 128),
 )
 
 
@@ -95,7 +95,7 @@ def calibrate(
     provenance: dict[str, Any],
     name: str,
     on_step: Callable[[int], None],
-) -> tuple[ProfileFile, Samples]:
+) -> tuple[ProfileFile, Samples, Samples]:
     """Measure everything that `store` does not hold yet, then fit.
 
     Args:
@@ -103,7 +103,7 @@ def calibrate(
         on_step: called with the number of steps that there are, after each.
 
     Returns:
-        The profile, and the raw stage samples behind it.
+        The profile, the raw stage samples behind it, and the rows of stages side by side.
     """
     engine, seed = opened.engine, int(provenance["seed"])
     cuda, synchronous = opened.device.type == "cuda", engine.executor.synchronous
@@ -174,7 +174,7 @@ def calibrate(
         provenance=Provenance(**provenance, measurements=f"{name}_samples.parquet"),
     )
     marked = [sample | {"pass": i} for i, one in enumerate(passes) for sample in one]
-    return profile, marked + [sample | {"pass": -1} for sample in kernels]
+    return profile, marked + [sample | {"pass": -1} for sample in kernels], pairs
 
 
 class _Ids:

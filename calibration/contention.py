@@ -92,7 +92,7 @@ def _together(
         {
             "stage": groups[i][0],
             "other": groups[1 - i][0],
-            "batch": len(groups[i][1]),
+            "beside": max(len(requests) for _, requests in groups),
             "alone_s": alone_s[i],
             "together_s": spans[i][1] - spans[i][0],
             "overlap_s": overlap_s,
@@ -102,15 +102,17 @@ def _together(
 
 
 def fit_contention(rows: Sequence[dict[str, Any]], rng: np.random.Generator) -> list[ContentionFit]:
-    """Speed of each stage beside each other one: work done during the overlap / overlap."""
-    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    """Speed of each stage beside each other one, by batch: work done in the overlap / overlap."""
+    speeds: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for row in rows:
         if row["overlap_s"] > 0.2 * min(row["alone_s"], row["together_s"]):
             done_s = row["alone_s"] - (row["together_s"] - row["overlap_s"])
-            speeds[row["stage"], row["other"]].append(
+            speeds[row["stage"], row["other"], row["beside"]].append(
                 float(np.clip(done_s / row["overlap_s"], 0.05, 1.0))
             )
     return [
-        ContentionFit(stage=Stage(stage), other=Stage(other), speed=estimate(values, rng))
-        for (stage, other), values in sorted(speeds.items())
+        ContentionFit(
+            stage=Stage(stage), other=Stage(other), batch=batch, speed=estimate(values, rng)
+        )
+        for (stage, other, batch), values in sorted(speeds.items())
     ]

@@ -63,15 +63,20 @@ def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Gen
     usual = ratios <= OUTLIER * max(1.0, float(np.median(ratios)))
     outliers, ratios = int((~usual).sum()), ratios[usual]
     medians = np.array([np.median(values) for values in samples])
-    noise = np.quantile(ratios, (np.arange(NOISE_QUANTILES) + 0.5) / NOISE_QUANTILES)
     return CostFit(
         terms=list(terms),
         weights=weights.tolist(),
         draws=[draw.tolist() for draw in draws],
-        noise=np.maximum(noise, 1e-6).tolist(),
+        noise=noise_quantiles(ratios),
         outliers=outliers,
         residual_rms=float(np.sqrt(np.mean((medians / np.maximum(fitted, 1e-12) - 1.0) ** 2))),
     )
+
+
+def noise_quantiles(ratios: Array) -> list[float]:
+    """The distribution of measured / fitted, at equal steps of probability."""
+    steps = (np.arange(NOISE_QUANTILES) + 0.5) / NOISE_QUANTILES
+    return [float(q) for q in np.maximum(np.quantile(ratios, steps), 1e-6)]
 
 
 def _solve(design: Array, seconds: Array) -> Array:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
-from calibration.fit import Timing, estimate, fit_cost
+from calibration.fit import DRAWS, OUTLIER, Timing, estimate, fit_cost, noise_quantiles
 from pdvsim.core import Stage
-from pdvsim.profile import CostFit, Estimate, Range, StageFit
+from pdvsim.profile import TERMS, CostFit, Estimate, Range, StageFit
 from realengine.engine import Engine
 
 Samples = list[dict[str, Any]]
@@ -48,17 +49,11 @@ def fit_stages(
             _device_terms(synchronous, prefill),
             rng,
         )
-        exposed = cuda and not synchronous
-        host = fit_cost(
-            [
-                _timing(r, exposed_host_s(r, device) if exposed else _whole_s(r, cuda))
-                for r in plain
-            ],
-            ["fixed", "per_query_token" if prefill else "per_request"]
-            if not synchronous or prefill
-            else ["fixed"],
-            rng,
-        )
+        if cuda and not synchronous:
+            host = fit_exposed_host(plain, device, prefill, rng)
+        else:
+            terms = ["fixed", "per_query_token"] if prefill else ["fixed"]
+            host = fit_cost([_timing(row, _whole_s(row, cuda)) for row in plain], terms, rng)
         fits[stage] = StageFit(
             host=host,
             device=device,
@@ -68,15 +63,49 @@ def fit_stages(
     return fits
 
 
-def exposed_host_s(sample: dict[str, Any], device: CostFit) -> float:
-    """Host time of a batched stage that the device does not hide: all of it less the device's.
+def fit_exposed_host(
+    rows: Samples, device: CostFit, prefill: bool, rng: np.random.Generator
+) -> CostFit:
+    """Host time of a batched stage that the device does not hide: the whole time of a launch that
+    nothing disturbed, from the call to the settled tokens, less the device's.
 
-    What the host does after the device has begun (queueing the copies back, say) overlaps and does
-    not count; what it does after the end (waking up, settling) does.
+    What the host does once the device has begun (queueing copies back, say) overlaps and does not
+    count; what it does after the end (waking up, settling) does. It is a small difference of
+    large numbers, so it is fitted by absolute error, and its noise is that of the launch call.
     """
-    work = sample["batch"], sample["query_tokens"], sample["context_tokens"]
-    whole_s = float(sample["launch_s"]) + float(sample["wait_s"])
-    return max(whole_s - device.seconds(*work), 0.1 * float(sample["launch_s"]))
+    points: dict[tuple[int, int, int], Samples] = defaultdict(list)
+    for row in rows:
+        points[row["batch"], row["query_tokens"], row["context_tokens"]].append(row)
+    terms = ["fixed", "per_query_token" if prefill else "per_request"]
+    design = np.array([[TERMS[term](*work) for term in terms] for work in points])
+    size = np.abs(design).max(axis=0)
+    device_s = np.array([device.seconds(*work) for work in points])
+    whole_s = [np.array([r["launch_s"] + r["wait_s"] for r in same]) for same in points.values()]
+
+    def solve(medians: Sequence[float]) -> list[float]:
+        exposed = np.maximum(np.array(medians) - device_s, 0.0)
+        return [float(weight) for weight in nnls(design / size, exposed)[0] / size]
+
+    weights = solve([np.median(values) for values in whole_s])
+    ratios = np.concatenate(
+        [
+            np.array([r["launch_s"] for r in same]) / np.median([r["launch_s"] for r in same])
+            for same in points.values()
+        ]
+    )
+    usual = ratios[ratios <= OUTLIER]
+    residuals = np.array([np.median(v) for v in whole_s]) / (device_s + design @ weights) - 1.0
+    return CostFit(
+        terms=terms,
+        weights=weights,
+        draws=[
+            solve([np.median(rng.choice(values, len(values))) for values in whole_s])
+            for _ in range(DRAWS)
+        ],
+        noise=noise_quantiles(usual),
+        outliers=len(ratios) - len(usual),
+        residual_rms=float(np.sqrt(np.mean(residuals**2))),
+    )
 
 
 def _whole_s(sample: dict[str, Any], cuda: bool) -> float:

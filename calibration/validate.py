@@ -147,6 +147,7 @@ def _cell(
             concurrency,
             Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
             Acceptance.constant(float(arguments["acceptance"]), draft_tokens),
+            requests=arguments["requests"],
             cycles=arguments["cycles"],
         ),
         model,

@@ -46,6 +46,11 @@ _MODEL_OF = {
 }
 
 
+# For hot loops: before Python 3.12 it takes 0.1 us to find a member through its class.
+_PREFILL_DRAFT, _PREFILL_VERIFIER = Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER
+_DRAFT, _DECODE = Stage.DRAFT, Stage.DECODE
+
+
 class Stream(StrEnum):
     """CUDA streams an architecture may use."""
 
@@ -194,9 +199,9 @@ def settle(
             for request, kept in zip(batch, accepted, strict=True):
                 request.kept.append(kept)
         return _settle_round(executor, batch, draft_tokens, now_s, accepted)
-    if stage is Stage.DECODE:
+    if stage is _DECODE:
         tokens = 1
-    elif stage is Stage.PREFILL_VERIFIER and executor.prefill_emits:
+    elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
         tokens = executor.prefill_emits
     else:
         return []
@@ -241,10 +246,10 @@ def query_tokens(
     The synchronous executor drafts one token less than it proposes (the first comes from logits
     kept from the last round) and is charged a full draft in its commits.
     """
-    if stage in (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER):
+    if stage is _PREFILL_DRAFT or stage is _PREFILL_VERIFIER:
         return sum([request.prompt_tokens for request in batch])
-    if stage is Stage.DECODE:
+    if stage is _DECODE:
         return len(batch)
     if executor.synchronous:
-        return len(batch) * (draft_tokens - 1 if stage is Stage.DRAFT else draft_tokens)
-    return len(batch) * (draft_tokens if stage is Stage.DRAFT else draft_tokens + 1)
+        return len(batch) * (draft_tokens - 1 if stage is _DRAFT else draft_tokens)
+    return len(batch) * (draft_tokens if stage is _DRAFT else draft_tokens + 1)

@@ -25,6 +25,7 @@ from pdvsim.records import STAGE_COLUMNS, RunRecord
 SCHEMA_VERSION: Final = 1
 SHIPPED = Path(__file__).parent / "data" / "profiles"
 DEFAULT_PAIR = "tinyllama-1.1b:llama-2-7b"
+DEFAULT_EXECUTOR = "graph"
 DEFAULT_MACHINE = "h100"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -135,10 +136,15 @@ class HostFit(_File):
 
 
 class ContentionFit(_File):
-    """Speed of `stage` while `other` runs on another stream, relative to alone."""
+    """Speed of `stage` while `other` runs on another stream, relative to alone.
+
+    Attributes:
+        batch: the larger batch of the two.
+    """
 
     stage: Stage
     other: Stage
+    batch: int = Field(ge=1)
     speed: Estimate
 
 
@@ -279,11 +285,22 @@ class Profile:
             poll_overhead_s=_draw(host.poll_overhead_s, rng),
             gil_speeds=tuple(speeds),
         )
-        contention = {
-            (entry.stage, entry.other): max(_draw(entry.speed, rng), 1e-3)
-            for entry in self.file.contention
-        }
+        contention: dict[tuple[Stage, Stage], list[tuple[int, float]]] = {}
+        for entry in sorted(self.file.contention, key=lambda entry: entry.batch):
+            point = entry.batch, max(_draw(entry.speed, rng), 1e-3)
+            contention.setdefault((entry.stage, entry.other), []).append(point)
         return costs, host_costs, contention
+
+    def host_costs(self) -> HostCosts:
+        """The host's figures as estimated, without their uncertainty."""
+        host = self.file.host
+        return HostCosts(
+            wake_s=host.wake_s.value,
+            lock_wake_s=host.lock_wake_s.value,
+            event_wake_s=host.event_wake_s.value,
+            poll_overhead_s=host.poll_overhead_s.value,
+            gil_speeds=tuple(speed.value for speed in host.gil_speeds),
+        )
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         """Which stages of `record` left the measured range, one sentence each."""
@@ -386,7 +403,7 @@ def select_profile(
     """
     if name_or_path is None:
         wanted = pair(pair_name or DEFAULT_PAIR).name
-        return load_profile(default_profile_name(wanted, executor or "eager"))
+        return load_profile(default_profile_name(wanted, executor or DEFAULT_EXECUTOR))
     profile = load_profile(name_or_path)
     for what, asked, found in (
         ("pair", pair_name, profile.pair.name),

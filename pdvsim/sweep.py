@@ -81,8 +81,9 @@ class Load:
         concurrency: requests in flight (closed loop), or the C of `pdverify`; in the other
             protocols it only sizes the system under load.
         rate_per_s: `poisson` only.
-        requests: `poisson`: how many; `trace`: how many of the first; None: 8 x concurrency but
-            at least 200, and the whole trace.
+        requests: `poisson`: how many; `trace`: how many of the first; `closed-loop`: completions
+            measured after the warm-up. None: 8 x concurrency but at least 200, the whole trace,
+            and `cycles`.
         trace: CSV file of the `trace` protocol.
         cycles: `closed-loop`: completions measured after the warm-up, in units of concurrency.
     """
@@ -105,8 +106,8 @@ class Load:
                 f"unknown protocol {self.protocol!r}; known are {', '.join(PROTOCOLS)}"
             )
         if self.requests is not None:
-            if self.protocol not in ("poisson", "trace"):
-                raise InputError("requests is only for the protocols poisson and trace")
+            if self.protocol == "pdverify":
+                raise InputError("requests is not for the protocol pdverify, which has its own")
             if not 1 <= self.requests <= 10_000_000:
                 raise InputError(f"requests is {self.requests}; it must be between 1 and 10000000")
         for name, needed_by in (("rate_per_s", "poisson"), ("trace", "trace")):
@@ -118,7 +119,14 @@ class Load:
     def plan(self, seed: np.random.SeedSequence) -> Workload:
         """Draw one workload."""
         if self.protocol == "closed-loop":
-            return closed_loop(self.concurrency, self.lengths, self.acceptance, seed, self.cycles)
+            return closed_loop(
+                self.concurrency,
+                self.lengths,
+                self.acceptance,
+                seed,
+                self.cycles,
+                measured=self.requests,
+            )
         if self.acceptance is None:
             raise InputError(f"real acceptance is only for closed-loop runs, not {self.protocol}")
         if self.rate_per_s is not None:

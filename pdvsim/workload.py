@@ -108,14 +108,18 @@ def closed_loop(
     acceptance: Acceptance | None,
     seed: np.random.SeedSequence,
     cycles: int = 2,
+    measured: int | None = None,
     deadline_s: float | None = None,
 ) -> Workload:
-    """N requests always in flight; ends with N still in flight, after `cycles` x N completions.
+    """N requests always in flight; ends with N still in flight, after `measured` completions
+    beyond the first N, which are warm-up.
 
-    The first N completions are warm-up. Without `acceptance` the engine compares real tokens.
+    Args:
+        acceptance: None if the engine is to compare real tokens.
+        cycles: `measured` is this many times N, and at least LEAST_MEASURED, if not given.
     """
     check_concurrency(concurrency)
-    measured = max(cycles * concurrency, LEAST_MEASURED)
+    measured = measured or max(cycles * concurrency, LEAST_MEASURED)
     prompts, outputs, outcomes = _draw(2 * concurrency + measured, lengths, acceptance, seed)
     return Workload(
         "closed-loop",

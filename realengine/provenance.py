@@ -78,6 +78,6 @@ def _revision() -> str:
     given = os.environ.get("PDVSIM_GIT_REVISION")
     if given:
         return given
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--verify", "HEAD"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    return result.stdout.strip() if result.returncode == 0 else "unknown"

@@ -73,7 +73,7 @@ def test_lengths_stay_within_their_spread() -> None:
 
 
 def test_a_closed_loop_releases_one_request_for_each_completion() -> None:
-    source = Source(closed_loop(3, Lengths(4, 4), ACCEPTANCE, seed()))
+    source = Source(closed_loop(3, Lengths(4, 4), ACCEPTANCE, seed(), measured=8))
     assert [request.id for request in source.initial()] == [0, 1, 2]
     following = source.next(1.5)
     assert following is not None

@@ -72,10 +72,14 @@ def command(
             done += 1
             update(done, steps)
 
-        profile, samples = calibrate(opened, plan, most_tokens, store, about, out.stem, on_step)
+        profile, samples, pairs = calibrate(
+            opened, plan, most_tokens, store, about, out.stem, on_step
+        )
     import polars as pl
 
     pl.DataFrame(samples).write_parquet(out.with_name(profile.provenance.measurements))
+    if pairs:
+        pl.DataFrame(pairs).write_parquet(out.with_name(f"{out.stem}_beside.parquet"))
     save_profile(profile, out)
     store.remove()
     document = profile.model_dump(mode="json")

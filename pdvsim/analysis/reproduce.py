@@ -7,13 +7,13 @@ threads under one GIL and one lock do to each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pdvsim.analysis.pool import run_all
 from pdvsim.analysis.published import PublishedCell, RequestWork
 from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, Stage
@@ -139,6 +139,7 @@ def reproduce(
     replications: int,
     seed: int,
     workers: int | None = None,
+    on_run: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Predict every cell; the JSON document of `pdvsim reproduce`, without provenance.
 
@@ -156,9 +157,8 @@ def reproduce(
         for cell, cell_seed in zip(cells, machine_seed.spawn(len(cells)), strict=True)
         for pair in zip(workload_seeds, cell_seed.spawn(replications), strict=True)
     ]
-    with ProcessPoolExecutor(workers) as pool:
-        results = np.array(list(pool.map(_run, tasks, chunksize=8)), dtype=float)
-    samples = results.reshape(len(cells), replications, 3)
+    runs = run_all(_run, tasks, workers, on_run)
+    samples = np.array(runs, dtype=float).reshape(len(cells), replications, 3)
     rows = [_cell(cell, runs) for cell, runs in zip(cells, samples, strict=True)]
     errors = [abs(row["predicted_tps"] / row["published_tps"] - 1.0) for row in rows]
     return {

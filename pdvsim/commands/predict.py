@@ -64,7 +64,7 @@ def cells_of(
 @click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
 @click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
 @click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[eager]")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[graph]")
 @click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
 @click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")

@@ -54,6 +54,7 @@ def numbers(text: str) -> list[int]:
 @click.option("--draft-tokens", type=int, default=4, show_default=True)
 @click.option("--prefill-batch", type=int, default=1, show_default=True, help="Prompts at a time.")
 @click.option("--cycles", type=int, default=2, show_default=True, help="Measured, x concurrency.")
+@click.option("--requests", type=int, default=None, help="Measured, instead of --cycles.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--replications", type=int, default=1, show_default=True)
 @click.option("--records", type=click.Path(path_type=Path), default=None, help="Raw tables here.")
@@ -107,7 +108,14 @@ def bench_document(
                 prefill_batch=arguments["prefill_batch"],
             ),
             arguments["pair"],
-            Load("closed-loop", concurrency, lengths, acceptance, cycles=arguments["cycles"]),
+            Load(
+                "closed-loop",
+                concurrency,
+                lengths,
+                acceptance,
+                requests=arguments["requests"],
+                cycles=arguments["cycles"],
+            ),
         )
         for concurrency in numbers(arguments["concurrency"])
         for name in names(arguments["architecture"])
