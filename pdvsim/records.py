@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ STAGE_COLUMNS = (
     "device_alone_s",  # what the device takes without another stream
     "tokens",
 )
+_ROW = Struct(f"{len(STAGE_COLUMNS)}d")
 _STAGES = list(Stage)
 _STREAMS = list(Stream)
 _STAGE_CODE = {stage: float(i) for i, stage in enumerate(_STAGES)}
@@ -49,9 +51,11 @@ class Recorder:
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self.lanes = list(lanes)
-        self._rows = array("d")
+        self._rows = bytearray()
         self._member_ids = array("i")
-        self._member_tokens = array("i")
+        self._member_tokens = bytearray()  # a round yields 17 at most
+        self._last_batch: Sequence[Request] = ()
+        self._last_ids = array("i")
 
     def stage(
         self,
@@ -65,20 +69,21 @@ class Recorder:
         emitted: Sequence[int],
     ) -> None:
         """Append one stage execution; `times` are the eight `*_s` columns in order."""
-        self._rows.extend(
-            (
-                _STAGE_CODE[stage],
-                lane,
-                _STREAM_CODE[stream],
-                len(batch),
-                query_tokens,
-                context_tokens,
-                *times,
-                sum(emitted),
-            )
+        self._rows += _ROW.pack(
+            _STAGE_CODE[stage],
+            lane,
+            _STREAM_CODE[stream],
+            len(batch),
+            query_tokens,
+            context_tokens,
+            *times,
+            sum(emitted),
         )
-        self._member_ids.extend([request.id for request in batch])
-        self._member_tokens.extend(emitted or [0] * len(batch))
+        if batch is not self._last_batch:  # the stages of a round share one
+            self._last_batch = batch
+            self._last_ids = array("i", [request.id for request in batch])
+        self._member_ids.extend(self._last_ids)
+        self._member_tokens += bytes(emitted) if emitted else bytes(len(batch))
 
     def finish(
         self, requests: Sequence[Request], end_s: float, busy_s: dict[str, float], **about: Any
@@ -89,7 +94,7 @@ class Recorder:
             requests=[request for request in requests if request.arrival_s <= end_s],
             stage_rows=rows,
             member_ids=np.frombuffer(self._member_ids, dtype=np.int32),
-            member_tokens=np.frombuffer(self._member_tokens, dtype=np.int32),
+            member_tokens=np.frombuffer(self._member_tokens, dtype=np.uint8).astype(np.int32),
             lanes=self.lanes,
             end_s=end_s,
             busy_s=busy_s,

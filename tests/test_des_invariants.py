@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES, Architecture
 from pdvsim.architectures.lane import Config, Lanes, PollUntil, Program, WaitUntil
-from pdvsim.core import EXECUTORS, Stage
+from pdvsim.core import EXECUTORS, Model, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.host import Lock
 from pdvsim.errors import InvariantError
@@ -55,7 +55,7 @@ hosts = st.builds(
     event_wake_s=st.sampled_from([0.0, 2e-5]),
     poll_overhead_s=st.sampled_from([0.0, 6e-5]),
     gil_speeds=st.sampled_from([(1.0,), (1.0, 0.5), (1.0, 0.6, 0.4)]),
-    locks=st.booleans(),
+    locks=st.frozensets(st.sampled_from(list(Model))),
 )
 
 
@@ -69,7 +69,7 @@ def workloads(draw: st.DrawFn) -> Workload:
     deadline_s = draw(st.sampled_from([None, 0.05]))
     kind = draw(st.sampled_from(["closed-loop", "poisson", "pdverify"]))
     if kind == "closed-loop":
-        return closed_loop(draw(st.integers(1, 12)), lengths, acceptance, seed, 1, deadline_s)
+        return closed_loop(draw(st.integers(1, 12)), lengths, acceptance, seed, 1, deadline_s=deadline_s)
     if kind == "poisson":
         rate = draw(st.sampled_from([1.0, 100.0, 10_000.0]))
         return poisson(rate, draw(st.integers(1, 20)), lengths, acceptance, seed, deadline_s)

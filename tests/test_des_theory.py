@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simpy
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
+from pdvsim.des.clock import Clock
 from pdvsim.des.sharing import SharedServer
 from pdvsim.metrics import summarize
 from pdvsim.workload import Lengths, closed_loop, poisson
@@ -92,7 +92,7 @@ def test_mg1_waits_by_the_second_moment() -> None:
 def shared(work: Callable[[np.random.Generator], float], load: float, seed: int) -> list[Any]:
     """(work, time in system) of 4000 Poisson arrivals at a processor-sharing server."""
     rng = np.random.default_rng(seed)
-    env = simpy.Environment()
+    env = Clock()
     server = SharedServer(env, lambda kinds: [1.0 / len(kinds)] * len(kinds))
     done: list[tuple[float, float]] = []
 
@@ -152,7 +152,7 @@ def test_two_lanes_are_a_closed_network(customers: int, decode_s: float) -> None
         workload = closed_loop(customers, ONE_TOKEN, ONE_DRAFT, plan, cycles=2400 // customers)
         config = Config("pd", TWO_STATIONS, batch_cap=customers)
         # Both stations use the verifier: without its lock they serve independently.
-        record = simulate(config, workload, costs, HostCosts(locks=False))
+        record = simulate(config, workload, costs, HostCosts(locks=frozenset()))
         rate = summarize(record)["request_throughput"]
         assert rate is not None
         rates.append(rate)
@@ -164,7 +164,7 @@ def test_threads_share_the_gil(workers: int) -> None:
     """Work that is all launching: throughput follows the measured speeds, and stays at that of
     the last one measured beyond it."""
     speeds = (1.0, 0.7, 0.4)
-    host = HostCosts(gil_speeds=speeds, locks=False)
+    host = HostCosts(gil_speeds=speeds, locks=frozenset())
     together = workers * speeds[workers - 1] if workers <= 3 else 3 * speeds[2]
 
     class Launches:
@@ -182,8 +182,11 @@ def test_threads_share_the_gil(workers: int) -> None:
 
 def test_stages_on_two_streams_slow_each_other_down() -> None:
     """Two stages at 0.8 and 0.5 of their speed: the slower one finishes alone."""
-    env = simpy.Environment()
-    contention = {(Stage.DRAFT, Stage.VERIFY): 0.8, (Stage.VERIFY, Stage.DRAFT): 0.5}
+    env = Clock()
+    contention = {
+        (Stage.DRAFT, Stage.VERIFY): [(1, 0.8)],
+        (Stage.VERIFY, Stage.DRAFT): [(1, 0.5)],
+    }
     from pdvsim.core import Stream
     from pdvsim.des.gpu import Gpu, Operation
 
@@ -192,7 +195,7 @@ def test_stages_on_two_streams_slow_each_other_down() -> None:
     verify = Operation(Stage.VERIFY, (), Stream.VERIFY)
     behind = Operation(Stage.DECODE, (), Stream.DRAFT)
     for operation, work_s in ((draft, 1.0), (verify, 1.0), (behind, 1.0)):
-        operation.work_s = work_s
+        operation.remaining_s = work_s
         gpu.submit(operation, ())
     env.run()
     assert draft.ended_s == pytest.approx(1.0 / 0.8)
@@ -206,14 +209,14 @@ def test_an_event_holds_back_what_waits_for_it() -> None:
     from pdvsim.core import Stream
     from pdvsim.des.gpu import Gpu, Operation
 
-    env = simpy.Environment()
+    env = Clock()
     gpu = Gpu(env, {}, 0.0)
     chain = [
         Operation(stage, (), stream)
         for stage, stream in ((Stage.DRAFT, Stream.DRAFT), (Stage.VERIFY, Stream.VERIFY))
     ]
     for operation in chain:
-        operation.work_s = 1.0
+        operation.remaining_s = 1.0
     gpu.submit(chain[0], ())
     gpu.submit(chain[1], (chain[0],))
     env.run()

@@ -8,6 +8,7 @@ time and `realengine.world` with real threads, locks and CUDA streams.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -163,6 +164,11 @@ class Config:
         verify_batch, verify_batch_backlogged: micro-batch of the verify lane, and when backlogged.
         verify_lead: verify goes first when its queue is longer than decode's by more than this.
         queue_limit: `three_lane` admits nothing while its decode queue is this long.
+        admission_limit: False admits however many requests are in service (ablation).
+        batch_end: requests of a turn complete, or queue again, when the whole turn is done;
+            False: each when its own round is done (ablation).
+        prefill_lane: `pdv` prefills in a thread of its own, as `pd` does, and not at the
+            beginning of its worker's turns (ablation).
     """
 
     architecture: str
@@ -179,6 +185,9 @@ class Config:
     verify_batch_backlogged: int = 12
     verify_lead: int = 2
     queue_limit: int = 1024
+    admission_limit: bool = True
+    batch_end: bool = True
+    prefill_lane: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -219,6 +228,7 @@ class Lanes:
         # What a lane takes per turn when it need not hold a batch together: an executor that
         # runs one request after the other gains nothing from taking more.
         self.turn_limit = config.batch_cap if config.executor.batched else 1
+        self.service_limit = config.batch_cap if config.admission_limit else sys.maxsize
         self.prefill = queue_type("prefill")
         self.decode = queue_type("decode")
         self.verify = queue_type("verify")
@@ -242,6 +252,10 @@ class Lanes:
     def active(self) -> int:
         """Requests admitted to service and not yet complete. Worlds count both ends."""
         return self.admitted - self.completed
+
+    def parts(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
+        """Split a turn into what is passed on together."""
+        return (batch,) if self.config.batch_end else self.launches(batch)
 
     def launches(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
         """Split `batch` into what one launch can take."""

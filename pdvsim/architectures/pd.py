@@ -19,11 +19,12 @@ from pdvsim.core import Stream
 def prefill_lane(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(
-            lambda: lanes.admissible and lanes.active < lanes.batch_cap, lanes.config.wait_timeout_s
+            lambda: lanes.admissible and lanes.active < lanes.service_limit,
+            lanes.config.wait_timeout_s,
         )
-        if lanes.active >= lanes.batch_cap:
+        if lanes.active >= lanes.service_limit:
             continue
-        free = lanes.batch_cap - lanes.active
+        free = lanes.service_limit - lanes.active
         batch = yield Take(lanes.prefill, min(lanes.config.prefill_batch, free))
         yield from prefill(lanes, batch, Stream.PREFILL)
         yield from pass_on(lanes, batch)

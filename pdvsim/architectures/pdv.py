@@ -16,19 +16,48 @@ from pdvsim.architectures.lane import (
 from pdvsim.core import Stream
 
 
+def may_admit(lanes: Lanes) -> bool:
+    limit = lanes.config.admission_factor * lanes.service_limit
+    return lanes.admissible and len(lanes.decode) < limit
+
+
 def worker(lanes: Lanes) -> Program:
     config = lanes.config
-    admission_limit = config.admission_factor * lanes.batch_cap
     while True:
         yield PollUntil(lambda: lanes.admissible or lanes.decode, config.poll_s)
-        if lanes.admissible and len(lanes.decode) < admission_limit:
-            admitted = yield Take(lanes.prefill, config.prefill_batch)
-            yield from prefill(lanes, admitted, Stream.PREFILL)
-            yield from pass_on(lanes, admitted)
-        batch = yield Take(lanes.decode, lanes.batch_cap)
-        yield from decode_round(lanes, batch, draft=Stream.DRAFT, verify=Stream.VERIFY)
-        yield from pass_on(lanes, batch)
+        if may_admit(lanes):
+            yield from admit(lanes)
+        yield from turn(lanes)
+
+
+def admit(lanes: Lanes) -> Program:
+    admitted = yield Take(lanes.prefill, lanes.config.prefill_batch)
+    yield from prefill(lanes, admitted, Stream.PREFILL)
+    yield from pass_on(lanes, admitted)
+
+
+def turn(lanes: Lanes) -> Program:
+    batch = yield Take(lanes.decode, lanes.batch_cap)
+    for part in lanes.parts(batch):
+        yield from decode_round(lanes, part, draft=Stream.DRAFT, verify=Stream.VERIFY)
+        yield from pass_on(lanes, part)
+
+
+def admitter(lanes: Lanes) -> Program:
+    """The thread that prefills when the worker is relieved of it."""
+    while True:
+        yield PollUntil(lambda: may_admit(lanes), lanes.config.poll_s)
+        yield from admit(lanes)
+
+
+def decoder(lanes: Lanes) -> Program:
+    """The worker, relieved of prefills."""
+    while True:
+        yield PollUntil(lambda: lanes.decode, lanes.config.poll_s)
+        yield from turn(lanes)
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:
+    if lanes.config.prefill_lane:
+        return {"prefill": admitter(lanes), "worker": decoder(lanes)}
     return {"worker": worker(lanes)}

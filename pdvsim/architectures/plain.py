@@ -15,8 +15,8 @@ def worker(lanes: Lanes) -> Program:
     streams = {Model.VERIFIER: Stream.MAIN}
     while True:
         yield WaitUntil(lambda: lanes.admissible or lanes.decode, lanes.config.wait_timeout_s)
-        if lanes.admissible and lanes.active < lanes.batch_cap:
-            room = min(lanes.config.prefill_batch, lanes.batch_cap - lanes.active)
+        if lanes.admissible and lanes.active < lanes.service_limit:
+            room = min(lanes.config.prefill_batch, lanes.service_limit - lanes.active)
             admitted = yield Take(lanes.prefill, room)
             yield from run_stages(lanes, lanes.executor.plain_prefill, admitted, streams)
             yield from pass_on(lanes, admitted)

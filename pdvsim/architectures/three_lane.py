@@ -56,8 +56,9 @@ def verify_turn(lanes: Lanes) -> Program:
     limit = config.verify_batch_backlogged if verify_goes_first(lanes) else config.verify_batch
     batch = yield Take(lanes.verify, limit)
     streams = {Model.DRAFT: Stream.VERIFY, Model.VERIFIER: Stream.VERIFY}
-    yield from run_stages(lanes, lanes.executor.check, batch, streams)
-    yield from pass_on(lanes, batch)
+    for part in lanes.parts(batch):
+        yield from run_stages(lanes, lanes.executor.check, part, streams)
+        yield from pass_on(lanes, part)
 
 
 def verify_lane(lanes: Lanes) -> Program:

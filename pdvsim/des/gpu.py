@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-
-import simpy
+from itertools import pairwise
 
 from pdvsim.core import Request, Stage, Stream
+from pdvsim.des.clock import Clock
 from pdvsim.des.host import Alarm
-from pdvsim.des.sharing import SharedServer
+from pdvsim.des.sharing import Job, SharedServer
 
-# (stage, other stage on another stream) -> speed of the first while both run.
-Contention = Mapping[tuple[Stage, Stage], float]
+# (stage, other stage on another stream) -> speed of the first while both run, as points (batch,
+# speed) in ascending order of the larger batch of the two.
+Contention = Mapping[tuple[Stage, Stage], Sequence[tuple[int, float]]]
 
 
-class Operation:
-    """One launched stage: the simulated counterpart of a CUDA event behind a kernel chain."""
+class Operation(Job):
+    """One launched stage: the simulated counterpart of a CUDA event behind a kernel chain.
+
+    What it took is filled in as it becomes known.
+    """
 
     __slots__ = (
         "after",
@@ -26,6 +31,7 @@ class Operation:
         "device_alone_s",
         "done",
         "ended_s",
+        "gpu",
         "launch_alone_s",
         "launch_end_s",
         "launched_s",
@@ -36,18 +42,24 @@ class Operation:
         "stage",
         "started_s",
         "stream",
-        "work_s",
     )
+    gpu: Gpu
+    query_tokens: int
+    context_tokens: int
+    queued_s: float
+    launched_s: float
+    launch_end_s: float
+    started_s: float
+    ended_s: float
+    launch_alone_s: float
+    device_alone_s: float
 
     def __init__(self, stage: Stage, batch: Sequence[Request], stream: Stream) -> None:
         self.stage = stage
+        self.kind = stage, len(batch)
+        self.speed = 1.0
         self.batch = batch
         self.stream = stream
-        self.query_tokens = 0
-        self.context_tokens = 0
-        self.queued_s = self.launched_s = self.launch_end_s = 0.0
-        self.started_s = self.ended_s = 0.0
-        self.launch_alone_s = self.device_alone_s = self.work_s = 0.0
         self.after: Sequence[Operation] = ()
         self.pending = 0
         self.dependents: list[Operation] = []
@@ -55,23 +67,29 @@ class Operation:
         self.done = False
         self.settled = False
 
+    def end(self) -> None:
+        self.gpu.finish(self)
+
 
 class Gpu:
     """Streams in order, stages in parallel across streams at mutually reduced speed."""
 
-    def __init__(self, env: simpy.Environment, contention: Contention, event_wake_s: float) -> None:
-        self._env = env
+    def __init__(self, clock: Clock, contention: Contention, event_wake_s: float) -> None:
+        self._clock = clock
         self._contention = contention
         self._event_wake_s = event_wake_s
         self._tails: dict[Stream, Operation] = {}
-        self.server = SharedServer(env, self._speeds)
+        self.server = SharedServer(clock, self._speeds)
 
     def submit(self, operation: Operation, after: Sequence[Operation]) -> None:
         """Queue `operation` behind its stream's last one and behind the events `after`."""
         tail = self._tails.get(operation.stream)
         self._tails[operation.stream] = operation
         operation.after = after
-        for earlier in (tail, *after) if tail is not None and tail not in after else after:
+        if tail is not None and not tail.done and tail not in after:
+            tail.dependents.append(operation)
+            operation.pending += 1
+        for earlier in after:
             if not earlier.done:
                 earlier.dependents.append(operation)
                 operation.pending += 1
@@ -79,12 +97,20 @@ class Gpu:
             self._start(operation)
 
     def _start(self, operation: Operation) -> None:
-        operation.started_s = self._env.now
-        self.server.run(operation.stage, operation.work_s, lambda: self._finish(operation))
+        operation.gpu = self
+        operation.started_s = self._clock.now
+        self.server.start(operation)
 
-    def _finish(self, operation: Operation) -> None:
+    def advance(self, operation: Operation) -> bool:
+        """Let time pass until `operation` is done, as far as only the device has work to do."""
+        while not operation.done and self._clock.advance(self.server.next_end):
+            pass
+        return operation.done
+
+    def finish(self, operation: Operation) -> None:
+        """The server's word that `operation` has ended: start what waited for it."""
         operation.done = True
-        operation.ended_s = self._env.now
+        operation.ended_s = self._clock.now
         if operation.alarm is not None:
             operation.alarm.ring(self._event_wake_s)
         for dependent in operation.dependents:
@@ -92,13 +118,24 @@ class Gpu:
             if not dependent.pending:
                 self._start(dependent)
 
-    def _speeds(self, stages: Sequence[Stage]) -> list[float]:
+    def _speeds(self, kinds: Sequence[tuple[Stage, int]]) -> list[float]:
         """Product of pairwise speeds: exact for two streams, an approximation beyond."""
         speeds = []
-        for i, stage in enumerate(stages):
+        for i, (stage, batch) in enumerate(kinds):
             speed = 1.0
-            for j, other in enumerate(stages):
-                if i != j:
-                    speed *= self._contention.get((stage, other), 1.0)
+            for j, (other, other_batch) in enumerate(kinds):
+                if i != j and (points := self._contention.get((stage, other))):
+                    speed *= speed_at(points, max(batch, other_batch))
             speeds.append(speed)
         return speeds
+
+
+def speed_at(points: Sequence[tuple[int, float]], batch: int) -> float:
+    """Linear in the logarithm of the batch between the points, constant beyond them."""
+    if batch <= points[0][0]:
+        return points[0][1]
+    for (low, low_speed), (high, high_speed) in pairwise(points):
+        if batch <= high:
+            share = math.log(batch / low) / math.log(high / low)
+            return low_speed + share * (high_speed - low_speed)
+    return points[-1][1]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import simpy
 from simpy.events import Event
 
+from pdvsim.core import Model
+from pdvsim.des.clock import Clock
 from pdvsim.des.sharing import SharedServer
 
 
@@ -24,7 +27,7 @@ class HostCosts:
         poll_overhead_s: what a sleep takes beyond what it was asked for.
         gil_speeds: speed of each of n = 1, 2, ... threads that launch at the same time,
             relative to one alone. Beyond the last, total throughput stays what it was.
-        locks: False switches the models' locks off (ablation).
+        locks: the models that have a lock; leaving one out switches it off (ablation).
     """
 
     wake_s: float = 0.0
@@ -32,7 +35,7 @@ class HostCosts:
     event_wake_s: float = 0.0
     poll_overhead_s: float = 0.0
     gil_speeds: tuple[float, ...] = (1.0,)
-    locks: bool = True
+    locks: frozenset[Model] = frozenset(Model)
 
     def gil_speed(self, threads: int) -> float:
         measured = len(self.gil_speeds)
@@ -55,23 +58,34 @@ class Alarm(Event):
 class Interpreter:
     """The Python interpreter: launching threads share its GIL."""
 
-    def __init__(self, env: simpy.Environment, costs: HostCosts) -> None:
+    def __init__(self, clock: Clock, costs: HostCosts) -> None:
         def speeds(kinds: Sequence[Any]) -> list[float]:
             return [costs.gil_speed(len(kinds))] * len(kinds)
 
-        self._server = SharedServer(env, speeds)
-        self._env = env
+        self._server = SharedServer(clock, speeds)
+        self._clock = clock
 
-    def run(self, work_s: float, on_done: Callable[[], None]) -> Alarm:
-        """Occupy a thread for `work_s` of undisturbed host time."""
-        alarm = Alarm(self._env)
+    def run(self, work_s: float, on_done: Callable[[], None]) -> Alarm | None:
+        """Occupy the calling thread for `work_s` of undisturbed host time, then call `on_done`.
 
-        def finish() -> None:
+        None if that is over already, else an alarm that rings when it is.
+        """
+        alone = self._server.idle and self._clock.skip(work_s)
+        if alone:
             on_done()
+            if self._clock.catch_up():
+                return None
+        alarm = Alarm(self._clock)
+        if alone:
             alarm.ring()
-
-        self._server.run(None, work_s, finish)
+        else:
+            self._server.run(None, work_s, partial(self._finish, on_done, alarm))
         return alarm
+
+    @staticmethod
+    def _finish(on_done: Callable[[], None], alarm: Alarm) -> None:
+        on_done()
+        alarm.ring()
 
 
 class Lock:

@@ -5,20 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import simpy
-from simpy.events import Timeout
+from pdvsim.des.clock import Clock
 
 Speeds = Callable[[Sequence[Any]], Sequence[float]]
 
 
-class _Job:
-    __slots__ = ("kind", "on_done", "remaining_s", "speed")
+class Job:
+    """Work for a server.
 
-    def __init__(self, kind: Any, work_s: float, on_done: Callable[[], None]) -> None:
+    Attributes:
+        kind: what `speeds` goes by.
+        remaining_s: seconds that it would still take alone.
+        speed: relative to alone; set by the server.
+    """
+
+    __slots__ = ("kind", "remaining_s", "speed")
+
+    def __init__(self, kind: Any, work_s: float) -> None:
         self.kind = kind
         self.remaining_s = work_s
-        self.on_done = on_done
         self.speed = 1.0
+
+    def end(self) -> None:
+        """Called by the server when the job is done."""
+        raise NotImplementedError
+
+
+class _Call(Job):
+    """A job that ends in a call."""
+
+    __slots__ = ("_on_done",)
+
+    def __init__(self, kind: Any, work_s: float, on_done: Callable[[], None]) -> None:
+        super().__init__(kind, work_s)
+        self._on_done = on_done
+
+    def end(self) -> None:
+        self._on_done()
 
 
 class SharedServer:
@@ -27,29 +50,39 @@ class SharedServer:
     A lone job runs at speed 1. With `speeds` = 1/n each, this is the M/G/1-PS queue.
     """
 
-    def __init__(self, env: simpy.Environment, speeds: Speeds) -> None:
-        self._env = env
+    def __init__(self, clock: Clock, speeds: Speeds) -> None:
+        self._clock = clock
         self._speeds = speeds
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._updated_s = 0.0
-        self._timer: Timeout | None = None
+        self.next_end = clock.moment(self._end_first)
         self.busy_s = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not self._jobs
 
     def run(self, kind: Any, work_s: float, on_done: Callable[[], None]) -> None:
         """Start a job of `work_s` seconds alone; `on_done` is called when it has finished."""
-        if self._jobs:
-            self._progress()
+        self.start(_Call(kind, work_s, on_done))
+
+    def start(self, job: Job) -> None:
+        """Start `job` beside those that run."""
+        if not self._jobs:
+            self._updated_s = self._clock.now
+            self._jobs = [job]
+            self.next_end.set(job.remaining_s)
         else:
-            self._updated_s = self._env.now
-        self._jobs.append(_Job(kind, work_s, on_done))
-        self._reschedule()
+            self._progress()
+            self._jobs.append(job)
+            self._reschedule()
 
     def busy_until(self, now_s: float) -> float:
         """Seconds with at least one job, up to `now_s`."""
         return self.busy_s + (now_s - self._updated_s if self._jobs else 0.0)
 
     def _progress(self) -> None:
-        now = self._env.now
+        now = self._clock.now
         elapsed = now - self._updated_s
         self._updated_s = now
         self.busy_s += elapsed
@@ -65,18 +98,21 @@ class SharedServer:
             for job, speed in zip(jobs, self._speeds([j.kind for j in jobs]), strict=True):
                 job.speed = speed
             delay = min(job.remaining_s / job.speed for job in jobs)
-        self._timer = Timeout(self._env, delay if delay > 0.0 else 0.0)
-        self._timer.callbacks.append(self._fire)
+        self.next_end.set(max(delay, 0.0))
 
-    def _fire(self, timer: Any) -> None:
-        if timer is not self._timer:
-            return  # a job came after this timer was set
+    def _end_first(self) -> None:
+        jobs = self._jobs
+        if len(jobs) == 1:
+            self.busy_s += self._clock.now - self._updated_s
+            self._jobs = []
+            jobs[0].end()
+            return
         self._progress()
-        # The job the timer was set for ends now whatever rounding left of it.
-        least = min(job.remaining_s / job.speed for job in self._jobs)
-        done = [job for job in self._jobs if job.remaining_s / job.speed <= least + 1e-12]
-        self._jobs = [job for job in self._jobs if job not in done]
+        # The job that set the time ends now whatever rounding left of it.
+        least = min(job.remaining_s / job.speed for job in jobs)
+        done = [job for job in jobs if job.remaining_s / job.speed <= least + 1e-12]
+        self._jobs = [job for job in jobs if job not in done]
         if self._jobs:
             self._reschedule()
         for job in done:
-            job.on_done()
+            job.end()

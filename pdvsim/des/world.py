@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import simpy
 from simpy.events import Event, Timeout
 
 from pdvsim.architectures import architecture
@@ -30,6 +29,7 @@ from pdvsim.architectures.lane import (
     WaitUntil,
 )
 from pdvsim.core import Model, Request, Stage, query_tokens, settle
+from pdvsim.des.clock import Clock
 from pdvsim.des.gpu import Contention, Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
 from pdvsim.errors import InvariantError
@@ -75,7 +75,7 @@ class SimulatedWorld:
         host: HostCosts | None = None,
         contention: Contention | None = None,
     ) -> None:
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.config = config
         self.executor = config.executor
         self.costs = costs
@@ -88,6 +88,8 @@ class SimulatedWorld:
         self.interpreter = Interpreter(self.env, self.host)
         self.gpu = Gpu(self.env, contention or {}, self.host.event_wake_s)
         self.locks = {model: Lock(self.env, self.host.lock_wake_s) for model in Model}
+        self._counted_batch: Sequence[Request] = ()
+        self._counted_tokens = 0
         self._waiters: list[_Waiter] = []
         self._stop = Alarm(self.env)
         self._stopped = False
@@ -218,21 +220,21 @@ class SimulatedWorld:
 
     def _acquire(self, lane: _Lane, verb: Acquire) -> Event | None:
         lane.queued_s = self.env.now
-        return self.locks[verb.lock].acquire() if self.host.locks else None
+        return self.locks[verb.lock].acquire() if verb.lock in self.host.locks else None
 
     def _release(self, lane: _Lane, verb: Release) -> None:
         lane.queued_s = -1.0
-        if self.host.locks:
+        if verb.lock in self.host.locks:
             self.locks[verb.lock].release()
 
     # The device
 
-    def _launch(self, lane: _Lane, verb: Launch) -> Event:
+    def _launch(self, lane: _Lane, verb: Launch) -> Event | None:
         stage, batch = verb.stage, verb.batch
         now = self.env.now
         op = Operation(stage, batch, verb.stream)
         op.query_tokens = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
-        op.context_tokens = sum([request.context_tokens for request in batch])
+        op.context_tokens = self._context_tokens(batch)
         op.launch_alone_s, op.device_alone_s = self.costs.cost(
             stage, len(batch), op.query_tokens, op.context_tokens
         )
@@ -241,22 +243,33 @@ class SimulatedWorld:
         lane.result = op
         return self.interpreter.run(op.launch_alone_s, partial(self._launched, op, verb.after))
 
+    def _context_tokens(self, batch: Sequence[Request]) -> int:
+        """Cached tokens of `batch`; counted once for the stages that one turn launches for it."""
+        if batch is not self._counted_batch:
+            self._counted_batch = batch
+            self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
+        return self._counted_tokens
+
     def _launched(self, op: Operation, after: Sequence[Operation]) -> None:
         op.launch_end_s = self.env.now
-        op.work_s = op.device_alone_s
+        op.remaining_s = op.device_alone_s
         if self.executor.synchronous:
             # Kernels ran while later ones were being launched; what is left is the remainder.
-            op.work_s = max(0.0, op.device_alone_s - (op.launch_end_s - op.launched_s))
+            op.remaining_s = max(0.0, op.device_alone_s - (op.launch_end_s - op.launched_s))
         self.gpu.submit(op, after)
 
     def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
         op: Operation = verb.event
-        if op.done:
+        if op.done or (self.gpu.advance(op) and self.env.skip(self.host.event_wake_s)):
             self._settle(lane, op)
             return None
-        op.alarm = Alarm(self.env)
-        op.alarm.callbacks.append(lambda _: self._settle(lane, op))
-        return op.alarm
+        alarm = Alarm(self.env)
+        alarm.callbacks.append(lambda _: self._settle(lane, op))
+        if op.done:
+            alarm.ring(self.host.event_wake_s)
+        else:
+            op.alarm = alarm
+        return alarm
 
     def _poll(self, lane: _Lane, verb: Poll) -> None:
         lane.result = verb.event.done
@@ -271,6 +284,7 @@ class SimulatedWorld:
             self._settle(lane, earlier)
         op.after = ()
         now = self.env.now
+        self._counted_batch = ()  # tokens are about to be produced
         emitted = settle(self.executor, op.stage, op.batch, self.config.draft_tokens, now)
         times = (
             op.queued_s,

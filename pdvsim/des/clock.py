@@ -1,0 +1,109 @@
+"""SimPy's environment, with two short cuts for what happens in every round.
+
+Neither changes the order of events: time, then priority, then insertion, as in SimPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from operator import attrgetter
+
+import simpy
+from simpy.events import NORMAL
+
+NEVER: tuple[float, int, int] = (inf, NORMAL, 0)
+
+
+class Moment:
+    """A callback at a time that can be moved, which a SimPy event cannot."""
+
+    __slots__ = ("_call", "_clock", "key")
+
+    def __init__(self, clock: Clock, call: Callable[[], None]) -> None:
+        self._clock = clock
+        self._call = call
+        self.key = NEVER
+
+    def set(self, delay_s: float) -> None:
+        """Be due in `delay_s` from now, and not when it was due before."""
+        self.key = self._clock.key(delay_s)
+
+    def happen(self) -> None:
+        self.key = NEVER
+        self._call()
+
+
+class Clock(simpy.Environment):
+    """Virtual time."""
+
+    now = property(attrgetter("_now"))  # as in SimPy, without a Python call
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moments: list[Moment] = []
+
+    def moment(self, call: Callable[[], None]) -> Moment:
+        """A new moment at which `call` is called; not due until it is set."""
+        moment = Moment(self, call)
+        self._moments.append(moment)
+        return moment
+
+    def key(self, delay_s: float) -> tuple[float, int, int]:
+        """The place in the order of events of something due in `delay_s`."""
+        return self._now + delay_s, NORMAL, next(self._eid)
+
+    def skip(self, delay_s: float) -> bool:
+        """Let `delay_s` pass if nothing at all is due until then; otherwise do nothing.
+
+        For a process that would only sleep: it saves the event, and the process goes on at once.
+        """
+        until_s = self._now + delay_s
+        if self.peek() <= until_s:
+            return False
+        self._now = until_s
+        return True
+
+    def advance(self, moment: Moment) -> bool:
+        """Go to `moment` and let it happen if nothing else is due before it.
+
+        For a process that waits for what `moment` brings. Its callback must resume no process.
+        """
+        if moment is not self._first():
+            return False
+        self._now = moment.key[0]
+        moment.happen()
+        return True
+
+    def catch_up(self) -> bool:
+        """Let the moments that are due right now happen; whether nothing else is due now."""
+        while True:
+            moment = self._first()
+            if moment is None:
+                return not self._queue or self._queue[0][0] > self._now
+            if moment.key[0] > self._now:
+                return True
+            moment.happen()
+
+    def peek(self) -> float:
+        due_s = self._queue[0][0] if self._queue else inf
+        for moment in self._moments:
+            if moment.key[0] < due_s:
+                due_s = moment.key[0]
+        return due_s
+
+    def step(self) -> None:
+        moment = self._first()
+        if moment is None:
+            super().step()
+        else:
+            self._now = moment.key[0]
+            moment.happen()
+
+    def _first(self) -> Moment | None:
+        """The moment that is due next, unless an event is due before it."""
+        first, key = None, self._queue[0] if self._queue else NEVER
+        for moment in self._moments:
+            if moment.key < key:
+                first, key = moment, moment.key
+        return first

@@ -1,0 +1,104 @@
+"""Fits recover what generated the data, and keep what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.contention import fit_contention
+from calibration.fit import Timing, estimate, fit_cost
+from calibration.stage_fits import gil_speeds, run_spread
+from pdvsim.core import Stage
+from pdvsim.errors import InputError
+from pdvsim.profile import TERMS, CostFit
+
+pytest.importorskip("torch")
+
+
+def timings(rng: np.random.Generator, noise: float) -> list[Timing]:
+    """5 ms fixed, 20 us a new token, 0.1 us a cached token."""
+    return [
+        Timing(
+            batch,
+            5 * batch,
+            context * batch,
+            (5e-3 + 20e-6 * 5 * batch + 0.1e-6 * context * batch)
+            * float(np.exp(rng.normal(0, noise))),
+        )
+        for batch in (1, 2, 4, 8, 16, 32)
+        for context in (64, 256, 512)
+        for _ in range(8)
+    ]
+
+
+def test_known_weights_are_recovered() -> None:
+    rng = np.random.default_rng(1)
+    fit = fit_cost(timings(rng, 0.02), ["fixed", "per_query_token", "per_context_token"], rng)
+    assert fit.weights == pytest.approx([5e-3, 20e-6, 0.1e-6], rel=0.05)
+    low, high = np.quantile(np.array(fit.draws), [0.0, 1.0], axis=0)
+    assert (low <= np.array([5e-3, 20e-6, 0.1e-6]) * 1.02).all()
+    assert (high >= np.array([5e-3, 20e-6, 0.1e-6]) * 0.98).all()
+    assert np.mean(fit.noise) == pytest.approx(1.0, abs=0.02)
+
+
+def test_one_interrupted_launch_does_not_become_noise() -> None:
+    rng = np.random.default_rng(2)
+    data = timings(rng, 0.02)
+    data[3] = Timing(*data[3].work, 100 * data[3].seconds)
+    fit = fit_cost(data, ["fixed", "per_query_token", "per_context_token"], rng)
+    assert fit.outliers == 1 and max(fit.noise) < 2.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(1e-4, 1.0), min_size=6, max_size=6),
+    st.integers(1, 200),
+    st.integers(1, 200),
+)
+def test_a_cost_never_decreases_in_work(seconds: list[float], small: int, more: int) -> None:
+    rng = np.random.default_rng(0)
+    data = [
+        Timing(b, 5 * b, 100 * b, s) for b, s in zip((1, 2, 4, 8, 64, 128), seconds, strict=True)
+    ]
+    fit = fit_cost(data, list(TERMS), rng)
+    assert cost(fit, small) <= cost(fit, small + more) + 1e-12
+
+
+def cost(fit: CostFit, batch: int) -> float:
+    return fit.seconds(batch, 5 * batch, 100 * batch)
+
+
+def test_nothing_measured_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing was measured"):
+        fit_cost([], ["fixed"], np.random.default_rng(0))
+
+
+def test_an_estimate_holds_its_median() -> None:
+    found = estimate([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
+    assert found.low <= found.value == 3.0 <= found.high
+
+
+def test_speeds_under_the_gil_are_ratios_within_a_round() -> None:
+    """The machine is twice as fast in the second round; the ratio is the same."""
+    rounds = [
+        {"alone": [10.0, 20.0], "together": [6.0, 12.0]},
+        {"alone": [20.0, 40.0], "together": [12.0, 24.0]},
+    ]
+    speeds = gil_speeds([rounds], np.random.default_rng(0))
+    assert [speed.value for speed in speeds] == pytest.approx([1.0, 0.6])
+
+
+def test_contention_is_work_done_over_overlap() -> None:
+    """4 ms of work took 6, of which 5 beside the other: 3 ms were done in these 5."""
+    row = {"alone_s": 4e-3, "together_s": 6e-3, "overlap_s": 5e-3, "beside": 8}
+    rows = [row | {"stage": "draft", "other": "verify"}] * 3
+    (entry,) = fit_contention(rows, np.random.default_rng(0))
+    assert (entry.stage, entry.other, entry.batch) == (Stage.DRAFT, Stage.VERIFY, 8)
+    assert entry.speed.value == pytest.approx(0.6)
+
+
+def test_the_spread_between_passes_is_relative() -> None:
+    passes = [[{"stage": "draft", "launch_s": s}] * 3 for s in (0.01, 0.0121)]
+    assert run_spread(passes) == pytest.approx(np.log(1.21) / np.sqrt(2))

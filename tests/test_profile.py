@@ -1,0 +1,105 @@
+"""Profiles: validation at load, draws, ranges; and those that ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pdvsim.core import Stage
+from pdvsim.errors import InputError, ProfileError
+from pdvsim.profile import (
+    Profile,
+    ProfileFile,
+    load_profile,
+    save_profile,
+    select_profile,
+    shipped_profiles,
+)
+from tests.fakes import profile_file
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "p.json"
+    save_profile(profile_file(), path)
+    return path
+
+
+def test_what_was_saved_is_loaded(path: Path) -> None:
+    assert load_profile(str(path)).file == profile_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(draft_tokens=5), "changed since it was written"),
+        (lambda d: d.update(schema_version=2), "schema version 2"),
+        (lambda d: d.update(color="red"), "color"),
+        (lambda d: d.pop("host"), "host"),
+        (lambda d: d.pop("schema_version"), "not a pdvsim profile"),
+    ],
+)
+def test_an_edited_profile_is_refused(path: Path, change, message: str) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ProfileError, match=message):
+        load_profile(str(path))
+
+
+def test_a_truncated_profile_is_refused(path: Path) -> None:
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(ProfileError, match="not a whole JSON document"):
+        load_profile(str(path))
+
+
+def test_the_same_seed_draws_the_same_machine() -> None:
+    profile = Profile(profile_file())
+    first, second = (
+        profile.replicate(np.random.SeedSequence(5))[0].cost(Stage.VERIFY, 1, 5, 100)
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_known_host_factor_scales_host_time_only() -> None:
+    profile = Profile(profile_file())
+    one, two = (
+        profile.replicate(np.random.SeedSequence(5), factor)[0].cost(Stage.VERIFY, 1, 5, 100)
+        for factor in (1.0, 2.0)
+    )
+    assert two[0] == pytest.approx(2 * one[0]) and two[1] == one[1]
+
+
+@pytest.mark.parametrize("name", sorted(shipped_profiles()))
+def test_shipped_profiles_load_and_say_where_they_come_from(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert "H100" in profile.provenance["gpu"]
+    assert profile.file.ceilings is not None
+
+
+def test_a_profile_of_another_pair_is_refused() -> None:
+    with pytest.raises(InputError, match="is for pair"):
+        select_profile("h100_tinyllama-1.1b_llama-2-7b_graph", "tinyllama-1.1b:codellama-34b", None)
+
+
+def test_no_profile_ships_for_every_pair() -> None:
+    with pytest.raises(ProfileError, match="no profile"):
+        select_profile(None, "tiny:tiny", "graph")
+
+
+def test_a_stage_is_never_faster_than_its_floor() -> None:
+    """The shipped batched costs respect the bytes they must move."""
+    for name in shipped_profiles():
+        file: ProfileFile = load_profile(name).file
+        if file.executor != "graph" or file.ceilings is None:
+            continue
+        verifier = load_profile(name).pair.verifier
+        floor_s = verifier.floor_s(
+            5, 256, file.ceilings.copy_bytes_per_s, file.ceilings.matmul_flops_per_s
+        )
+        assert file.stages[Stage.VERIFY].device.seconds(1, 5, 256) > floor_s
