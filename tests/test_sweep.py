@@ -135,7 +135,7 @@ def test_the_timeline_holds_stages_after_the_warm_up() -> None:
         ({"rate_per_s": 1.0}, "rate_per_s is only for the protocol poisson"),
         ({"protocol": "trace"}, "trace is needed"),
         ({"concurrency": 0}, "concurrency is 0"),
-        ({"requests": 5}, "requests is only for"),
+        ({"protocol": "pdverify", "requests": 5}, "requests is not for"),
         ({"protocol": "poisson", "rate_per_s": 1.0, "requests": 0}, "requests is 0"),
     ],
 )
