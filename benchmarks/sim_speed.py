@@ -8,7 +8,7 @@
    eager executor, on two processes.
 
 The stage times are those of one H100 (TinyLlama-1.1B drafts four tokens, Llama-2-7B verifies
-five), read off `docs` of the engine; the simulator's speed hardly depends on them. The trace is
+five); the simulator's speed hardly depends on them, but the number of rounds does. The trace is
 found through PDVSIM_TRACES, or in `../shared/data/traces` beside the repository.
 """
 
@@ -66,8 +66,8 @@ class H100:
     DRAFT_STEP = (1.4e-3, 1.5e-3, 1.9e-3)
     VERIFY = (5.9e-3, 8.2e-3, 20.9e-3)
     FLOPS_PER_S = 500e12
-    PREFILL_FLOPS = {Stage.PREFILL_DRAFT: 2.1e9, Stage.PREFILL_VERIFIER: 13.5e9}  # per token
-    PREFILL_LEAST_S = {Stage.PREFILL_DRAFT: 1e-3, Stage.PREFILL_VERIFIER: 3e-3}
+    DRAFT_PREFILL = (2.1e9, 1e-3)  # FLOPs per token, least seconds
+    VERIFIER_PREFILL = (13.5e9, 3e-3)
     LAUNCH_S = 0.1e-3
 
     def __init__(self) -> None:
@@ -82,8 +82,9 @@ class H100:
         by_batch = self._by_batch.get(stage)
         if by_batch is not None:
             return self.LAUNCH_S, by_batch[batch - 1]
-        flops = query_tokens * self.PREFILL_FLOPS[stage]
-        return self.LAUNCH_S, max(flops / self.FLOPS_PER_S, self.PREFILL_LEAST_S[stage])
+        draft = stage is Stage.PREFILL_DRAFT
+        flops, least_s = self.DRAFT_PREFILL if draft else self.VERIFIER_PREFILL
+        return self.LAUNCH_S, max(query_tokens * flops / self.FLOPS_PER_S, least_s)
 
 
 class PublishedSystem:

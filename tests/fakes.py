@@ -76,7 +76,8 @@ def profile_file(pair: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager
             weights=[seconds],
             draws=draws,
             noise=[0.98, 1.0, 1.02],
-            outliers=0, residual_rms=0.01,
+            outliers=0,
+            residual_rms=0.01,
         )
 
     def about(seconds: float) -> Estimate:

@@ -69,7 +69,9 @@ def workloads(draw: st.DrawFn) -> Workload:
     deadline_s = draw(st.sampled_from([None, 0.05]))
     kind = draw(st.sampled_from(["closed-loop", "poisson", "pdverify"]))
     if kind == "closed-loop":
-        return closed_loop(draw(st.integers(1, 12)), lengths, acceptance, seed, 1, deadline_s=deadline_s)
+        return closed_loop(
+            draw(st.integers(1, 12)), lengths, acceptance, seed, 1, deadline_s=deadline_s
+        )
     if kind == "poisson":
         rate = draw(st.sampled_from([1.0, 100.0, 10_000.0]))
         return poisson(rate, draw(st.integers(1, 20)), lengths, acceptance, seed, deadline_s)

@@ -17,6 +17,8 @@ from pdvsim.errors import InputError
 from pdvsim.workload import PROTOCOLS, Lengths
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pdvsim.metrics import Slo
     from pdvsim.profile import Profile
     from pdvsim.sweep import Cell, Load
@@ -43,6 +45,7 @@ def cells_of(
     """One cell per architecture; C is the batch cap of each."""
     from pdvsim.sweep import Cell
 
+    assert load.acceptance is not None  # a simulation has no tokens to compare
     return [
         Cell(
             Config(
@@ -79,6 +82,7 @@ def cells_of(
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @click.option("--slo-ttft-ms", type=float, default=None, help="Counts as goodput below this.")
 @click.option("--slo-tpot-ms", type=float, default=None, help="Counts as goodput below this.")
+@click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @click.option("--report", type=click.Path(path_type=Path), default=None, help="Write HTML here.")
 @output.json_option
 @click.pass_context
@@ -102,10 +106,12 @@ def command(
     replications: int,
     slo_ttft_ms: float | None,
     slo_tpot_ms: float | None,
+    formulas: bool,
     report: Path | None,
     as_json: bool,
 ) -> None:
     """Predict every architecture at one load; metrics carry 95 % intervals for one run."""
+    from pdvsim.analysis.crossover.near import ties
     from pdvsim.metrics import Slo
     from pdvsim.profile import select_profile
     from pdvsim.sweep import Load, sweep
@@ -141,8 +147,16 @@ def command(
         "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
         "slo": _slo(slo),
         "cells": [result.to_dict() for result in results],
+        "too_close_to_call": [
+            {"first": tie.first, "second": tie.second, "ratio": tie.ratio.to_dict()}
+            for tie in ties(results)
+        ],
         "profile": profile.provenance,
     }
+    if formulas:
+        from pdvsim.analysis.closed_forms import closed_forms
+
+        document["formulas"] = [line.to_dict() for line in closed_forms(results, profile)]
     if report is not None:
         cli.load("report").write(document, report)
     if as_json:
@@ -212,8 +226,39 @@ def show(document: dict[str, Any], report: Path | None) -> None:
     )
     for line in notes(cells):
         page.print(line)
+    for tie in document["too_close_to_call"]:
+        first, second = tie["first"], tie["second"]
+        page.print(
+            f"{first} and {second} are too close to call at this load: "
+            f"pdvsim crossover {first} {second} finds where they cross."
+        )
+    if "formulas" in document:
+        show_formulas(document["formulas"], page)
     if report is not None:
         page.print(f"Report: {report}")
+
+
+def show_formulas(lines: Sequence[dict[str, Any]], page: Console) -> None:
+    """Each closed form beside the simulated value, and a sentence on what lies between."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("formula", "of"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("formula", "simulated", "off"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("because")
+    for line in lines:
+        simulated, error = line["simulated"], line["error"]
+        table.add_row(
+            f"{line['formula']}\n[dim]{line['quantity']}[/dim]",
+            line["architecture"],
+            output.number(line["value"]),
+            output.number(simulated and simulated["value"]),
+            "n/a" if error is None else f"{error:+.0%}",
+            line["why"],
+        )
+    page.print(table)
 
 
 def notes(cells: Sequence[dict[str, Any]]) -> list[str]:

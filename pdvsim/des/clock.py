@@ -27,7 +27,8 @@ class Moment:
 
     def set(self, delay_s: float) -> None:
         """Be due in `delay_s` from now, and not when it was due before."""
-        self.key = self._clock.key(delay_s)
+        clock = self._clock
+        self.key = clock._now + delay_s, NORMAL, next(clock._eid)
 
     def happen(self) -> None:
         self.key = NEVER
@@ -49,18 +50,17 @@ class Clock(simpy.Environment):
         self._moments.append(moment)
         return moment
 
-    def key(self, delay_s: float) -> tuple[float, int, int]:
-        """The place in the order of events of something due in `delay_s`."""
-        return self._now + delay_s, NORMAL, next(self._eid)
-
     def skip(self, delay_s: float) -> bool:
         """Let `delay_s` pass if nothing at all is due until then; otherwise do nothing.
 
         For a process that would only sleep: it saves the event, and the process goes on at once.
         """
         until_s = self._now + delay_s
-        if self.peek() <= until_s:
+        if self._queue and self._queue[0][0] <= until_s:
             return False
+        for moment in self._moments:
+            if moment.key[0] <= until_s:
+                return False
         self._now = until_s
         return True
 
@@ -69,21 +69,26 @@ class Clock(simpy.Environment):
 
         For a process that waits for what `moment` brings. Its callback must resume no process.
         """
-        if moment is not self._first():
+        key = moment.key
+        if self._queue and self._queue[0] < key:
             return False
-        self._now = moment.key[0]
+        for other in self._moments:
+            if other.key < key:
+                return False
+        if key is NEVER:
+            return False
+        self._now = key[0]
         moment.happen()
         return True
 
     def catch_up(self) -> bool:
         """Let the moments that are due right now happen; whether nothing else is due now."""
-        while True:
+        while self.peek() <= self._now:
             moment = self._first()
             if moment is None:
-                return not self._queue or self._queue[0][0] > self._now
-            if moment.key[0] > self._now:
-                return True
+                return False
             moment.happen()
+        return True
 
     def peek(self) -> float:
         due_s = self._queue[0][0] if self._queue else inf

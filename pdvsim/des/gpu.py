@@ -62,22 +62,30 @@ class Operation(Job):
         self.stream = stream
         self.after: Sequence[Operation] = ()
         self.pending = 0
-        self.dependents: list[Operation] = []
+        self.dependents: Sequence[Operation] = ()
         self.alarm: Alarm | None = None
         self.done = False
         self.settled = False
 
     def end(self) -> None:
-        self.gpu.finish(self)
+        """The device has finished it: wake who waits for it, and start what was queued behind."""
+        self.done = True
+        self.ended_s = self.gpu.clock.now
+        if self.alarm is not None:
+            self.alarm.ring(self.gpu.event_wake_s)
+        for dependent in self.dependents:
+            dependent.pending -= 1
+            if not dependent.pending:
+                self.gpu.start(dependent)
 
 
 class Gpu:
     """Streams in order, stages in parallel across streams at mutually reduced speed."""
 
     def __init__(self, clock: Clock, contention: Contention, event_wake_s: float) -> None:
-        self._clock = clock
+        self.clock = clock
         self._contention = contention
-        self._event_wake_s = event_wake_s
+        self.event_wake_s = event_wake_s
         self._tails: dict[Stream, Operation] = {}
         self.server = SharedServer(clock, self._speeds)
 
@@ -85,38 +93,28 @@ class Gpu:
         """Queue `operation` behind its stream's last one and behind the events `after`."""
         tail = self._tails.get(operation.stream)
         self._tails[operation.stream] = operation
+        operation.gpu = self
         operation.after = after
         if tail is not None and not tail.done and tail not in after:
-            tail.dependents.append(operation)
+            tail.dependents = *tail.dependents, operation
             operation.pending += 1
         for earlier in after:
             if not earlier.done:
-                earlier.dependents.append(operation)
+                earlier.dependents = *earlier.dependents, operation
                 operation.pending += 1
         if not operation.pending:
-            self._start(operation)
+            self.start(operation)
 
-    def _start(self, operation: Operation) -> None:
-        operation.gpu = self
-        operation.started_s = self._clock.now
+    def start(self, operation: Operation) -> None:
+        """Start `operation`, all that it waited for having ended."""
+        operation.started_s = self.clock.now
         self.server.start(operation)
 
     def advance(self, operation: Operation) -> bool:
         """Let time pass until `operation` is done, as far as only the device has work to do."""
-        while not operation.done and self._clock.advance(self.server.next_end):
+        while not operation.done and self.clock.advance(self.server.next_end):
             pass
         return operation.done
-
-    def finish(self, operation: Operation) -> None:
-        """The server's word that `operation` has ended: start what waited for it."""
-        operation.done = True
-        operation.ended_s = self._clock.now
-        if operation.alarm is not None:
-            operation.alarm.ring(self._event_wake_s)
-        for dependent in operation.dependents:
-            dependent.pending -= 1
-            if not dependent.pending:
-                self._start(dependent)
 
     def _speeds(self, kinds: Sequence[tuple[Stage, int]]) -> list[float]:
         """Product of pairwise speeds: exact for two streams, an approximation beyond."""

@@ -280,9 +280,10 @@ class SimulatedWorld:
         if op.settled:
             return
         op.settled = True
-        for earlier in op.after:  # a lane waits for the last of a chain only
-            self._settle(lane, earlier)
-        op.after = ()
+        if op.after:
+            for earlier in op.after:  # a lane waits for the last of a chain only
+                self._settle(lane, earlier)
+            op.after = ()
         now = self.env.now
         self._counted_batch = ()  # tokens are about to be produced
         emitted = settle(self.executor, op.stage, op.batch, self.config.draft_tokens, now)

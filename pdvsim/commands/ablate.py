@@ -1,0 +1,202 @@
+"""`pdvsim ablate`: what a difference between two architectures is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pdvsim import cli, output
+from pdvsim.core import EXECUTORS
+from pdvsim.errors import InputError
+from pdvsim.workload import PROTOCOLS
+
+if TYPE_CHECKING:
+    from pdvsim.analysis.ablate import Subject
+    from pdvsim.profile import Profile
+
+REPLICATIONS = 12
+PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
+
+
+@click.command()
+@click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
+@click.option(
+    "--architecture",
+    default="pd,pdv",
+    show_default=True,
+    help="FIRST,SECOND: the second over the first; or one NAME.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice((*PREDICTED, *PUBLISHED)),
+    default=None,
+    help="[e2e; with --published: latency] tps and latency are the published benchmark's own.",
+)
+@click.option("--mechanism", "mechanisms", multiple=True, help="Only these [all that play a part].")
+@click.option(
+    "--scale",
+    type=click.Choice(("ratio", "difference")),
+    default="ratio",
+    show_default=True,
+    help="Parts are factors, or amounts; amounts also where a metric is 0.",
+)
+@click.option(
+    "--published",
+    "tables",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="SUMMARY.csv DETAILED.csv",
+    help="Take apart a published table instead of a prediction.",
+)
+@click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
+@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[graph]")
+@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
+@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
+@click.option("--prompt-tokens", type=int, default=128, show_default=True)
+@click.option("--output-tokens", type=int, default=64, show_default=True)
+@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
+@click.option("--draft-tokens", type=int, default=4, show_default=True)
+@click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
+@output.json_option
+def command(
+    concurrency: int,
+    architecture: str,
+    metric: str | None,
+    mechanisms: tuple[str, ...],
+    scale: str,
+    tables: tuple[Path, Path] | None,
+    pair: str | None,
+    executor: str | None,
+    profile_name: str | None,
+    seed: int,
+    replications: int,
+    as_json: bool,
+    **load: Any,
+) -> None:
+    """Switch mechanisms off, singly and in every combination; shares add up to the whole."""
+    from pdvsim.analysis.ablate import METRICS, ablate
+    from pdvsim.profile import load_profile, select_profile
+
+    offered = PREDICTED if tables is None else PUBLISHED
+    metric = metric or offered[0]
+    if metric not in offered:
+        raise InputError(f"the metric {metric} is not known here; known are {', '.join(offered)}")
+    if not 1 <= replications <= 10_000:
+        raise InputError(f"replications is {replications}; it must be between 1 and 10000")
+    chosen = cli.load("predict").names(architecture)
+    if len(chosen) > 2:
+        raise InputError(f"architecture is {architecture!r}; one or two can be ablated at a time")
+    if tables is None:
+        profile = select_profile(profile_name, pair, executor)
+        subjects = predicted_subjects(architecture, concurrency, profile, replications, seed, load)
+    else:
+        profile = load_profile(profile_name or cli.load("reproduce").MECHANISMS)
+        subjects = published_subjects(chosen, tables, concurrency, profile, replications, seed)
+    with output.progress("simulating", as_json) as update:
+        result = ablate(
+            subjects, METRICS.get(metric, metric), mechanisms or None, scale, on_run=update
+        )
+    document = {
+        "command": "ablate",
+        "seed": seed,
+        "concurrency": concurrency,
+        "interval": "95 % prediction interval for one run",
+        "published": None if tables is None else [str(path) for path in tables],
+        **result.to_dict(),
+        "profile": profile.provenance,
+    }
+    if as_json:
+        output.print_json(document)
+    else:
+        show(document)
+
+
+def predicted_subjects(
+    architectures: str,
+    concurrency: int,
+    profile: Profile,
+    replications: int,
+    seed: int,
+    load: dict[str, Any],
+) -> list[Subject]:
+    """The cells that `pdvsim predict` would simulate."""
+    from pdvsim.analysis.ablate import predicted
+
+    cells = cli.load("explain").cells_of(architectures, [concurrency], profile, **load)
+    return [predicted(cell, replications, seed) for cell in cells]
+
+
+def published_subjects(
+    chosen: Sequence[str],
+    tables: tuple[Path, Path],
+    concurrency: int,
+    profile: Profile,
+    replications: int,
+    seed: int,
+) -> list[Subject]:
+    """The published cells, by the names of our architectures."""
+    from pdvsim.analysis.ablate import published
+    from pdvsim.analysis.published import ARCHITECTURE_OF, read_published
+
+    engine_of = {name: engine for engine, name in ARCHITECTURE_OF.items()}
+    missing = [name for name in chosen if name not in engine_of]
+    if missing:
+        raise InputError(f"{missing[0]} was never published; choose among {', '.join(engine_of)}")
+    engines = [engine_of[name] for name in chosen]
+    cells, host = read_published(*tables), profile.host_costs()
+    return published(cells, engines, concurrency, host, replications, seed)
+
+
+# How the parts of each scale are called, add up and are written.
+WORDS = {
+    "ratio": ("factor", "Factors multiply", "3f"),
+    "difference": ("amount", "Amounts add up", "3g"),
+}
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print the table, and its sentence."""
+    from rich.table import Table
+
+    page = output.console()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("mechanism\n", no_wrap=True)
+    what, rule, style = WORDS[document["scale"]]
+    for heading in (f"{what}\n", "share of the whole\n%", f"{what}, it alone\nswitched off"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    without = []
+    for part in document["parts"]:
+        if not part["effect"]:
+            without.append(part["mechanism"])
+            continue
+        share = _interval(part["share"], "0f", 100.0) if document["decided"] else "n/a\n"
+        table.add_row(
+            part["mechanism"],
+            _interval(part["part"], style),
+            share,
+            _interval(part["switched_off_alone"], style),
+        )
+    table.add_row("[bold]the whole[/bold]", _interval(document["whole"], style), "100\n", "")
+    page.print(table)
+    if without:
+        page.print(f"Without effect: {', '.join(without)}.")
+    page.print(document["sentence"])
+    page.print(
+        f"{rule} to the whole. Below each value: {document['interval']}, from "
+        f"{document['replications']} replications (seed {document['seed']}, {document['runs']} "
+        f"simulated runs in all)."
+    )
+
+
+def _interval(of: dict[str, float], digits: str, scale: float = 1.0) -> str:
+    value, low, high = (None if of[name] is None else scale * of[name] for name in of)
+    if low is None or high is None:
+        return f"{value:.{digits}}\n[dim]one run[/dim]"
+    return f"{value:.{digits}}\n[dim]{low:.{digits}} to {high:.{digits}}[/dim]"

@@ -1,0 +1,195 @@
+"""Parts add up, mechanisms do what they say, and what plays no part gets none."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.analysis.ablate import MECHANISMS, Setting, Subject, ablate
+from pdvsim.analysis.ablate.game import jackknife, shapley_weights
+from pdvsim.architectures import ARCHITECTURES
+from pdvsim.architectures.lane import Config
+from pdvsim.cli import run as pdvsim
+from pdvsim.core import EXECUTORS
+from pdvsim.des import simulate
+from pdvsim.errors import InputError
+from pdvsim.profile import save_profile
+from pdvsim.statistics import prediction_interval
+from pdvsim.workload import Lengths, closed_loop, pdverify
+from tests.fakes import HOST, FixedCosts, profile_file
+
+ACCEPTANCE = Acceptance.constant(0.7, 4)
+THREADS = ["GIL", "draft model's lock", "verifier's lock"]
+
+
+def setting(architecture: str, concurrency: int, index: int) -> Setting:
+    return Setting(
+        Config(architecture, batch_cap=concurrency),
+        closed_loop(concurrency, Lengths(16, 12), ACCEPTANCE, np.random.SeedSequence(index)),
+        FixedCosts(),
+        HOST,
+        {},
+    )
+
+
+def cut_setting(architecture: str, concurrency: int, index: int) -> Setting:
+    """The published protocol on a machine whose round takes 40 ms."""
+    return Setting(
+        Config(architecture, batch_cap=concurrency),
+        pdverify(concurrency, Lengths(10, 40), ACCEPTANCE, np.random.SeedSequence(index)),
+        FixedCosts(0.02, 0.0),
+        HOST,
+        {},
+        survivors_only=True,
+    )
+
+
+def subject(architecture: str, concurrency: int = 4, replications: int = 3) -> Subject:
+    makers = [partial(setting, architecture, concurrency, i) for i in range(replications)]
+    return Subject(architecture, makers)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    found = ablate([subject("pd"), subject("pdv")], "median_e2el_ms", workers=1)
+    assert sum(part.shapley.value for part in found.parts) == pytest.approx(found.whole.value)
+    assert sum(part.share.value for part in found.parts) == pytest.approx(1.0)
+    assert found.parts[-1].name == "everything else"
+
+
+def test_pdv_without_its_mechanisms_is_pd() -> None:
+    """Relieved of prefills, completing at once and never asleep, the worker does what pd does."""
+    found = ablate([subject("pd"), subject("pdv")], "mean_e2el_ms", workers=1)
+    assert abs(found.parts[-1].shapley.value) < 0.002 < abs(found.whole.value)
+
+
+def test_one_cell_alone_is_measured_against_itself_without_mechanisms() -> None:
+    found = ablate([subject("three_lane")], "median_e2el_ms", THREADS, workers=1)
+    assert found.first is None
+    assert found.whole.value > 0.0  # threads cost time
+    assert found.parts[-1].shapley.value == 0.0
+    assert sum(part.shapley.value for part in found.parts) == pytest.approx(found.whole.value)
+
+
+def test_a_single_thread_has_no_gil_and_no_locks_to_ablate() -> None:
+    with pytest.raises(InputError, match="none of the mechanisms plays a part"):
+        ablate([subject("pdv")], "median_e2el_ms", THREADS, workers=1)
+
+
+def test_the_cut_makes_survivors_count() -> None:
+    """Far beyond capacity, pdv's few in service complete before the cut and pd's many do not;
+    without the cut both do the same work."""
+    subjects = [
+        Subject(name, [partial(cut_setting, name, 48, i) for i in range(2)])
+        for name in ("pd", "pdv")
+    ]
+    chosen = ["cut at the deadline", "unfinished count as nothing"]
+    found = ablate(subjects, "tps", chosen, workers=1)
+    assert found.whole.value > np.log(1.5)
+    assert abs(found.parts[-1].shapley.value) < np.log(1.2)
+    # Either alone suffices, so they share the credit.
+    cut, survivors, _ = found.parts
+    assert cut.alone.value > 0.7 * found.whole.value
+    assert survivors.alone.value > 0.7 * found.whole.value
+
+
+@pytest.mark.parametrize("name", list(MECHANISMS))
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_every_mechanism_can_be_switched_off(name: str, architecture: str) -> None:
+    for executor in EXECUTORS.values():
+        made = setting(architecture, 3, 0)
+        config = Config(architecture, executor, batch_cap=3)
+        off = MECHANISMS[name](Setting(config, made.workload, made.costs, made.host, {}))
+        record = simulate(off.config, off.workload, off.costs, off.host, off.contention)
+        assert sum(r.completed_s is not None for r in record.requests) == made.workload.stop_after
+
+
+@given(values=st.lists(st.floats(-1.0, 1.0), min_size=8, max_size=8))
+def test_shapley_values_add_up_and_are_symmetric(values: list[float]) -> None:
+    names = ["a", "b", "c"]
+    sets = [frozenset(n for i, n in enumerate(names) if code >> i & 1) for code in range(8)]
+    v = np.array(values)
+    parts = shapley_weights(names, sets) @ v
+    assert parts.sum() == pytest.approx(v[0] - v[-1])
+    # A game that depends only on how many are off treats all alike.
+    sizes = np.array([values[len(off)] for off in sets])
+    even = shapley_weights(names, sets) @ sizes
+    assert even == pytest.approx(np.full(3, (sizes[0] - sizes[-1]) / 3))
+
+
+def test_the_jackknife_of_a_mean_is_the_prediction_interval() -> None:
+    samples = np.array([1.0, 2.0, 4.0, 7.0])
+    without = [float(np.delete(samples, i).mean()) for i in range(4)]
+    found, known = jackknife(float(samples.mean()), without), prediction_interval(samples.tolist())
+    assert (found.low, found.high) == pytest.approx((known.low, known.high))
+
+
+def test_unknown_mechanisms_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown mechanism 'luck'"):
+        ablate([subject("pd")], "median_e2el_ms", ["luck"], workers=1)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_profile(profile_file(), tmp_path / "p.json")
+    arguments = ["ablate", "--concurrency", "3", "--profile", str(tmp_path / "p.json")]
+    arguments += ["--output-tokens", "8", "--replications", "2", "--mechanism", "GIL"]
+    arguments += ["--mechanism", "batch-end completion"]
+    assert pdvsim([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    factors = [part["part"]["value"] for part in document["parts"]]
+    assert np.prod(factors) == pytest.approx(document["whole"]["value"])
+    assert pdvsim(arguments) == 0
+    assert "Factors multiply to the whole" in capsys.readouterr().out
+    assert pdvsim([*arguments, "--scale", "difference", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    amounts = [part["part"]["value"] for part in document["parts"]]
+    assert sum(amounts) == pytest.approx(document["whole"]["value"])
+
+
+PUBLISHED = {
+    "s.csv": "Engine,Concurrency,Throughput (TPS),Avg Request Latency (ms)\n"
+    + "".join(f"{e},{c},2.0,900.0\n" for e in ("PD", "PDV") for c in (1, 2, 8)),
+    "d.csv": "Engine,Concurrency,RequestID,TotalLatency,PrefillDuration,DecodeDuration,"
+    "TokensGenerated,TokensAccepted\n"
+    + "".join(
+        f"{e},{c},req_0000,9{i}0.0,50.0,8{i}0.0,32,20\n"
+        for e in ("PD", "PDV")
+        for i, c in enumerate((1, 2, 8))
+    ),
+}
+
+
+def test_a_published_table_is_taken_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in PUBLISHED.items():
+        (tmp_path / name).write_text(text)
+    save_profile(profile_file(), tmp_path / "p.json")
+    arguments = ["ablate", "--published", str(tmp_path / "s.csv"), str(tmp_path / "d.csv")]
+    arguments += ["--profile", str(tmp_path / "p.json"), "--replications", "2", "--json"]
+    chosen = ["--mechanism", "batch-end completion", "--mechanism", "stage times of its own"]
+    assert pdvsim([*arguments, *chosen, "--concurrency", "8"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["first"], document["second"]) == ("PD", "PDV")
+    assert {part["mechanism"] for part in document["parts"]} == {*chosen[1::2], "everything else"}
+    assert pdvsim([*arguments, *chosen, "--concurrency", "7"]) == 2
+    assert "no PD at C = 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--architecture", "all"], "one or two can be ablated"),
+        (["--metric", "tps"], "the metric tps is not known here"),
+        (["--replications", "0"], "replications is 0"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pdvsim(["ablate", "--concurrency", "4", *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""Closed forms beside the simulation: they agree where they apply, and say why where not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pdvsim import cli
+from pdvsim.acceptance import Acceptance
+from pdvsim.analysis.closed_forms import Line, closed_forms
+from pdvsim.analysis.formulas import expected_tokens
+from pdvsim.architectures.lane import Config
+from pdvsim.core import EXECUTORS
+from pdvsim.profile import Profile, save_profile
+from pdvsim.sweep import Cell, Load, sweep
+from pdvsim.workload import Lengths
+from tests.fakes import profile_file
+
+ACCEPTANCE = Acceptance.constant(0.7, 4)
+
+
+def lines(
+    executor: str,
+    architectures: tuple[str, ...],
+    concurrency: int = 4,
+    protocol: str = "closed-loop",
+    rate_per_s: float | None = None,
+    requests: int | None = None,
+) -> dict[tuple[str, str], Line]:
+    profile = Profile(profile_file(executor=executor))
+    load = Load(protocol, concurrency, Lengths(32, 24), ACCEPTANCE, rate_per_s, requests)
+    cells = [
+        Cell(Config(name, EXECUTORS[executor], concurrency), profile.pair.name, load, profile)
+        for name in architectures
+    ]
+    found = closed_forms(sweep(cells, 4, seed=1, workers=1), profile)
+    return {(line.architecture, line.formula): line for line in found}
+
+
+def test_expected_tokens_hold_with_a_bonus_token() -> None:
+    line = lines("graph", ("pdv",))["pdv", "Leviathan E"]
+    assert line.value == pytest.approx(expected_tokens(0.7, 4))
+    assert line.error == pytest.approx(0.0, abs=0.05)
+
+
+def test_expected_tokens_are_too_many_without_one() -> None:
+    line = lines("eager", ("pdv",))["pdv", "Leviathan E"]
+    assert line.error is not None
+    assert line.error > 0.05
+    assert "no bonus token" in line.why
+
+
+def test_one_thread_is_a_station_of_its_demand() -> None:
+    """Eager `plain`: one thread, one request at a time; MVA's throughput is 1 / demand."""
+    line = lines("eager", ("plain",))["plain", "closed MVA"]
+    assert line.error == pytest.approx(0.0, abs=0.1)
+
+
+def test_one_worker_is_a_single_server_queue() -> None:
+    line = lines("eager", ("baseline",), 1, "poisson", 0.5, 400)["baseline", "M/G/1"]
+    assert line.simulated is not None
+    assert line.simulated.low is not None
+    assert line.simulated.high is not None
+    assert line.simulated.low <= line.value <= line.simulated.high
+
+
+def test_the_overlap_bound_is_one() -> None:
+    found = lines("graph", ("plain", "pd", "pdv"), 8)
+    for name in ("pd", "pdv"):
+        error = found[name, "overlap bound"].error
+        assert error is not None
+        assert error > 0.0
+
+
+def test_formulas_appear_where_they_apply() -> None:
+    found = {formula for _, formula in lines("graph", ("plain",))}
+    assert found == {"closed MVA"}
+    found = {formula for _, formula in lines("graph", ("pdv",), 4, "poisson", 2.0)}
+    assert found == {"Leviathan E", "Kong L = C1 / (1 - RPS C2)"}
+
+
+def test_predict_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "profile.json"
+    save_profile(profile_file(executor="graph"), path)
+    arguments = ["predict", "--concurrency", "2", "--profile", str(path), "--replications", "2"]
+    assert cli.run([*arguments, "--architecture", "plain,pdv", "--formulas", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {line["formula"] for line in document["formulas"]} >= {"TurboSpec goodput", "closed MVA"}
+    assert all(line["why"] for line in document["formulas"])
+    assert cli.run([*arguments, "--architecture", "plain,pdv", "--formulas"]) == 0
+    assert "Leviathan" in capsys.readouterr().out

@@ -1,0 +1,315 @@
+"""Causes sum to the latency exactly, and each is what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.analysis.explain import (
+    CAUSES,
+    Difference,
+    Explained,
+    Requests,
+    Trace,
+    explain_requests,
+    explain_run,
+    of_files,
+    of_record,
+    stream_seconds,
+    thread_seconds,
+)
+from pdvsim.analysis.explain.spans import Spans
+from pdvsim.architectures import ARCHITECTURES
+from pdvsim.architectures.lane import Config
+from pdvsim.cli import run as pdvsim
+from pdvsim.core import EXECUTORS, Stage
+from pdvsim.des import HostCosts, simulate
+from pdvsim.des.gpu import Contention
+from pdvsim.errors import InputError
+from pdvsim.profile import save_profile
+from pdvsim.records import RunRecord
+from pdvsim.workload import Lengths, Workload, closed_loop, poisson
+from tests.fakes import HOST, FixedCosts, profile_file
+
+NANOSECOND = 1e-9
+ACCEPTANCE = Acceptance.constant(0.7, 4)
+LENGTHS = Lengths(16, 12, 0.5)
+
+
+def loop(concurrency: int, seed: int = 0) -> Workload:
+    return closed_loop(concurrency, LENGTHS, ACCEPTANCE, np.random.SeedSequence(seed))
+
+
+def seconds(found: Requests, cause: str) -> np.ndarray:
+    return np.asarray(found.seconds[:, CAUSES.index(cause)])
+
+
+def simulated(
+    architecture: str,
+    concurrency: int = 4,
+    executor: str = "eager",
+    host: HostCosts = HOST,
+    contention: Contention | None = None,
+    costs: FixedCosts | None = None,
+    workload: Workload | None = None,
+    **config: int | float | bool,
+) -> RunRecord:
+    return simulate(
+        Config(architecture, EXECUTORS[executor], batch_cap=concurrency, **config),  # type: ignore[arg-type]
+        workload or loop(concurrency),
+        costs or FixedCosts(),
+        host,
+        contention,
+    )
+
+
+def check_sums(trace: Trace) -> None:
+    found = explain_requests(trace)
+    assert np.abs(found.seconds.sum(axis=1) - found.e2e_s).max(initial=0.0) < NANOSECOND
+    assert found.seconds.min(initial=0.0) > -NANOSECOND
+    for budget in (thread_seconds(trace), stream_seconds(trace)):
+        for parts in budget.values():
+            assert abs(sum(parts.values()) - trace.end_s) < NANOSECOND
+            assert min(parts.values()) > -NANOSECOND
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(list(ARCHITECTURES)),
+    executor=st.sampled_from(list(EXECUTORS)),
+    concurrency=st.integers(1, 12),
+    launch_ms=st.floats(0.0, 5.0),
+    device_ms=st.floats(0.0, 5.0),
+    gil=st.floats(0.2, 1.0),
+    speed=st.floats(0.2, 1.0),
+    factor=st.sampled_from([0.3, 1.0, 1.5]),
+    prefill_batch=st.integers(1, 4),
+    workers=st.integers(1, 3),
+    rate=st.none() | st.floats(1.0, 200.0),
+    deadline_s=st.none() | st.floats(0.01, 0.5),
+    switches=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    seed=st.integers(0, 2**32),
+)
+def test_causes_sum_to_the_latency_and_threads_to_the_run(
+    name: str,
+    executor: str,
+    concurrency: int,
+    launch_ms: float,
+    device_ms: float,
+    gil: float,
+    speed: float,
+    factor: float,
+    prefill_batch: int,
+    workers: int,
+    rate: float | None,
+    deadline_s: float | None,
+    switches: tuple[bool, bool, bool],
+    seed: int,
+) -> None:
+    seeds = np.random.SeedSequence(seed)
+    workload = (
+        closed_loop(concurrency, LENGTHS, ACCEPTANCE, seeds, deadline_s=deadline_s)
+        if rate is None
+        else poisson(rate, 20, LENGTHS, ACCEPTANCE, seeds, deadline_s=deadline_s)
+    )
+    record = simulate(
+        Config(
+            name,
+            EXECUTORS[executor],
+            batch_cap=concurrency,
+            admission_factor=factor,
+            prefill_batch=prefill_batch,
+            workers=workers,
+            admission_limit=switches[0],
+            batch_end=switches[1],
+            prefill_lane=switches[2],
+        ),
+        workload,
+        FixedCosts(launch_ms / 1e3, device_ms / 1e3),
+        HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, gil)),
+        {(a, b): [(1, speed)] for a in Stage for b in Stage},
+    )
+    check_sums(of_record(record))
+
+
+def test_one_request_alone_waits_for_nobody() -> None:
+    """Launches of 1 ms hide half of each stage's 2 ms; the rest is the device and waking up."""
+    found = explain_requests(of_record(simulated("pdv", 1)))
+    for cause in ("queueing", "admission hold", "lock wait", "GIL wait", "batch mates"):
+        assert np.allclose(seconds(found, cause), 0.0, atol=NANOSECOND)
+    assert np.allclose(seconds(found, "launch"), seconds(found, "device"))
+    stages = np.round(seconds(found, "launch") / 1e-3)
+    # Besides, each arrival finds the worker polling or at the end of its turn.
+    woken = seconds(found, "wake-up and polling") - stages * HOST.event_wake_s
+    assert np.all(woken > -NANOSECOND) and np.all(woken < 1e-4)
+
+
+def test_the_gil_wait_is_what_sharing_the_gil_adds() -> None:
+    shared = explain_requests(of_record(simulated("pd", 4)))
+    alone = explain_requests(of_record(simulated("pd", 4, host=HostCosts(gil_speeds=(1.0,) * 8))))
+    assert seconds(shared, "GIL wait").mean() > 1e-4
+    assert np.allclose(seconds(alone, "GIL wait"), 0.0, atol=NANOSECOND)
+
+
+def test_a_lock_that_is_off_is_not_waited_for() -> None:
+    held = explain_requests(of_record(simulated("three_lane", 4)))
+    free = simulated("three_lane", 4, host=HostCosts(locks=frozenset()))
+    assert seconds(held, "lock wait").mean() > 1e-4
+    assert np.allclose(seconds(explain_requests(of_record(free)), "lock wait"), 0.0)
+
+
+def test_slow_down_needs_another_stream() -> None:
+    halved = {(a, b): [(1, 0.5)] for a in Stage for b in Stage}
+    costs = FixedCosts(1e-4, 4e-3)
+    for architecture, some in (("pd", True), ("pdv", False)):
+        record = simulated(architecture, 4, "graph", contention=halved, costs=costs)
+        slow = seconds(explain_requests(of_record(record)), "device slow-down")
+        assert bool(slow.mean() > 1e-4) is some
+
+
+def test_the_admission_hold_is_what_the_limit_keeps_out() -> None:
+    burst = poisson(1e4, 12, LENGTHS, ACCEPTANCE, np.random.SeedSequence(3))
+    held = explain_requests(of_record(simulated("pd", 2, workload=burst)))
+    free = simulated("pd", 2, workload=burst, admission_limit=False)
+    assert seconds(held, "admission hold").mean() > 0.05
+    assert np.allclose(seconds(explain_requests(of_record(free)), "admission hold"), 0.0)
+
+
+@pytest.mark.parametrize(("architecture", "held"), [("pdv", True), ("pd", False)])
+def test_only_lanes_that_hold_a_turn_make_requests_wait_for_its_end(
+    architecture: str, held: bool
+) -> None:
+    record = simulated(architecture, 6, host=HostCosts())
+    trace = of_record(record)
+    found = explain_requests(trace)
+    assert bool(found.turn_end_s.mean() > 1e-3) is held
+    if held:  # requests complete when their last turn ends, so its end was found exactly
+        last = np.append(trace.first_entry[1:], True)
+        ends = trace.take_end[trace.take[trace.entry_row[last]]]
+        completed = trace.requests["completed_s"][trace.entry_request[last]]
+        done = ~np.isnan(completed)
+        assert np.allclose(ends[done], completed[done], atol=NANOSECOND)
+
+
+def test_completing_each_round_at_once_ends_the_wait_for_the_turn() -> None:
+    found = explain_requests(of_record(simulated("pdv", 6, host=HostCosts(), batch_end=False)))
+    assert np.allclose(found.turn_end_s, 0.0, atol=NANOSECOND)
+
+
+def test_wasted_drafts_follow_acceptance() -> None:
+    for probability, least, most in ((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)):
+        kept = Acceptance.constant(probability, 4)
+        workload = closed_loop(2, LENGTHS, kept, np.random.SeedSequence(1))
+        trace = of_record(simulated("baseline", 2, workload=workload))
+        found = explain_requests(trace)
+        drafting = seconds(found, "launch") + seconds(found, "device")
+        assert np.all(found.wasted_s >= least * 0.3 * drafting - NANOSECOND)
+        assert np.all(found.wasted_s <= most * drafting + NANOSECOND)
+
+
+def test_files_say_what_the_record_says(tmp_path: Path) -> None:
+    record = simulated("three_lane", 4)
+    record.write(tmp_path, "three_lane-eager-closed-loop-c4-0")
+    from_files = explain_run(of_files(tmp_path / "three_lane-eager-closed-loop-c4-0"))
+    direct = explain_run(of_record(record))
+    assert from_files.completed == direct.completed
+    assert from_files.causes == pytest.approx(direct.causes, abs=NANOSECOND)
+
+
+def test_a_slow_host_is_no_gil_wait(tmp_path: Path) -> None:
+    """A single thread whose launches take twice what the profile says."""
+    save_profile(profile_file(), tmp_path / "p.json")
+    record = simulated("pdv", 4, costs=FixedCosts(0.028, 0.0))
+    record.write(tmp_path, "pdv-eager-closed-loop-c4-0")
+    from pdvsim.profile import load_profile
+
+    profile = load_profile(str(tmp_path / "p.json"))
+    found = explain_requests(of_files(tmp_path / "pdv-eager-closed-loop-c4-0", profile))
+    assert np.allclose(seconds(found, "GIL wait"), 0.0)
+    assert np.abs(found.seconds.sum(axis=1) / found.e2e_s - 1.0).max() < 1e-3
+
+
+def test_a_hundred_thousand_stage_rows_are_quick() -> None:
+    workload = closed_loop(64, Lengths(16, 400), ACCEPTANCE, np.random.SeedSequence(0), cycles=1)
+    record = simulated("pdv", 64, workload=workload)
+    assert len(record.stage_rows) > 5e4
+    import time
+
+    began = time.process_time()
+    explain_run(of_record(record))
+    assert time.process_time() - began < 3.0
+
+
+@pytest.mark.parametrize("stem", ["mine", "pd-eager-closed-loop-c8-0"])
+def test_records_that_cannot_be_explained(tmp_path: Path, stem: str) -> None:
+    with pytest.raises(InputError, match=r"does not say what ran|no such record"):
+        of_files(tmp_path / stem)
+
+
+def test_a_difference_is_the_sum_of_its_parts() -> None:
+    cells = [
+        Explained(
+            name,
+            "simulated",
+            4,
+            [explain_run(of_record(simulated(name, 4, workload=loop(4, i)))) for i in range(3)],
+        )
+        for name in ("pd", "pdv")
+    ]
+    difference = Difference(*cells)
+    parts = [difference.part(cause).value for cause in CAUSES]
+    assert sum(parts) == pytest.approx(difference.whole.value, abs=NANOSECOND)
+    assert "batch mates +" in difference.sentence()
+    assert "in pdv than in pd" in difference.sentence()
+
+
+def test_spans() -> None:
+    two = Spans(np.array([0.0, 1.0, 5.0, 9.0]), np.array([2.0, 3.0, 6.0, 8.0]))
+    assert two.within(np.array([-1.0, 2.5, 3.5]), np.array([10.0, 5.5, 4.5])).tolist() == [4, 1, 0]
+    rest = two - Spans(np.array([1.0]), np.array([5.5]))
+    assert (rest.starts.tolist(), rest.ends.tolist()) == ([0.0, 5.5], [1.0, 6.0])
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_profile(profile_file(), tmp_path / "p.json")
+    simulated("pd", 4).write(tmp_path, "pd-eager-closed-loop-c4-0")
+    arguments = ["explain", "--concurrency", "2,4", "--profile", str(tmp_path / "p.json")]
+    arguments += ["--output-tokens", "8", "--replications", "2"]
+    arguments += ["--records", str(tmp_path / "pd-eager-closed-loop-c4-0")]
+    assert pdvsim([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(c["architecture"], c["world"], c["concurrency"]) for c in document["cells"]] == [
+        ("pd", "simulated", 2),
+        ("pdv", "simulated", 2),
+        ("pd", "simulated", 4),
+        ("pdv", "simulated", 4),
+        ("pd", "real", 4),
+    ]
+    for cell in document["cells"]:
+        shares = [cause["share"]["value"] for cause in cell["causes"].values()]
+        assert sum(shares) == pytest.approx(1.0)
+    assert len(document["differences"]) == 2
+    assert document["predicted_less_measured"][0]["concurrency"] == 4
+    assert pdvsim([*arguments, "--threads"]) == 0
+    shown = capsys.readouterr().out
+    assert "thread decode" in shown and "stream main" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing to explain"),
+        (["--concurrency", "x"], "must be numbers"),
+        (["--concurrency", "4", "--replications", "0"], "replications is 0"),
+        (["--records", "nowhere/pd-eager-closed-loop-c8-0"], "no such record"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pdvsim(["explain", *arguments]) == 2
+    assert says in capsys.readouterr().err
