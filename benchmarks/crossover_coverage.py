@@ -37,7 +37,7 @@ from pdvsim.workload import Lengths, poisson
 
 REQUESTS = 250
 FAST_S, SLOW_S = 1.0, 1.6
-BUDGET = Budget(looks=(4, 8), precision=0.05, most_runs=16)
+BUDGET = Budget(looks=(4, 8, 16, 32), precision=0.05, most_runs=16)
 ONE_STAGE = Executor(
     name="one stage",
     batched=False,
