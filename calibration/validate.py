@@ -8,29 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.host_speed import host_factor
-from pdvsim.architectures.lane import Config
+from pdvsim.analysis.benched import Hosts, cell_of, check_bench
 from pdvsim.des import HostCosts
 from pdvsim.des.gpu import Contention
-from pdvsim.errors import InputError
-from pdvsim.profile import Costs, Profile
+from pdvsim.profile import Costs, HostState, Profile
 from pdvsim.records import RunRecord
-from pdvsim.sweep import Cell, Load, sweep
-from pdvsim.workload import Lengths
+from pdvsim.sweep import Cell, CellResult, sweep
 
 COMPARED = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class AtSpeed:
-    """A profile on a host that is slower than calibrated by a known factor."""
+class OnHost:
+    """A profile on a host whose state is known."""
 
     profile: Profile
-    factor: float
+    state: HostState
 
     def replicate(self, seed: np.random.SeedSequence) -> tuple[Costs, HostCosts, Contention]:
-        return self.profile.replicate(seed, self.factor)
+        return self.profile.replicate(seed, self.state)
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         return self.profile.extrapolations(record)
@@ -45,15 +41,18 @@ def validate(
     """Predict every cell of `benches` (documents of `pdvsim bench`) and compare.
 
     Every cell is predicted on the profile as it is, and, for the synchronous executor, whose time
-    is the host's, once more at the host's speed during that very run (`host_speed`). Predicted
-    and measured runs share workload and acceptance request by request.
+    is the host's, once more on the host as it was (`analysis.benched.Hosts`). Predicted and
+    measured runs share workload and acceptance request by request.
 
     Raises:
         InputError: a bench of another pair or executor, or with real acceptance.
     """
+    for bench in benches:
+        check_bench(bench, profile)
+    hosts = Hosts(benches, profile)
     rows = []
     for bench in benches:
-        rows += _compare(bench, profile, replications, on_run)
+        rows += _compare(bench, profile, hosts, replications, on_run)
     return {
         "cells": rows,
         "summary": {
@@ -72,32 +71,27 @@ def validate(
 def _compare(
     bench: dict[str, Any],
     profile: Profile,
+    hosts: Hosts,
     replications: int,
     on_run: Callable[[int, int], None] | None,
 ) -> list[dict[str, Any]]:
-    arguments = bench["arguments"]
-    _check(arguments, profile)
-    measured = bench["cells"]
+    arguments, measured = bench["arguments"], bench["cells"]
     plans, seed = int(bench["replications"]), int(bench["seed"])
-    calibrated = sweep(
-        [_cell(cell, arguments, profile, profile) for cell in measured],
-        max(replications, plans),
-        seed,
-        on_run=on_run,
-        plans=plans,
-    )
-    factors: list[float | None] = [None] * len(measured)
-    predicted = calibrated
-    if profile.executor.synchronous:
-        factors = [_run_factor(cell, profile) for cell in measured]
-        models = [profile if f is None else AtSpeed(profile, f) for f in factors]
+
+    def predict(models: Sequence[Profile | OnHost]) -> list[CellResult]:
         cells = [
             _cell(cell, arguments, profile, model)
             for cell, model in zip(measured, models, strict=True)
         ]
-        predicted = sweep(cells, max(replications, plans), seed, on_run=on_run, plans=plans)
+        return sweep(cells, max(replications, plans), seed, on_run=on_run, plans=plans)
+
+    states = [hosts.of(cell, cell["runs"]) for cell in measured]
+    calibrated = predict([profile] * len(measured))
+    predicted = calibrated
+    if profile.executor.synchronous:
+        predicted = predict([OnHost(profile, state) for state in states])
     rows = []
-    for cell, plain, result, factor in zip(measured, calibrated, predicted, factors, strict=True):
+    for cell, plain, result, state in zip(measured, calibrated, predicted, states, strict=True):
         row = result.to_dict()
         rows.append(
             row
@@ -105,53 +99,19 @@ def _compare(
                 "measured": {name: cell[name] for name in COMPARED},
                 "errors": errors(row, cell),
                 "errors_as_calibrated": errors(plain.to_dict(), cell),
-                "host_factor": factor,
+                "host_factor": state.factor,
+                "gil_speed": state.gil_speed,
                 "telemetry": cell["telemetry"],
             }
         )
     return rows
 
 
-def _run_factor(cell: dict[str, Any], profile: Profile) -> float | None:
-    """The host's speed over all runs of a measured cell."""
-    return host_factor([row for run in cell["runs"] for row in run["undisturbed"]], profile)
-
-
-def _check(arguments: dict[str, Any], profile: Profile) -> None:
-    for what, found, wanted in (
-        ("pair", arguments["pair"], profile.file.pair),
-        ("executor", arguments["executor"], profile.executor.name),
-    ):
-        if found != wanted:
-            raise InputError(f"the bench ran {what} {found}, the profile is for {wanted}")
-    if arguments["acceptance"] == "real":
-        raise InputError("a bench with real acceptance has no outcomes to predict with")
-
-
 def _cell(
-    measured: dict[str, Any], arguments: dict[str, Any], profile: Profile, model: Profile | AtSpeed
+    measured: dict[str, Any], arguments: dict[str, Any], profile: Profile, model: Profile | OnHost
 ) -> Cell:
-    draft_tokens = int(arguments["draft_tokens"])
-    concurrency = int(measured["concurrency"])
-    return Cell(
-        Config(
-            measured["architecture"],
-            profile.executor,
-            batch_cap=concurrency,
-            draft_tokens=draft_tokens,
-            prefill_batch=int(arguments["prefill_batch"]),
-        ),
-        arguments["pair"],
-        Load(
-            "closed-loop",
-            concurrency,
-            Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
-            Acceptance.constant(float(arguments["acceptance"]), draft_tokens),
-            requests=arguments["requests"],
-            cycles=arguments["cycles"],
-        ),
-        model,
-    )
+    config, load = cell_of(measured, arguments, profile)
+    return Cell(config, arguments["pair"], load, model)
 
 
 def errors(predicted: dict[str, Any], measured: dict[str, Any]) -> dict[str, float | None]:

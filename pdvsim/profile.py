@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -187,6 +188,19 @@ class ProfileFile(_File):
     provenance: Provenance
 
 
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What is known of the host at the time of a run; None: as calibrated, with its spread.
+
+    Attributes:
+        factor: host seconds relative to the calibrated mean.
+        gil_speed: of each of two launching threads, relative to one alone.
+    """
+
+    factor: float | None = None
+    gil_speed: float | None = None
+
+
 class Costs:
     """Stage costs of one plausible machine: `pdvsim.des.StageCosts`."""
 
@@ -261,14 +275,15 @@ class Profile:
         }
 
     def replicate(
-        self, seed: np.random.SeedSequence, host_factor: float | None = None
+        self, seed: np.random.SeedSequence, state: HostState | None = None
     ) -> tuple[Costs, HostCosts, Contention]:
         """One plausible machine: parameters drawn from their bootstrap and intervals.
 
         Args:
-            host_factor: host seconds relative to the calibrated mean, where it is known; else it
-                is drawn from the run-to-run spread.
+            state: of the host, where it is known; else its speed is drawn from the run-to-run
+                spread.
         """
+        state = state or HostState()
         rng = np.random.default_rng(seed)
         stages = {
             stage: (_drawn(fit.host, rng), _drawn(fit.device, rng), fit.buckets)
@@ -276,8 +291,10 @@ class Profile:
         }
         host = self.file.host
         drawn = float(np.exp(rng.normal(0.0, host.run_spread)))
-        costs = Costs(stages, drawn if host_factor is None else host_factor)
+        costs = Costs(stages, drawn if state.factor is None else state.factor)
         speeds = [max(_draw(speed, rng), 1e-3) for speed in host.gil_speeds]
+        if state.gil_speed is not None:
+            speeds = [1.0, state.gil_speed]
         host_costs = HostCosts(
             wake_s=_draw(host.wake_s, rng),
             lock_wake_s=_draw(host.lock_wake_s, rng),

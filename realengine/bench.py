@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pdvsim.analysis.host_speed import undisturbed_launches
+from pdvsim.analysis.host_speed import launches
 from pdvsim.store import Store
 from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
 from pdvsim.workload import closed_loop
@@ -16,7 +16,10 @@ from realengine.engine import Engine
 from realengine.telemetry import Telemetry
 from realengine.world import run
 
-ABOUT = ("elapsed_s", "verb_overhead_s", "rounds", "undisturbed")
+ABOUT = (
+    *("elapsed_s", "verb_overhead_s", "rounds"),
+    *("undisturbed", "launched", "launching_s"),
+)
 
 
 def bench(
@@ -80,8 +83,8 @@ def _run_cell(
         "telemetry": telemetry.summary().as_dict(),
         "elapsed_s": record.end_s,
         "verb_overhead_s": record.about["verb_overhead_s"],
-        "undisturbed": undisturbed_launches(record),
         "rounds": sum(request.rounds for request in record.requests),
+        **launches(record),
     }
 
 

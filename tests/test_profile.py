@@ -11,6 +11,7 @@ import pytest
 from pdvsim.core import Stage
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.profile import (
+    HostState,
     Profile,
     ProfileFile,
     load_profile,
@@ -68,7 +69,9 @@ def test_the_same_seed_draws_the_same_machine() -> None:
 def test_a_known_host_factor_scales_host_time_only() -> None:
     profile = Profile(profile_file())
     one, two = (
-        profile.replicate(np.random.SeedSequence(5), factor)[0].cost(Stage.VERIFY, 1, 5, 100)
+        profile.replicate(np.random.SeedSequence(5), HostState(factor))[0].cost(
+            Stage.VERIFY, 1, 5, 100
+        )
         for factor in (1.0, 2.0)
     )
     assert two[0] == pytest.approx(2 * one[0]) and two[1] == one[1]

@@ -13,21 +13,6 @@ from pdvsim.errors import InputError
 from realengine.commands.bench import command as bench_command
 
 
-def read_bench(path: Path) -> dict[str, Any]:
-    """A document that `pdvsim bench -o` wrote.
-
-    Raises:
-        InputError: it is not one.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable JSON file ({error})") from None
-    if not isinstance(document, dict) or document.get("command") != "bench":
-        raise InputError(f"{path}: not written by pdvsim bench -o")
-    return document
-
-
 @click.command(params=list(bench_command.params))
 @click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
 @click.option(
@@ -51,6 +36,7 @@ def command(
 
     The options that describe cells are those of `bench`."""
     from calibration.validate import validate
+    from pdvsim.analysis.benched import read_bench
     from pdvsim.profile import select_profile
     from realengine.commands.bench import bench_document
 

@@ -1,13 +1,15 @@
-"""How fast the host was during a run, read off stages that nobody disturbed.
+"""How fast the host was during a run, read off how long stages took to launch.
 
 Machines with several tenants change speed by tens of percent from minute to minute. A launch
 beside which no other lane launched anything takes as long as in a calibration on the same machine
-at the same moment; so the ratio of the two is the host's speed, and no end-to-end time is used.
+at the same moment; so the ratio of the two is the host's speed. And a run of an architecture with
+several lanes holds minutes in which two threads launched at the same time: what they got done
+together is the price of the GIL. No end-to-end time is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,22 @@ from pdvsim.profile import Profile
 from pdvsim.records import RunRecord
 
 _STAGES = list(Stage)
+Launches = Sequence[Mapping[str, Any]]
+
+
+def launches(record: RunRecord) -> dict[str, Any]:
+    """What a run says of its host.
+
+    Returns:
+        `launched`: number and means of all launches by stage, `launch_s` and the work behind it;
+        `undisturbed`: the same of those that no launch of another lane overlapped;
+        `launching_s`: seconds in which exactly 1, 2, ... threads were launching.
+    """
+    return {
+        "undisturbed": _by_stage(record, undisturbed(record)),
+        "launched": _by_stage(record, np.ones(len(record.stage_rows), dtype=bool)),
+        "launching_s": launching_seconds(record),
+    }
 
 
 def undisturbed(record: RunRecord) -> NDArray[np.bool_]:
@@ -35,12 +53,20 @@ def undisturbed(record: RunRecord) -> NDArray[np.bool_]:
     return alone
 
 
-def undisturbed_launches(record: RunRecord) -> list[dict[str, Any]]:
-    """Number and mean of undisturbed launches by stage: `launch_s`, and the work behind it."""
-    alone = undisturbed(record)
-    stage = record.column("stage")[alone].astype(int)
-    columns = {n: record.column(n)[alone] for n in ("batch", "query_tokens", "context_tokens")}
-    columns["launch_s"] = (record.column("launch_end_s") - record.column("launched_s"))[alone]
+def launching_seconds(record: RunRecord) -> list[float]:
+    """Seconds in which exactly 1, 2, ... threads were launching at the same time."""
+    moments = np.concatenate((record.column("launched_s"), record.column("launch_end_s")))
+    steps = np.repeat((1, -1), len(moments) // 2)
+    order = np.lexsort((steps, moments))
+    threads = np.cumsum(steps[order])[:-1]
+    seconds = np.diff(moments[order])
+    return [float(seconds[threads == n].sum()) for n in range(1, len(record.lanes) + 1)]
+
+
+def _by_stage(record: RunRecord, rows: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    stage = record.column("stage")[rows].astype(int)
+    columns = {n: record.column(n)[rows] for n in ("batch", "query_tokens", "context_tokens")}
+    columns["launch_s"] = (record.column("launch_end_s") - record.column("launched_s"))[rows]
     return [
         {"stage": str(_STAGES[code]), "count": int((stage == code).sum())}
         | {name: float(values[stage == code].mean()) for name, values in columns.items()}
@@ -48,16 +74,45 @@ def undisturbed_launches(record: RunRecord) -> list[dict[str, Any]]:
     ]
 
 
-def host_factor(launches: Sequence[dict[str, Any]], profile: Profile) -> float | None:
-    """Host seconds of a run's undisturbed launches over those of the profile; None without any.
+def host_factor(rows: Launches, profile: Profile) -> float | None:
+    """Host seconds of undisturbed launches over those of the profile; None without any."""
+    fitted_s = _fitted_seconds(rows, profile)
+    measured_s = sum(row["count"] * row["launch_s"] for row in rows if _knows(profile, row))
+    return measured_s / fitted_s if fitted_s else None
 
-    The profile's side is the mean it simulates: the fit times the mean of its noise.
+
+def gil_speed(run: Mapping[str, Any], profile: Profile) -> float | None:
+    """Speed of each of two threads that launch at the same time, relative to one alone.
+
+    All launches of the run together hold W seconds of undisturbed work, at the host's speed in
+    that run (`host_factor`). With n threads launching for T_n seconds at speed s_n each, and
+    beyond two at the throughput of two, W = T_1 + 2 s (T_2 + T_3 + ...).
+
+    Args:
+        run: a run of a bench document, which holds `launches`.
+
+    Returns:
+        None if two threads never launched at the same time.
     """
-    measured = fitted = 0.0
-    for row in launches:
-        fit = profile.file.stages.get(Stage(row["stage"]))
-        if fit is not None:
-            mean_s = fit.host.seconds(row["batch"], row["query_tokens"], row["context_tokens"])
-            measured += row["count"] * row["launch_s"]
-            fitted += row["count"] * mean_s * float(np.mean(fit.host.noise))
-    return measured / fitted if fitted else None
+    one_s, *several_s = run["launching_s"]
+    factor = host_factor(run["undisturbed"], profile)
+    if factor is None or not sum(several_s):
+        return None
+    work_s = factor * _fitted_seconds(run["launched"], profile)
+    return float(np.clip((work_s - one_s) / (2.0 * sum(several_s)), 0.05, 1.0))
+
+
+def _fitted_seconds(rows: Launches, profile: Profile) -> float:
+    """Host seconds of these launches as the profile simulates them: the fit times the mean of
+    its noise."""
+    total_s = 0.0
+    for row in rows:
+        if _knows(profile, row):
+            fit = profile.file.stages[Stage(row["stage"])].host
+            mean_s = fit.seconds(row["batch"], row["query_tokens"], row["context_tokens"])
+            total_s += row["count"] * mean_s * float(np.mean(fit.noise))
+    return total_s
+
+
+def _knows(profile: Profile, row: Mapping[str, Any]) -> bool:
+    return Stage(row["stage"]) in profile.file.stages

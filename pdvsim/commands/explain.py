@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +91,7 @@ def command(
     **load: Any,
 ) -> None:
     """Split latency into its causes, simulated and real, and say what differences are made of."""
+    from pdvsim.analysis.benched import read_bench
     from pdvsim.analysis.explain import benched, config_of, differences, gaps, largest_gaps
     from pdvsim.profile import select_profile
 
@@ -133,21 +133,6 @@ def command(
         output.print_json(document)
     else:
         show(document, cells, threads)
-
-
-def read_bench(path: Path) -> dict[str, Any]:
-    """A document of `pdvsim bench`.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(document, dict) or document.get("command") != "bench":
-        raise InputError(f"{path}: not a document of pdvsim bench")
-    return document
 
 
 def cells_of(

@@ -11,30 +11,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pdvsim.acceptance import Acceptance
+from pdvsim.analysis.benched import Hosts, cell_of, check_bench
 from pdvsim.analysis.explain.causes import CAUSES
 from pdvsim.analysis.explain.compare import Explained, Run, explain_run
 from pdvsim.analysis.explain.trace import of_files, of_record
-from pdvsim.analysis.host_speed import host_factor
 from pdvsim.analysis.pool import run_all
 from pdvsim.architectures.lane import Config
 from pdvsim.des import simulate
-from pdvsim.errors import InputError
-from pdvsim.profile import Profile
+from pdvsim.profile import HostState, Profile
 from pdvsim.sweep import Load, replication_seeds
-from pdvsim.workload import Lengths
 
 NOTABLE = 0.05  # causes above this share of the latency are held to the bar
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One run to predict; `factor`: host seconds relative to the calibrated mean, if known."""
+    """One run to predict, on the host as it was."""
 
     config: Config
     load: Load
     profile: Profile
-    factor: float | None
+    host: HostState
     seed: int
     plan: int
     index: int
@@ -43,7 +40,7 @@ class _Task:
 def _predict(task: _Task) -> Run:
     plan_seed, _ = replication_seeds(task.seed, task.plan)
     _, model_seed = replication_seeds(task.seed, task.index)
-    costs, host, contention = task.profile.replicate(model_seed, task.factor)
+    costs, host, contention = task.profile.replicate(model_seed, task.host)
     plan = task.load.plan(plan_seed)
     return explain_run(of_record(simulate(task.config, plan, costs, host, contention)))
 
@@ -63,23 +60,21 @@ def benched(
     Raises:
         InputError: a bench of another pair or executor, or without injected acceptance.
     """
+    for _, bench in benches:
+        check_bench(bench, profile)
+    hosts = Hosts([bench for _, bench in benches], profile)
     tasks: list[_Task] = []
     cells: list[Explained] = []
     for folder, bench in benches:
-        _check(bench["arguments"], profile)
         for cell in bench["cells"]:
-            config, load = _cell(cell, bench["arguments"], profile)
+            config, load = cell_of(cell, bench["arguments"], profile)
             stem = f"{config.architecture}-{config.executor.name}-{load.protocol}"
             runs = []
             for plan, run in enumerate(cell["runs"]):
                 path = folder / f"{stem}-c{load.concurrency}-{plan}"
                 runs.append(explain_run(of_files(path, profile)))
-                factor = (
-                    host_factor(run["undisturbed"], profile)
-                    if profile.executor.synchronous
-                    else None
-                )
-                start = _Task(config, load, profile, factor, int(bench["seed"]), plan, plan)
+                host = hosts.of(cell, [run])
+                start = _Task(config, load, profile, host, int(bench["seed"]), plan, plan)
                 count = len(cell["runs"])
                 tasks += [replace(start, index=plan + i * count) for i in range(replications)]
             cells.append(Explained(config.architecture, "real", load.concurrency, runs))
@@ -96,40 +91,6 @@ def benched(
             cell,
         )
     ]
-
-
-def _check(arguments: dict[str, Any], profile: Profile) -> None:
-    for what, found, wanted in (
-        ("pair", arguments["pair"], profile.file.pair),
-        ("executor", arguments["executor"], profile.executor.name),
-    ):
-        if found != wanted:
-            raise InputError(f"the bench ran {what} {found}, the profile is for {wanted}")
-    if arguments["acceptance"] == "real":
-        raise InputError("a bench with real acceptance has no outcomes to predict with")
-
-
-def _cell(
-    measured: dict[str, Any], arguments: dict[str, Any], profile: Profile
-) -> tuple[Config, Load]:
-    """What ran."""
-    draft_tokens = int(arguments["draft_tokens"])
-    load = Load(
-        measured["protocol"],
-        int(measured["concurrency"]),
-        Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
-        Acceptance.constant(float(arguments["acceptance"]), draft_tokens),
-        requests=arguments["requests"],
-        cycles=arguments["cycles"],
-    )
-    config = Config(
-        measured["architecture"],
-        profile.executor,
-        batch_cap=load.concurrency,
-        draft_tokens=draft_tokens,
-        prefill_batch=int(arguments["prefill_batch"]),
-    )
-    return config, load
 
 
 def largest_gaps(gaps: Sequence[dict[str, Any]], cells: Sequence[Explained]) -> dict[str, Any]:

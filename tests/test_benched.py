@@ -1,0 +1,73 @@
+"""What a bench says of its host is read off launches alone, and what it cannot say is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.analysis.benched import Hosts, check_bench, read_bench
+from pdvsim.analysis.host_speed import gil_speed, host_factor, launches
+from pdvsim.architectures.lane import Config
+from pdvsim.des import HostCosts, simulate
+from pdvsim.errors import InputError
+from pdvsim.profile import HostState, Profile
+from pdvsim.workload import Lengths, closed_loop
+from tests.fakes import profile_file
+
+PROFILE = Profile(profile_file())
+
+
+def a_run(architecture: str, slower: float = 1.0, gil: float = 0.6) -> dict[str, Any]:
+    """A run on a host `slower` than calibrated, whose GIL leaves two threads `gil` each."""
+    costs, _, _ = PROFILE.replicate(np.random.SeedSequence(3), HostState(slower))
+    plan = closed_loop(8, Lengths(32, 16), Acceptance.constant(0.7, 4), np.random.SeedSequence(1))
+    host = HostCosts(gil_speeds=(1.0, gil))
+    return launches(simulate(Config(architecture), plan, costs, host))
+
+
+def test_the_hosts_speed_comes_back() -> None:
+    run = a_run("pd", slower=1.3)
+    assert host_factor(run["undisturbed"], PROFILE) == pytest.approx(1.3, rel=0.03)
+
+
+@pytest.mark.parametrize("architecture", ["pd", "three_lane"])
+def test_the_gils_price_comes_back(architecture: str) -> None:
+    run = a_run(architecture, slower=1.2, gil=0.6)
+    assert gil_speed(run, PROFILE) == pytest.approx(0.6, rel=0.05)
+
+
+def test_one_thread_says_nothing_of_the_gil() -> None:
+    assert gil_speed(a_run("pdv"), PROFILE) is None
+
+
+def test_a_cell_is_predicted_with_what_others_say_of_the_gil() -> None:
+    cells = [{"runs": [a_run("pd", gil=gil)]} for gil in (0.5, 0.7)]
+    hosts = Hosts([{"cells": cells}], PROFILE)
+    states = [hosts.of(cell, cell["runs"]) for cell in cells]
+    assert [state.gil_speed for state in states] == pytest.approx([0.7, 0.5], rel=0.05)
+
+
+def test_a_bench_of_another_pair_is_refused() -> None:
+    arguments = {"pair": "tiny:tiny", "executor": "eager", "acceptance": "0.7"}
+    with pytest.raises(InputError, match="the bench ran pair tiny:tiny"):
+        check_bench({"arguments": arguments}, PROFILE)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "cannot be read"),
+        (json.dumps({"command": "predict"}), "not a document of pdvsim bench"),
+        (json.dumps({"command": "bench", "cells": [{"runs": [{}]}]}), "launching_s"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=complaint):
+        read_bench(path)
