@@ -20,8 +20,9 @@ from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.errors import InputError, ProfileError
+from pdvsim.extrapolation import extrapolations
 from pdvsim.models import Pair, pair
-from pdvsim.records import STAGE_COLUMNS, RunRecord
+from pdvsim.records import RunRecord
 
 SCHEMA_VERSION: Final = 1
 SHIPPED = Path(__file__).parent / "data" / "profiles"
@@ -320,23 +321,8 @@ class Profile:
         )
 
     def extrapolations(self, record: RunRecord) -> list[str]:
-        """Which stages of `record` left the measured range, one sentence each."""
-        reasons: list[str] = []
-        codes = record.column("stage").astype(int)
-        for code, stage in enumerate(Stage):
-            rows = record.stage_rows[codes == code]
-            fit = self.file.stages.get(stage)
-            if fit is None or not len(rows):
-                continue
-            for name in ("batch", "query_tokens", "context_tokens"):
-                low, high = getattr(fit.measured, name)
-                seen = rows[:, STAGE_COLUMNS.index(name)]
-                reasons.extend(
-                    f"{stage}: {name} {value:.0f} is outside the measured {low} to {high}"
-                    for value in (seen.min(), seen.max())
-                    if not low <= value <= high
-                )
-        return list(dict.fromkeys(reasons))
+        """Where `record` left the measured range, one sentence each."""
+        return extrapolations(self.file, record)
 
 
 def _drawn(fit: CostFit, rng: np.random.Generator) -> _Cost:

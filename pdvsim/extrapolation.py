@@ -1,0 +1,65 @@
+"""Where a simulated run left what its calibration measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdvsim.core import Stage
+from pdvsim.records import STAGE_COLUMNS, RunRecord
+
+if TYPE_CHECKING:
+    from pdvsim.profile import ProfileFile
+
+
+def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
+    """Which stages of `record` left the range that `file` was measured in, one sentence each."""
+    return [*_stages(file, record), *_contention(file, record)]
+
+
+def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
+    reasons: list[str] = []
+    codes = record.column("stage").astype(int)
+    for code, stage in enumerate(Stage):
+        rows = record.stage_rows[codes == code]
+        fit = file.stages.get(stage)
+        if fit is None or not len(rows):
+            continue
+        for name in ("batch", "query_tokens", "context_tokens"):
+            low, high = getattr(fit.measured, name)
+            seen = rows[:, STAGE_COLUMNS.index(name)]
+            reasons.extend(
+                f"{stage}: {name} {value:.0f} is outside the measured {low} to {high}"
+                for value in (seen.min(), seen.max())
+                if not low <= value <= high
+            )
+    return list(dict.fromkeys(reasons))
+
+
+def _contention(file: ProfileFile, record: RunRecord) -> list[str]:
+    """Stages on two streams at once slow each other by what was measured at some batches; between
+    and beyond them that is interpolated, or taken from the nearest."""
+    measured = sorted({entry.batch for entry in file.contention})
+    batches = side_by_side(record)
+    if not measured or not len(batches):
+        return []
+    least, most = batches.min(), batches.max()
+    if measured[0] <= least and most <= measured[-1]:
+        return []
+    return [
+        f"streams side by side at batches {least:.0f} to {most:.0f}; how much they slow each other "
+        f"was measured at {', '.join(map(str, measured))}"
+    ]
+
+
+def side_by_side(record: RunRecord) -> NDArray[np.float64]:
+    """The larger batch of each two stages, neighbours in time, that ran on two streams at once."""
+    order = np.argsort(record.column("started_s"), kind="stable")
+    stream, batch, start, end = (
+        record.column(name)[order] for name in ("stream", "batch", "started_s", "ended_s")
+    )
+    both = (stream[1:] != stream[:-1]) & (start[1:] < end[:-1])
+    batches: NDArray[np.float64] = np.maximum(batch[1:], batch[:-1])[both]
+    return batches

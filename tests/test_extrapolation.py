@@ -1,0 +1,53 @@
+"""A prediction outside what was measured says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pdvsim.acceptance import Acceptance
+from pdvsim.architectures.lane import Config
+from pdvsim.core import GRAPH, Stage
+from pdvsim.des import simulate
+from pdvsim.profile import ContentionFit, Estimate, Profile
+from pdvsim.records import RunRecord
+from pdvsim.workload import Lengths, closed_loop
+from tests.fakes import FixedCosts, profile_file
+
+
+def a_run(architecture: str, concurrency: int = 4, prompt_tokens: int = 32) -> RunRecord:
+    plan = closed_loop(
+        concurrency,
+        Lengths(prompt_tokens, 16),
+        Acceptance.constant(0.7, 4),
+        np.random.SeedSequence(1),
+    )
+    return simulate(Config(architecture, GRAPH, batch_cap=concurrency), plan, FixedCosts())
+
+
+def a_profile(*contention_batches: int) -> Profile:
+    speed = Estimate(value=0.6, low=0.5, high=0.7)
+    beside = [
+        ContentionFit(stage=Stage.VERIFY, other=Stage.PREFILL_DRAFT, batch=batch, speed=speed)
+        for batch in contention_batches
+    ]
+    return Profile(profile_file(executor="graph").model_copy(update={"contention": beside}))
+
+
+def test_inside_the_measured_range_nothing_is_said() -> None:
+    assert a_profile(1, 64).extrapolations(a_run("pd")) == []
+
+
+@pytest.mark.parametrize("tokens", [600, 2000])
+def test_a_longer_prompt_than_measured_is_said(tokens: int) -> None:
+    (reason, *_) = a_profile().extrapolations(a_run("pdv", prompt_tokens=tokens))
+    assert f"query_tokens {tokens} is outside the measured 1 to 512" in reason
+
+
+def test_streams_beside_each_other_at_other_batches_are_said() -> None:
+    (reason,) = a_profile(64, 128).extrapolations(a_run("pd"))
+    assert "how much they slow each other was measured at 64, 128" in reason
+
+
+def test_one_worker_never_runs_two_streams_at_once() -> None:
+    assert a_profile(64).extrapolations(a_run("pdv")) == []
