@@ -217,3 +217,12 @@ def test_the_command_prints_one_document(profile: str, capsys: pytest.CaptureFix
 def test_a_budget_needs_growing_looks() -> None:
     with pytest.raises(InputError, match="must grow"):
         Budget(looks=(8, 4))
+
+
+def test_a_certain_difference_too_small_to_matter_is_neither_valley_nor_crossing() -> None:
+    def hardly(load: float) -> float:
+        return rising(load) * (1.001 if load < 8.0 else 0.999)
+
+    result = compare(LOADS, Noisy(rising, hardly, 0.0), lower_is_better=False)
+    assert result.alike == list(LOADS)
+    assert not result.crossings and not result.valleys and not result.undecided

@@ -12,9 +12,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
-from math import ceil, exp, log
+from math import ceil, exp, inf, log
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class Budget:
     Attributes:
         looks: pairs of runs at a load after each look of the survey.
         level: of the crossings' intervals, and of all the survey's intervals together.
-        indifference: a ratio that is certainly this close to 1 needs no more runs.
+        indifference: configurations whose ratio is certainly this close to 1 are alike: neither
+            is better, however certain the difference.
         precision: wanted half width of a crossing's interval, as a share of it.
         most_runs: pairs of runs at each of the final loads of a crossing.
     """
@@ -62,19 +63,37 @@ class Point:
     Attributes:
         ratio: second / first; None where the runs could not say.
         runs: pairs of runs spent.
+        indifference: how close to 1 the ratio of those that are alike is.
     """
 
     load: float
-    ratio: Interval | None
-    runs: int
+    ratio: Interval | None = None
+    runs: int = 0
     pairs: Pairs | None = None
+    indifference: float = 0.0
+
+    @property
+    def alike(self) -> bool:
+        """Whether neither is certainly better by enough to matter."""
+        return self._within(1.0 - self.indifference, 1.0 + self.indifference)
 
     @property
     def sign(self) -> int:
         """1 if second is certainly greater, -1 if certainly smaller, else 0."""
-        if self.ratio is None or self.ratio.low is None or self.ratio.high is None:
+        if self.alike:
             return 0
-        return int(self.ratio.low > 1.0) - int(self.ratio.high < 1.0)
+        return int(self._within(1.0, inf)) - int(self._within(-inf, 1.0))
+
+    @property
+    def open(self) -> bool:
+        """Whether more runs could decide."""
+        return self.ratio is not None and not self.sign and not self.alike
+
+    def _within(self, low: float, high: float) -> bool:
+        ratio = self.ratio
+        if ratio is None or ratio.low is None or ratio.high is None:
+            return False
+        return low < ratio.low and ratio.high < high
 
     def after(
         self, look: int, answers: Sequence[tuple[float, float] | None], level: float
@@ -86,13 +105,8 @@ class Point:
         table = np.array(known, dtype=np.float64).reshape(-1, 2)
         pairs = Pairs(table[:, 0], table[:, 1])
         typical = 2 * len(pairs) > look  # else most runs could not say
-        return Point(self.load, pairs.ratio(level) if typical else None, look, pairs)
-
-    def open(self, indifference: float) -> bool:
-        if self.ratio is None or self.sign:
-            return False
-        low, high = self.ratio.low, self.ratio.high
-        return low is None or high is None or max(1.0 - low, high - 1.0) > indifference
+        ratio = pairs.ratio(level) if typical else None
+        return replace(self, ratio=ratio, runs=look, pairs=pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +207,8 @@ def compare(
         points,
         crossings,
         _valleys(points, lower_is_better, axis),
-        [p.load for p in points if p.ratio and not p.sign and not p.open(budget.indifference)],
-        [p.load for p in points if not p.ratio or p.open(budget.indifference)],
+        [p.load for p in points if p.alike],
+        [p.load for p in points if not p.ratio or p.open],
         axis.spent,
     )
 
@@ -202,10 +216,10 @@ def compare(
 def survey(loads: Sequence[float], sampler: Sampler, budget: Budget) -> tuple[list[Point], int]:
     """What is known at each load after the last look, and the pairs of runs spent."""
     level = 1.0 - (1.0 - budget.level) / (len(loads) * len(budget.looks))
-    points = {load: Point(load, None, 0) for load in loads}
+    points = {load: Point(load, indifference=budget.indifference) for load in loads}
     done = spent = 0
     for look in budget.looks:
-        unclear = [p.load for p in points.values() if not done or p.open(budget.indifference)]
+        unclear = [p.load for p in points.values() if not done or p.open]
         samples = [(load, index) for index in range(done, look) for load in unclear]
         answers = sampler(samples) if samples else ()
         spent += len(samples)
