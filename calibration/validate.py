@@ -99,8 +99,8 @@ def _compare(
                 "measured": {name: cell[name] for name in COMPARED},
                 "errors": errors(row, cell),
                 "errors_as_calibrated": errors(plain.to_dict(), cell),
-                "host_factor": state.factor,
-                "gil_speed": state.gil_speed,
+                "host_factors": state.factors,
+                "gil_speeds": state.gil_speeds,
                 "telemetry": cell["telemetry"],
             }
         )

@@ -191,15 +191,15 @@ class ProfileFile(_File):
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """What is known of the host at the time of a run; None: as calibrated, with its spread.
+    """What is known of the host at the time of a run; where empty: as calibrated.
 
     Attributes:
-        factor: host seconds relative to the calibrated mean.
-        gil_speed: of each of two launching threads, relative to one alone.
+        factors: host seconds relative to the calibrated mean, in equal spans of the run.
+        gil_speeds: of each of two launching threads, relative to one alone, as seen in some runs.
     """
 
-    factor: float | None = None
-    gil_speed: float | None = None
+    factors: tuple[float, ...] = ()
+    gil_speeds: tuple[float, ...] = ()
 
 
 class Costs:
@@ -281,8 +281,8 @@ class Profile:
         """One plausible machine: parameters drawn from their bootstrap and intervals.
 
         Args:
-            state: of the host, where it is known; else its speed is drawn from the run-to-run
-                spread.
+            state: of the host, where it is known: resampled, as it changes while a run goes on.
+                Else its speed is drawn from the run-to-run spread.
         """
         state = state or HostState()
         rng = np.random.default_rng(seed)
@@ -291,11 +291,15 @@ class Profile:
             for stage, fit in self.file.stages.items()
         }
         host = self.file.host
-        drawn = float(np.exp(rng.normal(0.0, host.run_spread)))
-        costs = Costs(stages, drawn if state.factor is None else state.factor)
+        factor = float(np.exp(rng.normal(0.0, host.run_spread)))
+        if state.factors:
+            # Of spans of equal length, speeds average, which are the factors' inverses.
+            speed = np.mean(1.0 / rng.choice(state.factors, len(state.factors)))
+            factor = float(1.0 / speed)
+        costs = Costs(stages, factor)
         speeds = [max(_draw(speed, rng), 1e-3) for speed in host.gil_speeds]
-        if state.gil_speed is not None:
-            speeds = [1.0, state.gil_speed]
+        if state.gil_speeds:
+            speeds = [1.0, float(rng.choice(state.gil_speeds))]
         host_costs = HostCosts(
             wake_s=_draw(host.wake_s, rng),
             lock_wake_s=_draw(host.lock_wake_s, rng),

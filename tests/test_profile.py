@@ -69,10 +69,8 @@ def test_the_same_seed_draws_the_same_machine() -> None:
 def test_a_known_host_factor_scales_host_time_only() -> None:
     profile = Profile(profile_file())
     one, two = (
-        profile.replicate(np.random.SeedSequence(5), HostState(factor))[0].cost(
-            Stage.VERIFY, 1, 5, 100
-        )
-        for factor in (1.0, 2.0)
+        profile.replicate(np.random.SeedSequence(5), state)[0].cost(Stage.VERIFY, 1, 5, 100)
+        for state in (HostState((1.0,)), HostState((2.0,)))
     )
     assert two[0] == pytest.approx(2 * one[0]) and two[1] == one[1]
 

@@ -79,7 +79,8 @@ def show(document: dict[str, Any]) -> None:
     for heading in ("C", "architecture", "host", *COMPARED):
         table.add_column(heading, justify="left" if heading == "architecture" else "right")
     for row in document["cells"]:
-        factor = "n/a" if row["host_factor"] is None else f"{row['host_factor']:.2f}"
+        factors = row["host_factors"]
+        factor = f"{sum(factors) / len(factors):.2f}" if factors else "n/a"
         table.add_row(
             str(row["concurrency"]),
             row["architecture"],

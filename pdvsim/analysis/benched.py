@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.host_speed import gil_speed, host_factor
+from pdvsim.analysis.host_speed import gil_speed, host_factors
 from pdvsim.architectures.lane import Config
 from pdvsim.errors import InputError
 from pdvsim.profile import HostState, Profile
@@ -101,8 +99,6 @@ class Hosts:
         """The host during `runs`, some or all of those of `cell`."""
         if not self._profile.executor.synchronous:
             return HostState()
-        rows = [row for run in runs for row in run["undisturbed"]]
+        factors = [factor for run in runs for factor in host_factors(run, self._profile)]
         others = [speed for owner, speed in self._speeds if owner != id(cell)]
-        return HostState(
-            host_factor(rows, self._profile), float(np.median(others)) if others else None
-        )
+        return HostState(tuple(factors), tuple(others))

@@ -20,6 +20,7 @@ from pdvsim.profile import Profile
 from pdvsim.records import RunRecord
 
 _STAGES = list(Stage)
+_BLOCKS = 8  # of a run, in time: how much the host's speed changed meanwhile
 Launches = Sequence[Mapping[str, Any]]
 
 
@@ -28,11 +29,15 @@ def launches(record: RunRecord) -> dict[str, Any]:
 
     Returns:
         `launched`: number and means of all launches by stage, `launch_s` and the work behind it;
-        `undisturbed`: the same of those that no launch of another lane overlapped;
+        `undisturbed`: the same of those that no launch of another lane overlapped, in equal
+        spans of time one after the other;
         `launching_s`: seconds in which exactly 1, 2, ... threads were launching.
     """
+    alone, began = undisturbed(record), record.column("launched_s")
+    edges = np.linspace(began.min(), began.max(), _BLOCKS + 1)[1:-1]
+    block = np.searchsorted(edges, began, side="right")
     return {
-        "undisturbed": _by_stage(record, undisturbed(record)),
+        "undisturbed": [_by_stage(record, alone & (block == i)) for i in range(_BLOCKS)],
         "launched": _by_stage(record, np.ones(len(record.stage_rows), dtype=bool)),
         "launching_s": launching_seconds(record),
     }
@@ -74,6 +79,12 @@ def _by_stage(record: RunRecord, rows: NDArray[np.bool_]) -> list[dict[str, Any]
     ]
 
 
+def host_factors(run: Mapping[str, Any], profile: Profile) -> list[float]:
+    """`host_factor` of each span of a run that had undisturbed launches."""
+    found = [host_factor(rows, profile) for rows in run["undisturbed"]]
+    return [factor for factor in found if factor is not None]
+
+
 def host_factor(rows: Launches, profile: Profile) -> float | None:
     """Host seconds of undisturbed launches over those of the profile; None without any."""
     fitted_s = _fitted_seconds(rows, profile)
@@ -95,7 +106,7 @@ def gil_speed(run: Mapping[str, Any], profile: Profile) -> float | None:
         None if two threads never launched at the same time.
     """
     one_s, *several_s = run["launching_s"]
-    factor = host_factor(run["undisturbed"], profile)
+    factor = host_factor([row for rows in run["undisturbed"] for row in rows], profile)
     if factor is None or not sum(several_s):
         return None
     work_s = factor * _fitted_seconds(run["launched"], profile)
