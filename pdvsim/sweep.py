@@ -116,6 +116,12 @@ class Load:
                 verb = "is only for" if given else "is needed by"
                 raise InputError(f"{name} {verb} the protocol {needed_by}")
 
+    @property
+    def longest(self) -> int:
+        """Prompt and output tokens of the longest request."""
+        plan = self.plan(np.random.SeedSequence(0))
+        return max(p + o for p, o in zip(plan.prompt_tokens, plan.output_tokens, strict=True))
+
     def plan(self, seed: np.random.SeedSequence) -> Workload:
         """Draw one workload."""
         if self.protocol == "closed-loop":

@@ -60,12 +60,15 @@ def check_bench(bench: Bench, profile: Profile) -> None:
 def cell_of(measured: Bench, arguments: Bench, profile: Profile) -> tuple[Config, Load]:
     """The configuration and the load of a measured cell."""
     draft_tokens = int(arguments["draft_tokens"])
+    trace = arguments.get("trace")
     load = Load(
         measured["protocol"],
         int(measured["concurrency"]),
         Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
         Acceptance.constant(float(arguments["acceptance"]), draft_tokens),
+        rate_per_s=arguments.get("rate"),
         requests=arguments["requests"],
+        trace=None if trace is None else Path(trace),
         cycles=arguments["cycles"],
     )
     config = Config(

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pdvsim import cli, output
-from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
-from pdvsim.workload import PROTOCOLS
+from pdvsim.options import cell_options
 
 if TYPE_CHECKING:
     from pdvsim.analysis.ablate import Subject
@@ -52,17 +51,7 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
     metavar="SUMMARY.csv DETAILED.csv",
     help="Take apart a published table instead of a prediction.",
 )
-@click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[graph]")
-@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
-@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
-@click.option("--prompt-tokens", type=int, default=128, show_default=True)
-@click.option("--output-tokens", type=int, default=64, show_default=True)
-@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
-@click.option("--draft-tokens", type=int, default=4, show_default=True)
-@click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@cell_options
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @output.json_option
 def command(

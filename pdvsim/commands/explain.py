@@ -10,9 +10,9 @@ import click
 
 from pdvsim import cli, output
 from pdvsim.acceptance import Acceptance
-from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
-from pdvsim.workload import PROTOCOLS, Lengths
+from pdvsim.options import cell_options
+from pdvsim.workload import Lengths
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,22 +42,7 @@ def loads(text: str) -> list[int]:
 @click.command()
 @click.option("--concurrency", default=None, help="C, or several: 1,8,64. None: records only.")
 @click.option("--architecture", default="pd,pdv", show_default=True, help="all, or NAME,NAME,...")
-@click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
-@click.option(
-    "--executor",
-    type=click.Choice(list(EXECUTORS)),
-    default=None,
-    help="[graph; that of the records]",
-)
-@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
-@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
-@click.option("--prompt-tokens", type=int, default=128, show_default=True)
-@click.option("--output-tokens", type=int, default=64, show_default=True)
-@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
-@click.option("--draft-tokens", type=int, default=4, show_default=True)
-@click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@cell_options
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @click.option(
     "--records",

@@ -12,9 +12,9 @@ from pdvsim import cli, output
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES, architecture
 from pdvsim.architectures.lane import Config
-from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
-from pdvsim.workload import PROTOCOLS, Lengths
+from pdvsim.options import cell_options
+from pdvsim.workload import Lengths
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,19 +66,9 @@ def cells_of(
 @click.command()
 @click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
 @click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
-@click.option("--pair", default=None, help="DRAFT:VERIFIER [default: tinyllama-1.1b:llama-2-7b]")
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default=None, help="[graph]")
-@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
-@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
+@cell_options
 @click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
 @click.option("--requests", type=int, default=None, help="Of poisson; of a trace, the first.")
-@click.option("--prompt-tokens", type=int, default=128, show_default=True)
-@click.option("--output-tokens", type=int, default=64, show_default=True)
-@click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position.")
-@click.option("--draft-tokens", type=int, default=4, show_default=True)
-@click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv.")
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @click.option("--slo-ttft-ms", type=float, default=None, help="Counts as goodput below this.")
 @click.option("--slo-tpot-ms", type=float, default=None, help="Counts as goodput below this.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from pdvsim import output
 from pdvsim.commands.predict import COLUMNS, names
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
+from pdvsim.workload import PROTOCOLS
+
+if TYPE_CHECKING:
+    from pdvsim.sweep import Cell
 
 
 def probability(text: str) -> float | None:
@@ -48,24 +52,34 @@ def numbers(text: str) -> list[int]:
 @click.option("--pair", default="tiny:tiny", show_default=True, help="DRAFT:VERIFIER.")
 @click.option("--executor", type=click.Choice(list(EXECUTORS)), default="eager", show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
+@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
+@click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
 @click.option("--prompt-tokens", type=int, default=32, show_default=True)
 @click.option("--output-tokens", type=int, default=16, show_default=True)
 @click.option("--acceptance", default="0.7", show_default=True, help="Per position, or 'real'.")
 @click.option("--draft-tokens", type=int, default=4, show_default=True)
 @click.option("--prefill-batch", type=int, default=1, show_default=True, help="Prompts at a time.")
-@click.option("--cycles", type=int, default=2, show_default=True, help="Measured, x concurrency.")
-@click.option("--requests", type=int, default=None, help="Measured, instead of --cycles.")
+@click.option(
+    "--cycles", type=int, default=2, show_default=True, help="Of a closed loop: measured, x C."
+)
+@click.option(
+    "--requests",
+    type=int,
+    default=None,
+    help="Measured, instead of --cycles; of a trace, the first.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--replications", type=int, default=1, show_default=True)
 @click.option("--records", type=click.Path(path_type=Path), default=None, help="Raw tables here.")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), default=None)
 @output.json_option
 def command(out: Path | None, records: Path | None, as_json: bool, **arguments: Any) -> None:
-    """Run cells in a closed loop on the real engine.
+    """Run cells on the real engine.
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
     output.check_writable(out)
-    document = bench_document(arguments, out, records, as_json)
+    document = bench_document(_plain(arguments), out, records, as_json)
     if out is not None:
         output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
     if as_json:
@@ -80,11 +94,7 @@ def bench_document(
     """Run the cells that `arguments` (the command's options) describe."""
     import tempfile
 
-    from pdvsim.acceptance import Acceptance
-    from pdvsim.architectures.lane import Config
     from pdvsim.store import Store
-    from pdvsim.sweep import Cell, Load
-    from pdvsim.workload import Lengths
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
     from realengine.provenance import physical_index, provenance
@@ -93,44 +103,17 @@ def bench_document(
         raise InputError(
             f"replications is {arguments['replications']}; it must be between 1 and 1000"
         )
-    executor = EXECUTORS[arguments["executor"]]
-    lengths = Lengths(arguments["prompt_tokens"], arguments["output_tokens"])
-    injected = probability(arguments["acceptance"])
-    draft_tokens = arguments["draft_tokens"]
-    acceptance = None if injected is None else Acceptance.constant(injected, draft_tokens)
-    cells = [
-        Cell(
-            Config(
-                name,
-                executor,
-                batch_cap=concurrency,
-                draft_tokens=draft_tokens,
-                prefill_batch=arguments["prefill_batch"],
-            ),
-            arguments["pair"],
-            Load(
-                "closed-loop",
-                concurrency,
-                lengths,
-                acceptance,
-                requests=arguments["requests"],
-                cycles=arguments["cycles"],
-            ),
-        )
-        for concurrency in numbers(arguments["concurrency"])
-        for name in names(arguments["architecture"])
-    ]
-    most = max(cell.load.concurrency for cell in cells)
+    cells = cells_of(arguments)
+    most = max(cells, key=lambda cell: cell.load.concurrency)
+    draft_tokens, seed = most.config.draft_tokens, arguments["seed"]
     demand = Demand(
-        draft_tokens,
-        most,
-        lengths.prompt_tokens + lengths.output_tokens + 2 * draft_tokens,
-        seed=arguments["seed"],
+        draft_tokens, most.load.concurrency, most.load.longest + 2 * draft_tokens, seed=seed
     )
-    opened = open_engine(arguments["pair"], executor, arguments["device"], demand)
+    opened = open_engine(arguments["pair"], most.config.executor, arguments["device"], demand)
+    injected = probability(arguments["acceptance"])
     kind = "real tokens" if injected is None else f"injected, {injected:g} at each draft position"
-    about = provenance(opened.device, arguments["seed"], kind)
-    warm_up(cells[0], opened.engine, arguments["seed"])
+    about = provenance(opened.device, seed, kind)
+    warm_up(cells[0], opened.engine, seed)
     with tempfile.TemporaryDirectory() as folder:
         beside = Path(folder) / "bench" if out is None else out
         # What would make finished runs wrong for this call; C and architecture are in each key.
@@ -140,7 +123,7 @@ def bench_document(
             results = bench(
                 cells,
                 arguments["replications"],
-                arguments["seed"],
+                seed,
                 opened.engine,
                 store,
                 records,
@@ -150,7 +133,7 @@ def bench_document(
         store.remove()
     return {
         "command": "bench",
-        "seed": arguments["seed"],
+        "seed": seed,
         "replications": arguments["replications"],
         "interval": "95 % prediction interval for one run; none from a single replication",
         "arguments": arguments,
@@ -161,8 +144,49 @@ def bench_document(
     }
 
 
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options as JSON can hold them."""
+    return {name: str(v) if isinstance(v, Path) else v for name, v in arguments.items()}
+
+
+def cells_of(arguments: dict[str, Any]) -> list[Cell]:
+    """The cells that the command's options describe."""
+    from pdvsim.acceptance import Acceptance
+    from pdvsim.architectures.lane import Config
+    from pdvsim.sweep import Cell, Load
+    from pdvsim.workload import Lengths
+
+    executor, draft_tokens = EXECUTORS[arguments["executor"]], arguments["draft_tokens"]
+    injected = probability(arguments["acceptance"])
+    trace = arguments["trace"]
+    return [
+        Cell(
+            Config(
+                name,
+                executor,
+                batch_cap=concurrency,
+                draft_tokens=draft_tokens,
+                prefill_batch=arguments["prefill_batch"],
+            ),
+            arguments["pair"],
+            Load(
+                arguments["protocol"],
+                concurrency,
+                Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
+                None if injected is None else Acceptance.constant(injected, draft_tokens),
+                rate_per_s=arguments["rate"],
+                requests=arguments["requests"],
+                trace=None if trace is None else Path(trace),
+                cycles=arguments["cycles"],
+            ),
+        )
+        for concurrency in numbers(arguments["concurrency"])
+        for name in names(arguments["architecture"])
+    ]
+
+
 def show(document: dict[str, Any]) -> None:
-    """One row per cell."""
+    """One row per cell, and the acceptance that was measured."""
     from rich.table import Table
 
     page, about = output.console(), document["profile"]
@@ -180,3 +204,16 @@ def show(document: dict[str, Any]) -> None:
         f"Measured on {about['gpu']} (driver {about['driver']}, torch {about['torch']}), "
         f"{about['created']}. Acceptance: {document['acceptance']}."
     )
+    for cell in document["cells"]:
+        rates = cell["spec_decode_per_position_acceptance_rates"]
+        if rates:
+            kept = ", ".join(f"{rate['value']:.2f}" for rate in rates)
+            page.print(
+                f"Kept by draft position, {cell['architecture']} at C = {cell['concurrency']}: "
+                f"{kept}; mean accepted length {output.number(_length(cell))}."
+            )
+
+
+def _length(cell: dict[str, Any]) -> float | None:
+    found = cell.get("spec_decode_acceptance_length")
+    return found["value"] if found else None
