@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from reports import frames
-from reports.frames import Document, number
+from reports.document import CELLS, Document, kind
+from reports.frames import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,19 @@ class Verdict:
 
 
 def judge(document: Document) -> Verdict:
-    """The verdict on any document: a comparison if it holds one, else the best architecture."""
+    """The verdict on any document: in the words of the command that wrote it, where it has some;
+    else a comparison if it holds one, else the best architecture."""
+    judges: dict[str, Callable[[Document], Verdict]] = {}
+    found = judges.get(kind(document) or CELLS)
+    if found is not None:
+        return found(document)
     rows = frames.compared(document)
     return _comparison(rows) if rows else _winner(document)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Verdict:
