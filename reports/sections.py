@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports import charts, figures
+from reports.analysis import explain
 from reports.document import CELLS
 from reports.html import Section
 
@@ -53,4 +54,5 @@ CELL_SECTIONS = (
 
 SECTIONS = {
     CELLS: CELL_SECTIONS,
+    "explain": explain.SECTIONS,
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from reports import frames
+from reports.analysis import explain
 from reports.document import CELLS, Document, kind
 from reports.frames import number
 
@@ -29,12 +30,57 @@ class Verdict:
 def judge(document: Document) -> Verdict:
     """The verdict on any document: in the words of the command that wrote it, where it has some;
     else a comparison if it holds one, else the best architecture."""
-    judges: dict[str, Callable[[Document], Verdict]] = {}
+    judges = {
+        "explain": _explained,
+    }
     found = judges.get(kind(document) or CELLS)
     if found is not None:
         return found(document)
     rows = frames.compared(document)
     return _comparison(rows) if rows else _winner(document)
+
+
+def _explained(document: Document) -> Verdict:
+    """How far predicted shares are off, if any were measured; else the surest difference at the
+    highest load."""
+    gaps, differences = document["predicted_less_measured"], document["differences"]
+    caveats = []
+    if any(cell["replications"] < 2 for cell in document["cells"]):
+        caveats.append("a single run has no interval")
+    if gaps:
+        return Verdict(_farthest(gaps), tuple(caveats))
+    if not differences:
+        return Verdict(_largest_cause(document), tuple(caveats))
+    top = max(
+        differences,
+        key=lambda one: (one["concurrency"], one["decided"] is True, abs(one["whole_s"]["value"])),
+    )
+    if top["decided"] is False:
+        caveats.append("the difference is within its interval")
+    return Verdict(top["sentence"], tuple(caveats))
+
+
+def _farthest(gaps: Sequence[Mapping[str, Any]]) -> str:
+    worst = max(gaps, key=lambda gap: abs(gap["worst_points"]))
+    return (
+        f"Predicted shares of the latency are at most {number(abs(worst['worst_points']))} points "
+        f"off the measured ones in {plural(len(gaps), 'cell')}: farthest for {worst['worst']} in "
+        f"{worst['architecture']} at C = {worst['concurrency']}."
+    )
+
+
+def _largest_cause(document: Document) -> str:
+    totals, parts = explain.wholes(document), explain.causes(document)
+    if not totals:
+        return "No cell has a latency to explain."
+    top = max(totals, key=lambda row: int(row["concurrency"]))
+    place = ("architecture", "world", "concurrency")
+    of_it = [row for row in parts if all(row[name] == top[name] for name in place)]
+    largest = max(of_it, key=lambda row: float(row["seconds"]))
+    return (
+        f"At C = {top['concurrency']} ({top['world']}) a request takes {top['told']} s in "
+        f"{top['architecture']}; the largest part is {largest['cause']}, {largest['told']} s."
+    )
 
 
 def plural(count: int, noun: str) -> str:
