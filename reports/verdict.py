@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pdvsim import cli
 from reports import frames
 from reports.analysis import explain
 from reports.document import CELLS, Document, kind
@@ -32,6 +33,7 @@ def judge(document: Document) -> Verdict:
     else a comparison if it holds one, else the best architecture."""
     judges = {
         "explain": _explained,
+        "crossover": _crossed,
     }
     found = judges.get(kind(document) or CELLS)
     if found is not None:
@@ -80,6 +82,28 @@ def _largest_cause(document: Document) -> str:
     return (
         f"At C = {top['concurrency']} ({top['world']}) a request takes {top['told']} s in "
         f"{top['architecture']}; the largest part is {largest['cause']}, {largest['told']} s."
+    )
+
+
+def _crossed(document: Document) -> Verdict:
+    first, second = document["first"], document["second"]
+    lines: list[str] = cli.load("crossover").sentences(dict(document))
+    # Its crossings come first: a sentence for each, or one that says that there is none.
+    kept = lines[: max(1, len(document["crossings"]))]
+    better = dict.fromkeys(point["verdict"] for point in document["points"])
+    if not document["crossings"] and len(set(better) & {first, second}) == 1:
+        winner = next(name for name in better if name in (first, second))
+        kept = [f"{winner} is better wherever one of them certainly is; no crossing is certain."]
+    caveats = [
+        f"{plural(len(loads), 'load')} {what}"
+        for loads, what in (
+            (document["undecided"], "left open: the ratio's interval includes 1"),
+            ([p for p in document["points"] if not p["ratio"]], "without a ratio"),
+        )
+        if loads
+    ]
+    return Verdict(
+        f"{document['metric']} of {second} against {first}: {' '.join(kept)}", tuple(caveats)
     )
 
 
