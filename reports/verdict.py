@@ -34,6 +34,7 @@ def judge(document: Document) -> Verdict:
     judges = {
         "explain": _explained,
         "crossover": _crossed,
+        "ablate": _ablated,
     }
     found = judges.get(kind(document) or CELLS)
     if found is not None:
@@ -105,6 +106,15 @@ def _crossed(document: Document) -> Verdict:
     return Verdict(
         f"{document['metric']} of {second} against {first}: {' '.join(kept)}", tuple(caveats)
     )
+
+
+def _ablated(document: Document) -> Verdict:
+    caveats = []
+    if document["replications"] < 2:
+        caveats.append("a single run has no interval")
+    elif not document["decided"]:
+        caveats.append("the whole is within its interval")
+    return Verdict(document["sentence"], tuple(caveats))
 
 
 def plural(count: int, noun: str) -> str:
