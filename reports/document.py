@@ -9,7 +9,7 @@ Document: TypeAlias = Mapping[str, Any]
 
 CELLS = "cells"  # predict, bench, validate and reproduce: cells with metrics
 # The list that each of the others has.
-LISTS = {"explain": "cells", "crossover": "points", "ablate": "parts"}
+LISTS = {"explain": "cells", "crossover": "points", "ablate": "parts", "audit": "findings"}
 
 
 def kind(document: object) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports import charts, figures
-from reports.analysis import ablate, crossover, crossover_map, explain
+from reports.analysis import ablate, audit, crossover, crossover_map, explain
 from reports.document import CELLS
 from reports.html import Section
 
@@ -57,4 +57,5 @@ SECTIONS = {
     "explain": explain.SECTIONS,
     "crossover": (*crossover.SECTIONS, *crossover_map.SECTIONS),
     "ablate": ablate.SECTIONS,
+    "audit": audit.SECTIONS,
 }

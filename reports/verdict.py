@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from statistics import median
 from typing import Any
 
 from pdvsim import cli
 from reports import frames
-from reports.analysis import explain
+from reports.analysis import audit, explain
 from reports.document import CELLS, Document, kind
 from reports.frames import number
 
@@ -35,6 +36,7 @@ def judge(document: Document) -> Verdict:
         "explain": _explained,
         "crossover": _crossed,
         "ablate": _ablated,
+        "audit": _audited,
     }
     found = judges.get(kind(document) or CELLS)
     if found is not None:
@@ -115,6 +117,20 @@ def _ablated(document: Document) -> Verdict:
     elif not document["decided"]:
         caveats.append("the whole is within its interval")
     return Verdict(document["sentence"], tuple(caveats))
+
+
+def _audited(document: Document) -> Verdict:
+    found = audit.counts(document)
+    listed = [plural(number, severity) for severity, number in found.items()]
+    source = PurePath(document["source"]).name
+    verb = "fail" if found["error"] else "stand as far as arithmetic can tell"
+    sentence = (
+        f"Claims of {source} {verb}: {', '.join(listed[:-1])} and {listed[-1]} "
+        f"over {plural(document['cells'], 'cell')}."
+    )
+    rules, blind = document["rules"], audit.blind(document)
+    caveat = f"{len(blind)} of {len(rules)} rules had nothing to look at (listed below)"
+    return Verdict(sentence, (caveat,) if blind else ())
 
 
 def plural(count: int, noun: str) -> str:
