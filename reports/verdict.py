@@ -61,7 +61,7 @@ def _explained(document: Document) -> Verdict:
         key=lambda one: (one["concurrency"], one["decided"] is True, abs(one["whole_s"]["value"])),
     )
     if top["decided"] is False:
-        caveats.append("the difference is within its interval")
+        caveats.append("the difference could be chance")
     return Verdict(top["sentence"], tuple(caveats))
 
 
@@ -115,7 +115,7 @@ def _ablated(document: Document) -> Verdict:
     if document["replications"] < 2:
         caveats.append("a single run has no interval")
     elif not document["decided"]:
-        caveats.append("the whole is within its interval")
+        caveats.append("the whole could be chance")
     return Verdict(document["sentence"], tuple(caveats))
 
 

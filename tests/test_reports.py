@@ -254,6 +254,7 @@ def test_the_report_command(
         ('{"command": "crossover", "cells": []}', "no list of cells, nor points"),
         ('{"command": "ablate", "parts": [{}]}', "it is not as pdvsim writes it"),
         ('{"command": "explain", "cells": [{}]}', "it is not as pdvsim writes it"),
+        ('{"command": "explain", "cells": [], "differences": 3}', "it is not as pdvsim writes it"),
         ('{"findings": [{}]}', "it is not as pdvsim writes it"),
         ('{"name": "h100", "stages": {}}', "not the output of a pdvsim command"),
         ("3", "not the output of a pdvsim command"),

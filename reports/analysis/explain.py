@@ -210,7 +210,7 @@ def gap_map(document: Document) -> alt.TopLevelMixin | None:
 def largest_gaps(document: Document) -> str | None:
     """A line per cause, where the document has any."""
     lines = [
-        f"{cause}: at most {number(found['largest_points'])} points, for "
+        f"{cause}: {found['largest_points']:+.3g} points, for "
         f"{found['at']['architecture']} at C = {found['at']['concurrency']}; within 5 points in "
         f"{found['within_5_points']} of the {found['cells']} cells where it has more than 5 % of "
         f"the latency"

@@ -51,7 +51,7 @@ def command(result: Path, page: Path, as_json: bool) -> None:
     document = read(result)
     try:
         write(document, page)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{result}: it is not as pdvsim writes it ({error!r})") from None
     if as_json:
         output.print_json({"report": str(page), "bytes": page.stat().st_size})
