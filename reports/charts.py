@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
 from reports import frames
-from reports.frames import Document, Row
+from reports.document import Document
+from reports.frames import Row
 
 # Okabe and Ito's palette: told apart with every common colour vision.
 ARCHITECTURE_COLOURS = {
@@ -45,16 +47,29 @@ INK, GRID = "#333333", "#e8e8e8"
 def palette(rows: Iterable[Row], name: str = "architecture") -> alt.Scale:
     """One colour per architecture, the same in every chart."""
     domain = list(dict.fromkeys(row[name] for row in rows))
-    spare = iter(SPARE_COLOURS * len(domain))
+    return alt.Scale(domain=domain, range=colours(domain))
+
+
+def colours(names: Sequence[str]) -> list[str]:
+    """Of architectures, also with what sets them apart behind their name."""
+    spare = iter(SPARE_COLOURS * len(names))
     known = {"PD": "pd", "PDV": "pdv"}
-    colours = [
-        ARCHITECTURE_COLOURS.get(known.get(item, item.partition(" · ")[0])) or next(spare)
-        for item in domain
+    found = [
+        ARCHITECTURE_COLOURS.get(known.get(item, re.split(" · |@", item)[0])) or next(spare)
+        for item in names
     ]
-    if len(set(colours)) < len(colours):
-        spare = iter((*ARCHITECTURE_COLOURS.values(), *SPARE_COLOURS * len(domain)))
-        colours = [next(spare) for _ in domain]
-    return alt.Scale(domain=domain, range=colours)
+    if len(set(found)) < len(found):
+        spare = iter((*ARCHITECTURE_COLOURS.values(), *SPARE_COLOURS * len(names)))
+        found = [next(spare) for _ in names]
+    return found
+
+
+def diverging(
+    low: float, middle: float, high: float, kind: Literal["linear", "log"] = "linear"
+) -> alt.Scale:
+    """Blue below `middle`, white at it, red above."""
+    ends = [ARCHITECTURE_COLOURS["pd"], "#ffffff", ARCHITECTURE_COLOURS["pdv"]]
+    return alt.Scale(type=kind, domain=[low, middle, high], range=ends, interpolate="lab")
 
 
 def architecture_colour(
@@ -65,7 +80,8 @@ def architecture_colour(
     return alt.Color(f"{name}:N", scale=palette(rows, name), legend=key)
 
 
-def _data(rows: list[Row]) -> alt.InlineData:
+def data(rows: list[Row]) -> alt.InlineData:
+    """Rows as a chart takes them."""
     return alt.InlineData(values=rows)
 
 
@@ -82,7 +98,7 @@ def throughput(document: Document) -> alt.TopLevelMixin | None:
         return _over_load(rows, "value", "output tokens/s").properties(width=WIDTH, height=300)
     names = [row["architecture"] for row in rows]
     y = alt.Y("architecture:N", sort=names, title=None)
-    base = alt.Chart(_data(rows)).encode(y=y, color=architecture_colour(rows, legend=False))
+    base = alt.Chart(data(rows)).encode(y=y, color=architecture_colour(rows, legend=False))
     most = 1.3 * max(row["high"] for row in rows)
     x = alt.X("value:Q", title="output tokens/s", scale=alt.Scale(domain=[0, most], nice=False))
     bar = base.mark_bar(opacity=0.35, height={"band": 0.62}).encode(x=x)
@@ -102,7 +118,7 @@ def _over_load(rows: list[Row], value: str, title: str) -> Layers:
     axis = alt.Axis(values=loads, format="d")
     scale = alt.Scale(type="log", base=2, nice=False)
     x = alt.X("concurrency:Q", title="concurrency", scale=scale, axis=axis)
-    base = alt.Chart(_data(rows)).encode(x=x)
+    base = alt.Chart(data(rows)).encode(x=x)
     colour = architecture_colour(rows)
     band = base.mark_area(opacity=0.18).encode(
         y=alt.Y("low:Q", title=title), y2="high:Q", color=colour
@@ -133,7 +149,7 @@ def latency(document: Document) -> alt.TopLevelMixin | None:
 def _dots(rows: list[Row], title: str, first: bool) -> Layers:
     names = list(dict.fromkeys(row["architecture"] for row in rows))
     axis = alt.Axis(labels=first, ticks=False, domain=first)
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(data(rows)).encode(
         y=alt.Y("architecture:N", sort=names, title=None, axis=axis),
         yOffset=alt.YOffset("statistic:N", sort=["median", "p99"]),
         color=architecture_colour(rows, legend=False),
@@ -161,10 +177,10 @@ def pareto(document: Document) -> alt.TopLevelMixin | None:
     rows = frames.pareto(document)
     if not rows:
         return None
-    base = alt.Chart(_data(rows)).encode(color=architecture_colour(rows))
+    base = alt.Chart(data(rows)).encode(color=architecture_colour(rows))
     x = alt.X("latency_s:Q", title="median E2E latency, s", scale=alt.Scale(zero=False, padding=30))
     y = alt.Y("tokens_per_s:Q", title="output tokens/s", scale=alt.Scale(zero=False, padding=24))
-    frontier = alt.Chart(_data([row for row in rows if row["frontier"]]))
+    frontier = alt.Chart(data([row for row in rows if row["frontier"]]))
     line = frontier.mark_line(
         color="#bbbbbb", strokeDash=[4, 4], interpolate="step-after", strokeWidth=1.5
     ).encode(x=x, y=y)
@@ -196,7 +212,7 @@ def stage_time(document: Document) -> alt.TopLevelMixin | None:
         part = [row for row in rows if row["architecture"] == name]
         axis = alt.Axis(labels=not panels, ticks=False)
         panels.append(
-            alt.Chart(_data(part), title=name)
+            alt.Chart(data(part), title=name)
             .mark_bar(height={"band": 0.7})
             .encode(
                 x=alt.X("milliseconds:Q", title="ms per execution"),
@@ -225,7 +241,7 @@ def timeline(document: Document) -> alt.TopLevelMixin | None:
         part = [row for row in rows if row["architecture"] == name]
         tracks = sorted({row["track"] for row in part}, reverse=True)
         panels.append(
-            alt.Chart(_data(part), title=alt.TitleParams(name, anchor="start"))
+            alt.Chart(data(part), title=alt.TitleParams(name, anchor="start"))
             .mark_bar(height={"band": 0.75})
             .encode(
                 x=alt.X("start_ms:Q", title="ms", axis=alt.Axis(grid=False)),
@@ -264,8 +280,8 @@ def _diagonal(rows: list[Row], quantity: str) -> Layers:
     span = [min(ends) * 0.9, max(ends) * 1.1]
     scale = alt.Scale(type="log", domain=span, nice=False)
     x = alt.X("measured:Q", title=f"measured {quantity}", scale=scale)
-    base = alt.Chart(_data(rows)).encode(x=x)
-    equal = alt.Chart(_data([{"measured": end, "predicted": end} for end in span]))
+    base = alt.Chart(data(rows)).encode(x=x)
+    equal = alt.Chart(data([{"measured": end, "predicted": end} for end in span]))
     y = alt.Y("predicted:Q", title=f"predicted {quantity}", scale=scale)
     line = equal.mark_line(color="#bbbbbb", strokeDash=[4, 4], strokeWidth=1.5).encode(x=x, y=y)
     rule = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
@@ -283,8 +299,8 @@ def _residuals(rows: list[Row]) -> Layers:
     x = alt.X("concurrency:O", title="concurrency", sort=loads, axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("series:N")
     title = "predicted / measured - 1, %"
-    base = alt.Chart(_data(rows)).encode(x=x, xOffset=offset, color=colour)
-    zero = alt.Chart(_data([{"zero": 0}])).mark_rule(color="#888888").encode(y="zero:Q")
+    base = alt.Chart(data(rows)).encode(x=x, xOffset=offset, color=colour)
+    zero = alt.Chart(data([{"zero": 0}])).mark_rule(color="#888888").encode(y="zero:Q")
     rule = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
         y=alt.Y("error_low:Q", title=title), y2="error_high:Q"
     )
@@ -303,13 +319,13 @@ def gains(document: Document) -> alt.TopLevelMixin | None:
     scale = alt.Scale(domain=["published", "predicted"], range=["#000000", "#d55e00"])
     colour = alt.Color("which:N", scale=scale, legend=alt.Legend(orient="top", title=None))
     loads = sorted({row["concurrency"] for row in rows})
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(data(rows)).encode(
         x=alt.X("concurrency:O", title="C", sort=loads, axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("which:N", sort=["published", "predicted"]),
         color=colour,
     )
     y = alt.Y("gain:Q", title="gain, PDV / PD throughput", scale=alt.Scale(type="log"))
-    one = alt.Chart(_data([{"gain": 1.0}])).mark_rule(color="#888888").encode(y="gain:Q")
+    one = alt.Chart(data([{"gain": 1.0}])).mark_rule(color="#888888").encode(y="gain:Q")
     rule = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
         y=alt.Y("low:Q", title="gain, PDV / PD throughput"), y2="high:Q"
     )

@@ -4,6 +4,7 @@ A document is what a command prints with --json:
     predict, bench   cells with metrics as {value, low, high}; bench may add `telemetry`
     validate         cells whose `predicted` and `measured` each hold metrics like that
     reproduce        cells with published_tps, predicted_tps, ...; and `gains`
+Those of explain, crossover and ablate have their rows in `reports.analysis`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reports.document import Document
+
 Row = dict[str, Any]
-Document = Mapping[str, Any]
 
 CAUSES = ("device", "launch", "gil", "lock", "wake")
 # More rows than this are aggregated before they are drawn.
@@ -21,10 +23,8 @@ MOST_ROWS = 5000
 
 def metric(cell: Mapping[str, Any], name: str, scale: float = 1.0) -> Row | None:
     """{value, low, high} of a metric, scaled; without an interval low = high = value."""
-    found = cell.get(name)
-    if isinstance(found, (int, float)):
-        found = {"value": found}
-    if not isinstance(found, Mapping) or found.get("value") is None:
+    found = stated(cell, name)
+    if found is None:
         return None
     value = scale * found["value"]
     low, high = found.get("low"), found.get("high")
@@ -33,6 +33,16 @@ def metric(cell: Mapping[str, Any], name: str, scale: float = 1.0) -> Row | None
         "low": value if low is None else scale * low,
         "high": value if high is None else scale * high,
     }
+
+
+def stated(cell: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """A metric as the document has it, with or without an interval; None without a value."""
+    found = cell.get(name)
+    if isinstance(found, (int, float)):
+        return {"value": found}
+    if not isinstance(found, Mapping) or found.get("value") is None:
+        return None
+    return found
 
 
 def cells(document: Document) -> list[Mapping[str, Any]]:
@@ -305,11 +315,17 @@ def censored(among: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+FACTS = (
+    *("command", "source", "format", "first", "second", "over", "metric", "scale", "published"),
+    *("seed", "replications", "runs", "pairs_of_runs", "interval", "acceptance"),
+)
+
+
 def provenance(document: Document) -> list[tuple[str, str]]:
     """(what, value) of everything that says where the numbers come from."""
     rows = [
-        (name, str(document[name]))
-        for name in ("command", "seed", "replications", "interval", "acceptance")
+        (name.replace("_", " "), text(document[name]))
+        for name in FACTS
         if document.get(name) is not None
     ]
     for name in ("profile", "telemetry", "calibrated_from"):
@@ -323,14 +339,15 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
         return [row for key, item in value.items() for row in _flat(f"{prefix} {key}", item)]
     if value is None or (isinstance(value, list) and len(value) > 12):
         return []
-    return [(prefix.replace("_", " "), _text(value))]
+    return [(prefix.replace("_", " "), text(value))]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value of a document in words."""
     if isinstance(value, list):
-        return "; ".join(_text(item) for item in value)
+        return "; ".join(text(item) for item in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from statistics import median
 from typing import Any
 
+from pdvsim import cli
 from reports import frames
-from reports.frames import Document, number
+from reports.analysis import audit, explain
+from reports.document import CELLS, Document, kind
+from reports.frames import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,112 @@ class Verdict:
 
 
 def judge(document: Document) -> Verdict:
-    """The verdict on any document: a comparison if it holds one, else the best architecture."""
+    """The verdict on any document: in the words of the command that wrote it, where it has some;
+    else a comparison if it holds one, else the best architecture."""
+    judges = {
+        "explain": _explained,
+        "crossover": _crossed,
+        "ablate": _ablated,
+        "audit": _audited,
+    }
+    found = judges.get(kind(document) or CELLS)
+    if found is not None:
+        return found(document)
     rows = frames.compared(document)
     return _comparison(rows) if rows else _winner(document)
+
+
+def _explained(document: Document) -> Verdict:
+    """How far predicted shares are off, if any were measured; else the surest difference at the
+    highest load."""
+    gaps, differences = document["predicted_less_measured"], document["differences"]
+    caveats = []
+    if any(cell["replications"] < 2 for cell in document["cells"]):
+        caveats.append("a single run has no interval")
+    if gaps:
+        return Verdict(_farthest(gaps), tuple(caveats))
+    if not differences:
+        return Verdict(_largest_cause(document), tuple(caveats))
+    top = max(
+        differences,
+        key=lambda one: (one["concurrency"], one["decided"] is True, abs(one["whole_s"]["value"])),
+    )
+    if top["decided"] is False:
+        caveats.append("the difference could be chance")
+    return Verdict(top["sentence"], tuple(caveats))
+
+
+def _farthest(gaps: Sequence[Mapping[str, Any]]) -> str:
+    worst = max(gaps, key=lambda gap: abs(gap["worst_points"]))
+    return (
+        f"Predicted shares of the latency are at most {number(abs(worst['worst_points']))} points "
+        f"off the measured ones in {plural(len(gaps), 'cell')}: farthest for {worst['worst']} in "
+        f"{worst['architecture']} at C = {worst['concurrency']}."
+    )
+
+
+def _largest_cause(document: Document) -> str:
+    totals, parts = explain.wholes(document), explain.causes(document)
+    if not totals:
+        return "No cell has a latency to explain."
+    top = max(totals, key=lambda row: int(row["concurrency"]))
+    place = ("architecture", "world", "concurrency")
+    of_it = [row for row in parts if all(row[name] == top[name] for name in place)]
+    largest = max(of_it, key=lambda row: float(row["seconds"]))
+    return (
+        f"At C = {top['concurrency']} ({top['world']}) a request takes {top['told']} s in "
+        f"{top['architecture']}; the largest part is {largest['cause']}, {largest['told']} s."
+    )
+
+
+def _crossed(document: Document) -> Verdict:
+    first, second = document["first"], document["second"]
+    lines: list[str] = cli.load("crossover").sentences(dict(document))
+    # Its crossings come first: a sentence for each, or one that says that there is none.
+    kept = lines[: max(1, len(document["crossings"]))]
+    better = dict.fromkeys(point["verdict"] for point in document["points"])
+    if not document["crossings"] and len(set(better) & {first, second}) == 1:
+        winner = next(name for name in better if name in (first, second))
+        kept = [f"{winner} is better wherever one of them certainly is; no crossing is certain."]
+    caveats = [
+        f"{plural(len(loads), 'load')} {what}"
+        for loads, what in (
+            (document["undecided"], "left open: the ratio's interval includes 1"),
+            ([p for p in document["points"] if not p["ratio"]], "without a ratio"),
+        )
+        if loads
+    ]
+    return Verdict(
+        f"{document['metric']} of {second} against {first}: {' '.join(kept)}", tuple(caveats)
+    )
+
+
+def _ablated(document: Document) -> Verdict:
+    caveats = []
+    if document["replications"] < 2:
+        caveats.append("a single run has no interval")
+    elif not document["decided"]:
+        caveats.append("the whole could be chance")
+    return Verdict(document["sentence"], tuple(caveats))
+
+
+def _audited(document: Document) -> Verdict:
+    found = audit.counts(document)
+    listed = [plural(number, severity) for severity, number in found.items()]
+    source = PurePath(document["source"]).name
+    verb = "fail" if found["error"] else "stand as far as arithmetic can tell"
+    sentence = (
+        f"Claims of {source} {verb}: {', '.join(listed[:-1])} and {listed[-1]} "
+        f"over {plural(document['cells'], 'cell')}."
+    )
+    rules, blind = document["rules"], audit.blind(document)
+    caveat = f"{len(blind)} of {len(rules)} rules had nothing to look at (listed below)"
+    return Verdict(sentence, (caveat,) if blind else ())
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _comparison(rows: list[dict[str, Any]]) -> Verdict:

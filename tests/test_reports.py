@@ -15,7 +15,8 @@ from pdvsim import cli
 from pdvsim.metrics import Slo
 from pdvsim.sweep import sweep
 from reports import charts, frames
-from reports.page import SECTIONS, render, spec_of
+from reports.page import render, spec_of
+from reports.sections import CELL_SECTIONS
 from reports.verdict import judge
 from tests.test_sweep import cell
 
@@ -95,11 +96,17 @@ def test_a_prediction_is_rendered_whole(document: dict[str, Any]) -> None:
     assert page.count('class="spec"') == 5
 
 
+def offline(page: str) -> bool:
+    """Whether the page names nothing to fetch, and its policy refuses the network."""
+    fetched = re.findall(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=|@import", body(page))
+    # A specification says which schema it follows; nobody fetches that.
+    addresses = re.findall(r"https?://(?!vega\.github\.io/schema/)", body(page))
+    return not fetched and not addresses and "default-src 'none'" in page
+
+
 def test_a_page_fetches_nothing(document: dict[str, Any]) -> None:
     page = render(document)
-    assert not re.findall(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=", body(page))
-    assert "@import" not in body(page)
-    assert "default-src 'none'" in page
+    assert offline(page)
     assert len(page) < 2_000_000
 
 
@@ -115,13 +122,38 @@ def test_specs_are_whole_json(document: dict[str, Any]) -> None:
         assert json.loads(text)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
 
 
-@pytest.mark.parametrize("title", [title for title, _, _ in SECTIONS])
+@pytest.mark.parametrize("title", [section.title for section in CELL_SECTIONS])
 def test_every_chart_draws_over_several_loads(title: str, loads: dict[str, Any]) -> None:
-    chart = next(chart for name, _, chart in SECTIONS if name == title)
+    content = next(section.content for section in CELL_SECTIONS if section.title == title)
     for document in (loads, validated(loads), reproduced()):
-        drawn = chart(document)
-        if drawn is not None:
+        drawn = content(document)
+        if isinstance(drawn, alt.TopLevelMixin):
             assert spec_of(drawn)
+
+
+def test_closed_forms_stand_beside_the_simulation(document: dict[str, Any]) -> None:
+    line = {
+        "architecture": "pd",
+        "formula": "closed MVA",
+        "quantity": "requests/s",
+        "value": 12.0,
+        "simulated": {"value": 10.0, "low": 9.0, "high": 11.0},
+        "error": 0.2,
+        "why": "a batch shares its passes",
+    }
+    silent = {**line, "formula": "a bound", "simulated": None, "error": None}
+    page = render({**document, "formulas": [line, silent]})
+    assert "Closed forms" in headings(page)
+    assert "closed MVA<small>requests/s</small>" in page
+    assert "<td>12.0</td><td>10.0<small>9.00 to 11.0</small></td><td>+20%</td>" in page
+    assert "<td>12.0</td><td>n/a</td><td>n/a</td>" in page
+    assert "a batch shares its passes" in page
+
+
+def test_a_single_run_has_no_interval_in_the_table(document: dict[str, Any]) -> None:
+    changed = copy.deepcopy(document)
+    changed["cells"][0]["output_throughput"] = {"value": 5.0, "low": None, "high": None}
+    assert "5.00<small>no interval</small>" in render(changed)
 
 
 def test_comparisons_are_rendered(document: dict[str, Any]) -> None:
@@ -218,7 +250,15 @@ def test_the_report_command(
         ("", "not a whole JSON document"),
         ("[1, 2]", "no list of cells"),
         ('{"cells": [3]}', "no list of cells"),
-        ('{"cells": [{"architecture": "pd", "output_throughput": {"value": "x"}}]}', "a cell is"),
+        ('{"command": "predict"}', "no list of cells"),
+        ('{"command": "crossover", "cells": []}', "no list of cells, nor points"),
+        ('{"command": "ablate", "parts": [{}]}', "it is not as pdvsim writes it"),
+        ('{"command": "explain", "cells": [{}]}', "it is not as pdvsim writes it"),
+        ('{"command": "explain", "cells": [], "differences": 3}', "it is not as pdvsim writes it"),
+        ('{"findings": [{}]}', "it is not as pdvsim writes it"),
+        ('{"name": "h100", "stages": {}}', "not the output of a pdvsim command"),
+        ("3", "not the output of a pdvsim command"),
+        ('{"cells": [{"architecture": "pd", "output_throughput": {"value": "x"}}]}', "it is not"),
     ],
 )
 def test_a_bad_document_is_one_sentence(

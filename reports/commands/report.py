@@ -11,6 +11,7 @@ import click
 
 from pdvsim import output
 from pdvsim.errors import InputError
+from reports.document import kind
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:
@@ -24,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     """The document in a file.
 
     Raises:
-        InputError: not there, not JSON, or without cells.
+        InputError: not there, not JSON, or of no command.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -32,9 +33,11 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not a whole JSON document ({error})") from None
-    cells = document.get("cells") if isinstance(document, dict) else None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise InputError(f"{path}: not the output of a pdvsim command (it has no list of cells)")
+    if kind(document) is None:
+        raise InputError(
+            f"{path}: not the output of a pdvsim command (it has no list of cells, nor points, "
+            f"parts or findings)"
+        )
     return dict(document)
 
 
@@ -43,13 +46,13 @@ def read(path: Path) -> dict[str, Any]:
 @click.option("-o", "--output", "page", type=click.Path(path_type=Path), required=True)
 @output.json_option
 def command(result: Path, page: Path, as_json: bool) -> None:
-    """Render RESULT, the --json output of predict, bench, validate or reproduce, as HTML."""
+    """Render RESULT, the --json output of another command, as HTML."""
     output.check_writable(page)
     document = read(result)
     try:
         write(document, page)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{result}: a cell is not as pdvsim writes it ({error!r})") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{result}: it is not as pdvsim writes it ({error!r})") from None
     if as_json:
         output.print_json({"report": str(page), "bytes": page.stat().st_size})
     else:

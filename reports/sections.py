@@ -1,0 +1,61 @@
+"""What a page consists of, by the kind of its document."""
+
+from __future__ import annotations
+
+from reports import charts, figures
+from reports.analysis import ablate, audit, crossover, crossover_map, explain
+from reports.document import CELLS
+from reports.html import Section
+
+CELL_SECTIONS = (
+    Section(
+        "Predicted against measured",
+        "Left: each cell against the diagonal of equality. Right: the error of each cell. "
+        "Lines are 95 % intervals of the prediction.",
+        charts.compared,
+    ),
+    Section("Gain", "Ratio of the two engines at each load, with 95 % intervals.", charts.gains),
+    Section(
+        "Throughput",
+        "Output tokens per second, with 95 % intervals for one run.",
+        charts.throughput,
+    ),
+    Section(
+        "Latency",
+        "Filled: median. Hollow: 99th percentile. Lines are 95 % intervals for one run.",
+        charts.latency,
+    ),
+    Section(
+        "Throughput against latency",
+        "Up and to the left is better; the dashed line joins what nothing beats in both.",
+        charts.pareto,
+    ),
+    Section(
+        "Where the time of a stage goes",
+        "Mean of one execution. Lock: waiting for the model's lock. Launch: host time alone. "
+        "Gil: launch time added by other threads. Device: from the end of the launch to the end "
+        "of the kernels. Wake: until the thread knows.",
+        charts.stage_time,
+    ),
+    Section(
+        "Timeline",
+        "The first stage executions after the warm-up: what threads launch and streams run.",
+        charts.timeline,
+    ),
+    Section(
+        "Closed forms",
+        "Formulas of the literature with the simulation's own inputs: how far off they are, and "
+        "what they leave out.",
+        figures.closed_forms,
+    ),
+    Section("Figures", "95 % intervals for one run below.", figures.metrics),
+    Section("To keep in mind", "", figures.notes),
+)
+
+SECTIONS = {
+    CELLS: CELL_SECTIONS,
+    "explain": explain.SECTIONS,
+    "crossover": (*crossover.SECTIONS, *crossover_map.SECTIONS),
+    "ablate": ablate.SECTIONS,
+    "audit": audit.SECTIONS,
+}
