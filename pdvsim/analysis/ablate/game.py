@@ -128,6 +128,8 @@ class Ablation:
             for part in parts
         ]
         doubt = "" if self.decided else ", which its interval does not tell from none"
+        if self.whole.low is None:
+            doubt = ", from too few runs for an interval"
         return (
             f"{self.metric} of {self.second} {against}: {self._amount(self.whole)}{doubt}; "
             f"made of {', '.join(pieces) or 'nothing'}."

@@ -65,6 +65,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
         return {
+            "command": "audit",
             "source": self.table.source,
             "format": self.table.format,
             "cells": len(self.table.cells),

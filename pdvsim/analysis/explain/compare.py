@@ -17,6 +17,7 @@ from pdvsim.errors import InputError
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.sweep import Cell, replication_seeds
 
+MOST_SHARE = 10.0
 SPOKEN = 0.05  # a part of a difference is named from this share of all movement on
 MEMOS = ("wasted drafts", "end of turn")
 
@@ -196,8 +197,12 @@ class Difference:
 
 
 def _spoken(cause: str, part: Interval, whole: float) -> str:
-    share = f"{part.value / whole:+.0%}" if whole else "n/a"
-    return f"{cause} {part.value:+.3g} s ({share}{_range(part)})"
+    # Parts that all but cancel are no share of what is left.
+    shares = abs(part.value) <= MOST_SHARE * abs(whole)
+    said = [f"{part.value / whole:+.0%}"] if shares and whole else []
+    if part.low is not None and part.high is not None:
+        said.append(f"{part.low:+.2g} to {part.high:+.2g} s")
+    return f"{cause} {part.value:+.3g} s" + (f" ({'; '.join(said)})" if said else "")
 
 
 def _range(interval: Interval) -> str:
