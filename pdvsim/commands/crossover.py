@@ -62,6 +62,7 @@ def command(
     acceptance: float,
     draft_tokens: int,
     admission_factor: float,
+    prefill_batch: int,
     seed: int,
     replications: int,
     as_json: bool,
@@ -100,6 +101,7 @@ def command(
         prompt_tokens,
         output_tokens,
         admission_factor,
+        prefill_batch,
         rate_per_s=rate,
         protocol=protocol,
     )

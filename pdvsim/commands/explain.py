@@ -131,6 +131,7 @@ def cells_of(
     acceptance: float,
     draft_tokens: int,
     admission_factor: float,
+    prefill_batch: int,
 ) -> list[Cell]:
     """The cells to simulate, as `pdvsim predict` makes them."""
     from pdvsim.sweep import Load
@@ -148,6 +149,7 @@ def cells_of(
             profile,
             Load(protocol, at, lengths, kept, rate_per_s=rate),
             admission_factor,
+            prefill_batch,
         )
     ]
 

@@ -40,7 +40,11 @@ def names(architectures: str) -> list[str]:
 
 
 def cells_of(
-    chosen: Sequence[str], profile: Profile, load: Load, admission_factor: float
+    chosen: Sequence[str],
+    profile: Profile,
+    load: Load,
+    admission_factor: float,
+    prefill_batch: int,
 ) -> list[Cell]:
     """One cell per architecture; C is the batch cap of each."""
     from pdvsim.sweep import Cell
@@ -54,6 +58,7 @@ def cells_of(
                 batch_cap=load.concurrency,
                 draft_tokens=load.acceptance.draft_tokens,
                 admission_factor=admission_factor,
+                prefill_batch=prefill_batch,
             ),
             profile.pair.name,
             load,
@@ -92,6 +97,7 @@ def command(
     acceptance: float,
     draft_tokens: int,
     admission_factor: float,
+    prefill_batch: int,
     seed: int,
     replications: int,
     slo_ttft_ms: float | None,
@@ -121,7 +127,7 @@ def command(
         requests=requests,
         trace=trace,
     )
-    cells = cells_of(names(architecture), profile, load, admission_factor)
+    cells = cells_of(names(architecture), profile, load, admission_factor, prefill_batch)
     with output.progress("simulating", as_json) as update:
         results = sweep(cells, replications, seed, slo, on_run=update)
     document = {

@@ -49,6 +49,7 @@ class Setting:
     prompt_tokens: int = 128
     output_tokens: int = 64
     admission_factor: float = 1.0
+    prefill_batch: int = 1
     model_ratio: float = 1.0
     rate_per_s: float | None = None
     protocol: str = "closed-loop"
@@ -143,6 +144,7 @@ class Side:
         parameters = {
             "batch_cap": setting.concurrency,
             "admission_factor": setting.admission_factor,
+            "prefill_batch": setting.prefill_batch,
             **given,
         }
         load = Load(
