@@ -76,6 +76,7 @@ class Executor:
         prefill_emits: tokens that prefill itself yields (0 or 1).
         truncates: output stops at exactly `output_tokens`; otherwise at the end of the round
             that reaches it.
+        settles_round: the stage whose end makes a round's tokens count; the last of `check`.
     """
 
     name: str
@@ -87,16 +88,15 @@ class Executor:
     bonus_token: bool
     prefill_emits: int
     truncates: bool
+    settles_round: Stage = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settles_round", self.check[-1])
 
     @property
     def plain_prefill(self) -> tuple[Stage, ...]:
         """Prefill stages without a draft model."""
         return tuple(stage for stage in self.prefill if stage.model is Model.VERIFIER)
-
-    @property
-    def settles_round(self) -> Stage:
-        """The stage whose end makes a round's tokens count."""
-        return self.check[-1]
 
     def tokens_of_round(self, accepted: int, draft_tokens: int) -> int:
         """Tokens that a round yields when `accepted` of `draft_tokens` drafts were kept."""
@@ -172,6 +172,11 @@ class Request:
         self.produced_tokens += tokens
         if self.first_token_s is None and tokens:
             self.first_token_s = now_s
+
+
+def unfinished(batch: Sequence[Request]) -> list[Request]:
+    """Those of `batch` that are not `finished`, without a call for each."""
+    return [r for r in batch if r.produced_tokens < r.output_tokens and not r.cancelled]
 
 
 def settle(

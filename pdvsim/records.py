@@ -65,10 +65,17 @@ class Recorder:
         batch: Sequence[Request],
         query_tokens: int,
         context_tokens: int,
-        times: tuple[float, float, float, float, float, float, float, float],
+        queued_s: float,
+        launched_s: float,
+        launch_end_s: float,
+        started_s: float,
+        ended_s: float,
+        settled_s: float,
+        launch_alone_s: float,
+        device_alone_s: float,
         emitted: Sequence[int],
     ) -> None:
-        """Append one stage execution; `times` are the eight `*_s` columns in order."""
+        """Append one stage execution; the columns in order, but `emitted` for each request."""
         self._rows += _ROW.pack(
             _STAGE_CODE[stage],
             lane,
@@ -76,7 +83,14 @@ class Recorder:
             len(batch),
             query_tokens,
             context_tokens,
-            *times,
+            queued_s,
+            launched_s,
+            launch_end_s,
+            started_s,
+            ended_s,
+            settled_s,
+            launch_alone_s,
+            device_alone_s,
             sum(emitted),
         )
         if batch is not self._last_batch:  # the stages of a round share one

@@ -318,7 +318,7 @@ class RealWorld:
     # The device
 
     def _launch(self, lane: Lane, verb: Launch) -> Operation:
-        stage, batch, stream, after = verb
+        stage, batch, stream, after = verb.stage, verb.batch, verb.stream, verb.after
         new = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
         context = sum([request.context_tokens for request in batch])
         tickets = [event.ticket for event in after]
@@ -376,7 +376,13 @@ class RealWorld:
             emitted = settle(
                 self.executor, ticket.stage, ticket.batch, self.config.draft_tokens, now, accepted
             )
-            times = (
+            self.recorder.stage(
+                ticket.stage,
+                lane.index,
+                operation.stream,
+                ticket.batch,
+                operation.query_tokens,
+                operation.context_tokens,
                 operation.queued_s,
                 operation.launched_s,
                 operation.launch_end_s,
@@ -385,15 +391,6 @@ class RealWorld:
                 now,
                 operation.launch_alone_s,
                 ended_s - started_s,
-            )
-            self.recorder.stage(
-                ticket.stage,
-                lane.index,
-                operation.stream,
-                ticket.batch,
-                operation.query_tokens,
-                operation.context_tokens,
-                times,
                 emitted,
             )
 

@@ -49,7 +49,7 @@ def record_of(
                 request.completed_s = when
         times = (when - 0.1, when - 0.1, when - 0.05, when - 0.05, when, when, 0.05, 0.1)
         emitted = [tokens] if tokens else []
-        recorder.stage(stage, 0, Stream.MAIN, [request], 10, 10, times, emitted)
+        recorder.stage(stage, 0, Stream.MAIN, [request], 10, 10, *times, emitted)
     about = {"config": Config("pd", executor=executor)}
     return recorder.finish(requests, end_s, {"device": 0.5 * end_s}, **about)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from operator import attrgetter
 
 import simpy
 from simpy.events import NORMAL
@@ -35,10 +34,17 @@ class Moment:
         self._call()
 
 
-class Clock(simpy.Environment):
+class _Time:
+    """Where SimPy's environment keeps its time."""
+
+    __slots__ = ("_now",)
+    _now: float
+
+
+class Clock(_Time, simpy.Environment):
     """Virtual time."""
 
-    now = property(attrgetter("_now"))  # as in SimPy, without a Python call
+    now: float = _Time.__dict__["_now"]  # as in SimPy, without a call
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +62,8 @@ class Clock(simpy.Environment):
         For a process that would only sleep: it saves the event, and the process goes on at once.
         """
         until_s = self._now + delay_s
-        if self._queue and self._queue[0][0] <= until_s:
+        queue = self._queue
+        if queue and queue[0][0] <= until_s:
             return False
         for moment in self._moments:
             if moment.key[0] <= until_s:
@@ -70,32 +77,32 @@ class Clock(simpy.Environment):
         For a process that waits for what `moment` brings. Its callback must resume no process.
         """
         key = moment.key
-        if self._queue and self._queue[0] < key:
+        queue = self._queue
+        if key is NEVER or (queue and queue[0] < key):
             return False
         for other in self._moments:
             if other.key < key:
                 return False
-        if key is NEVER:
-            return False
         self._now = key[0]
         moment.happen()
         return True
 
     def catch_up(self) -> bool:
         """Let the moments that are due right now happen; whether nothing else is due now."""
-        while self.peek() <= self._now:
-            moment = self._first()
-            if moment is None:
+        while True:
+            for moment in self._moments:
+                if moment.key[0] <= self._now:
+                    break
+            else:
+                return not (self._queue and self._queue[0][0] <= self._now)
+            first = self._first()
+            if first is None:
                 return False
-            moment.happen()
-        return True
+            first.happen()
 
     def peek(self) -> float:
         due_s = self._queue[0][0] if self._queue else inf
-        for moment in self._moments:
-            if moment.key[0] < due_s:
-                due_s = moment.key[0]
-        return due_s
+        return min(due_s, *[moment.key[0] for moment in self._moments])
 
     def step(self) -> None:
         moment = self._first()
