@@ -197,12 +197,10 @@ def settle(
         New output tokens per request; empty if the stage yields none.
     """
     if stage is executor.settles_round:
-        if accepted is None:
-            accepted = [request.outcomes[request.rounds] for request in batch]
-        else:
+        if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
                 request.kept.append(kept)
-        return _settle_round(executor, batch, draft_tokens, now_s, accepted)
+        return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
     if stage is _DECODE:
         tokens = 1
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
@@ -219,21 +217,25 @@ def _settle_round(
     batch: Sequence[Request],
     draft_tokens: int,
     now_s: float,
-    accepted: Sequence[int],
+    injected: bool,
 ) -> list[int]:
-    """`settle` for the stage that ends a round. A simulation spends much of its time here, hence
-    the few calls."""
+    """`settle` for the stage that ends a round, with drawn outcomes or what was just `kept`.
+
+    A simulation spends much of its time here, hence the few calls.
+    """
     truncates = executor.truncates
     all_kept = executor.tokens_of_round(draft_tokens, draft_tokens)
     emitted = []
-    for request, kept in zip(batch, accepted, strict=True):
+    for request in batch:
+        rounds = request.rounds
+        kept = request.outcomes[rounds] if injected else request.kept[-1]
         tokens = kept + 1 if kept < draft_tokens else all_kept
         produced = request.produced_tokens + tokens
-        if truncates and produced > request.output_tokens:
+        if produced > request.output_tokens and truncates:
             tokens -= produced - request.output_tokens
             produced = request.output_tokens
         request.produced_tokens = produced
-        request.rounds += 1
+        request.rounds = rounds + 1
         request.drafted_tokens += draft_tokens
         request.accepted_tokens += kept
         if request.first_token_s is None and tokens:

@@ -15,23 +15,22 @@ NEVER: tuple[float, int, int] = (inf, NORMAL, 0)
 
 
 class Moment:
-    """A callback at a time that can be moved, which a SimPy event cannot."""
+    """A callback at a time that can be moved, which a SimPy event cannot.
 
-    __slots__ = ("_call", "_clock", "key")
+    It stays due until `call` sets it anew or makes its key `NEVER`.
+    """
+
+    __slots__ = ("_clock", "call", "key")
 
     def __init__(self, clock: Clock, call: Callable[[], None]) -> None:
         self._clock = clock
-        self._call = call
+        self.call = call
         self.key = NEVER
 
     def set(self, delay_s: float) -> None:
         """Be due in `delay_s` from now, and not when it was due before."""
         clock = self._clock
         self.key = clock._now + delay_s, NORMAL, next(clock._eid)
-
-    def happen(self) -> None:
-        self.key = NEVER
-        self._call()
 
 
 class _Time:
@@ -84,7 +83,7 @@ class Clock(_Time, simpy.Environment):
             if other.key < key:
                 return False
         self._now = key[0]
-        moment.happen()
+        moment.call()
         return True
 
     def catch_up(self) -> bool:
@@ -98,7 +97,7 @@ class Clock(_Time, simpy.Environment):
             first = self._first()
             if first is None:
                 return False
-            first.happen()
+            first.call()
 
     def peek(self) -> float:
         due_s = self._queue[0][0] if self._queue else inf
@@ -110,7 +109,7 @@ class Clock(_Time, simpy.Environment):
             super().step()
         else:
             self._now = moment.key[0]
-            moment.happen()
+            moment.call()
 
     def _first(self) -> Moment | None:
         """The moment that is due next, unless an event is due before it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdvsim.des.clock import Clock
+from pdvsim.des.clock import NEVER, Clock
 
 
 class Job:
@@ -103,6 +103,7 @@ class SharedServer:
         if len(jobs) == 1:
             self.busy_s += self._clock.now - self._updated_s
             self.jobs = ()
+            self.next_end.key = NEVER
             jobs[0].end()
             return
         self._progress()
@@ -112,5 +113,7 @@ class SharedServer:
         self.jobs = [job for job in jobs if job not in done]
         if self.jobs:
             self._reschedule()
+        else:
+            self.next_end.key = NEVER
         for job in done:
             job.end()

@@ -236,20 +236,16 @@ class SimulatedWorld:
         now = self.env.now
         lane.result = op = Operation(stage, batch, verb.stream, verb.after)
         op.query_tokens = query = query_tokens(self.executor, stage, batch, self._draft_tokens)
-        op.context_tokens = context = self._context_tokens(batch)
+        if batch is not self._counted_batch:  # the stages of a turn share one
+            self._counted_batch = batch
+            self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
+        op.context_tokens = context = self._counted_tokens
         launch_s, device_s = self.costs.cost(stage, len(batch), query, context)
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
         op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
         op.launched_s = now
         return self.interpreter.run(launch_s, self.gpu.submit, op)
-
-    def _context_tokens(self, batch: Sequence[Request]) -> int:
-        """Cached tokens of `batch`; counted once for the stages that one turn launches for it."""
-        if batch is not self._counted_batch:
-            self._counted_batch = batch
-            self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
-        return self._counted_tokens
 
     def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
         op: Operation = verb.event
