@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,23 @@ _STAGE_CODE = {stage: float(i) for i, stage in enumerate(_STAGES)}
 _STREAM_CODE = {stream: float(i) for i, stream in enumerate(_STREAMS)}
 
 
+class Execution(Protocol):
+    """What either world knows of a stage that has ended; see STAGE_COLUMNS."""
+
+    stage: Stage
+    stream: Stream
+    batch: Sequence[Request]
+    query_tokens: int
+    context_tokens: int
+    queued_s: float
+    launched_s: float
+    launch_end_s: float
+    started_s: float
+    ended_s: float
+    launch_alone_s: float
+    device_alone_s: float
+
+
 class Recorder:
     """Collects stage rows while a run goes on. Not thread-safe: worlds guard it."""
 
@@ -57,40 +74,24 @@ class Recorder:
         self._last_batch: Sequence[Request] = ()
         self._last_ids = self._member_ids
 
-    def stage(
-        self,
-        stage: Stage,
-        lane: int,
-        stream: Stream,
-        batch: Sequence[Request],
-        query_tokens: int,
-        context_tokens: int,
-        queued_s: float,
-        launched_s: float,
-        launch_end_s: float,
-        started_s: float,
-        ended_s: float,
-        settled_s: float,
-        launch_alone_s: float,
-        device_alone_s: float,
-        emitted: Sequence[int],
-    ) -> None:
-        """Append one stage execution; the columns in order, but `emitted` for each request."""
+    def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
+        """Append one stage execution that yielded `emitted` to its requests, if anything."""
+        batch = done.batch
         self._rows += _ROW.pack(
-            _STAGE_CODE[stage],
+            _STAGE_CODE[done.stage],
             lane,
-            _STREAM_CODE[stream],
+            _STREAM_CODE[done.stream],
             len(batch),
-            query_tokens,
-            context_tokens,
-            queued_s,
-            launched_s,
-            launch_end_s,
-            started_s,
-            ended_s,
+            done.query_tokens,
+            done.context_tokens,
+            done.queued_s,
+            done.launched_s,
+            done.launch_end_s,
+            done.started_s,
+            done.ended_s,
             settled_s,
-            launch_alone_s,
-            device_alone_s,
+            done.launch_alone_s,
+            done.device_alone_s,
             sum(emitted),
         )
         if batch is not self._last_batch:  # the stages of a round share one

@@ -25,33 +25,28 @@ class Queue(Protocol):
 
     def __len__(self) -> int: ...
     def push(self, requests: Iterable[Request]) -> None: ...
-    def pop(self, limit: int) -> list[Request]: ...
+    def take(self, limit: int) -> list[Request]: ...
     def peek(self) -> Request: ...
 
 
-class FifoQueue:
+class FifoQueue(deque[Request]):
     """First in, first out."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
-        self._items: deque[Request] = deque()
 
-    def __len__(self) -> int:
-        return len(self._items)
+    push = deque.extend
 
-    def push(self, requests: Iterable[Request]) -> None:
-        self._items.extend(requests)
-
-    def pop(self, limit: int) -> list[Request]:
-        items = self._items
-        if limit < len(items):
-            return [items.popleft() for _ in range(limit)]
-        batch = list(items)
-        items.clear()
+    def take(self, limit: int) -> list[Request]:
+        if limit < len(self):
+            return [self.popleft() for _ in range(limit)]
+        batch = list(self)
+        self.clear()
         return batch
 
     def peek(self) -> Request:
-        return self._items[0]
+        return self[0]
 
 
 class PriorityQueue:
@@ -68,7 +63,7 @@ class PriorityQueue:
         for request in requests:
             heapq.heappush(self._heap, (request.arrival_s, request.id, request))
 
-    def pop(self, limit: int) -> list[Request]:
+    def take(self, limit: int) -> list[Request]:
         heap = self._heap
         return [heapq.heappop(heap)[2] for _ in range(min(limit, len(heap)))]
 
@@ -263,7 +258,7 @@ class Lanes:
         """Take up to `limit` waiting requests that there is memory for, in order."""
         batch: list[Request] = []
         while len(batch) < limit and self.prefill and self.room((*batch, self.prefill.peek())):
-            batch += self.prefill.pop(1)
+            batch += self.prefill.take(1)
         return batch
 
     @property

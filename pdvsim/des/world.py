@@ -171,7 +171,7 @@ class SimulatedWorld:
             for request in batch:
                 request.admitted_s = self.env.now
         else:
-            batch = verb.queue.pop(verb.limit)
+            batch = verb.queue.take(verb.limit)
         lane.result = batch
         if self._waiters and batch:
             self._notify()
@@ -275,23 +275,8 @@ class SimulatedWorld:
             op.after = ()
         now = self.env.now
         self._counted_batch = ()  # tokens are about to be produced
-        self.recorder.stage(
-            op.stage,
-            lane.index,
-            op.stream,
-            op.batch,
-            op.query_tokens,
-            op.context_tokens,
-            op.queued_s,
-            op.launched_s,
-            op.launch_end_s,
-            op.started_s,
-            op.ended_s,
-            now,
-            op.launch_alone_s,
-            op.device_alone_s,
-            settle(self.executor, op.stage, op.batch, self._draft_tokens, now),
-        )
+        emitted = settle(self.executor, op.stage, op.batch, self._draft_tokens, now)
+        self.recorder.stage(op, lane.index, now, emitted)
 
 
 def simulate(
