@@ -75,15 +75,17 @@ class Clock(_Time, simpy.Environment):
 
         For a process that waits for what `moment` brings. Its callback must resume no process.
         """
-        key = moment.key
-        queue = self._queue
-        if key is NEVER or (queue and queue[0] < key):
+        key, queue = moment.key, self._queue
+        due_s = key[0]
+        # Whole keys are compared at the same instant only: it takes ten times as long.
+        if key is NEVER or (queue and queue[0][0] <= due_s and queue[0] < key):
             return False
         for other in self._moments:
-            if other.key < key:
+            if other.key[0] <= due_s and other.key < key:
                 return False
-        self._now = key[0]
-        moment.call()
+        self._now = due_s
+        call = moment.call
+        call()
         return True
 
     def catch_up(self) -> bool:

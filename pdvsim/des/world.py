@@ -207,13 +207,15 @@ class SimulatedWorld:
 
     def _wait_until(self, lane: _Lane, verb: WaitUntil) -> Event | None:
         # The time-out needs no event here: every change that can make `ready` true notifies.
-        return None if verb.ready() else self._block(verb.ready, None)
+        ready = verb.ready
+        return None if ready() else self._block(ready, None)
 
     def _poll_until(self, lane: _Lane, verb: PollUntil) -> Event | None:
         # Idle polls change nothing, so they are skipped up to the first that finds work.
-        if verb.ready():
+        ready = verb.ready
+        if ready():
             return None
-        return self._block(verb.ready, verb.interval_s + self.host.poll_overhead_s)
+        return self._block(ready, verb.interval_s + self.host.poll_overhead_s)
 
     def _block(self, ready: Callable[[], object], interval_s: float | None) -> Event:
         waiter = _Waiter(ready, Alarm(self.env), self.env.now, interval_s)
