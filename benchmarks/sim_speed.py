@@ -152,19 +152,13 @@ def grid() -> dict[str, Any]:
         for concurrency in GRID_LOADS
         for name in GRID_ARCHITECTURES
     ]
-    wall_s, before = time.perf_counter(), children_cpu_s()
+    wall_s = time.perf_counter()
     sweep(cells, replications=5, seed=1, workers=2)
     return {
         "cells": len(cells),
         "runs": 5 * len(cells),
         "wall_s": time.perf_counter() - wall_s,
-        "cpu_s": children_cpu_s() - before,
     }
-
-
-def children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def peak_memory_mib() -> float:

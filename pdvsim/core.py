@@ -76,6 +76,7 @@ class Executor:
         prefill_emits: tokens that prefill itself yields (0 or 1).
         truncates: output stops at exactly `output_tokens`; otherwise at the end of the round
             that reaches it.
+        settles_round: the stage whose end makes a round's tokens count; the last of `check`.
     """
 
     name: str
@@ -87,16 +88,15 @@ class Executor:
     bonus_token: bool
     prefill_emits: int
     truncates: bool
+    settles_round: Stage = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settles_round", self.check[-1])
 
     @property
     def plain_prefill(self) -> tuple[Stage, ...]:
         """Prefill stages without a draft model."""
         return tuple(stage for stage in self.prefill if stage.model is Model.VERIFIER)
-
-    @property
-    def settles_round(self) -> Stage:
-        """The stage whose end makes a round's tokens count."""
-        return self.check[-1]
 
     def tokens_of_round(self, accepted: int, draft_tokens: int) -> int:
         """Tokens that a round yields when `accepted` of `draft_tokens` drafts were kept."""
@@ -174,6 +174,11 @@ class Request:
             self.first_token_s = now_s
 
 
+def unfinished(batch: Sequence[Request]) -> list[Request]:
+    """Those of `batch` that are not `finished`, without a call for each."""
+    return [r for r in batch if r.produced_tokens < r.output_tokens and not r.cancelled]
+
+
 def settle(
     executor: Executor,
     stage: Stage,
@@ -192,12 +197,10 @@ def settle(
         New output tokens per request; empty if the stage yields none.
     """
     if stage is executor.settles_round:
-        if accepted is None:
-            accepted = [request.outcomes[request.rounds] for request in batch]
-        else:
+        if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
                 request.kept.append(kept)
-        return _settle_round(executor, batch, draft_tokens, now_s, accepted)
+        return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
     if stage is _DECODE:
         tokens = 1
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
@@ -214,21 +217,25 @@ def _settle_round(
     batch: Sequence[Request],
     draft_tokens: int,
     now_s: float,
-    accepted: Sequence[int],
+    injected: bool,
 ) -> list[int]:
-    """`settle` for the stage that ends a round. A simulation spends much of its time here, hence
-    the few calls."""
+    """`settle` for the stage that ends a round, with drawn outcomes or what was just `kept`.
+
+    A simulation spends much of its time here, hence the few calls.
+    """
     truncates = executor.truncates
     all_kept = executor.tokens_of_round(draft_tokens, draft_tokens)
     emitted = []
-    for request, kept in zip(batch, accepted, strict=True):
+    for request in batch:
+        rounds = request.rounds
+        kept = request.outcomes[rounds] if injected else request.kept[-1]
         tokens = kept + 1 if kept < draft_tokens else all_kept
         produced = request.produced_tokens + tokens
-        if truncates and produced > request.output_tokens:
+        if produced > request.output_tokens and truncates:
             tokens -= produced - request.output_tokens
             produced = request.output_tokens
         request.produced_tokens = produced
-        request.rounds += 1
+        request.rounds = rounds + 1
         request.drafted_tokens += draft_tokens
         request.accepted_tokens += kept
         if request.first_token_s is None and tokens:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,42 +46,57 @@ _STAGE_CODE = {stage: float(i) for i, stage in enumerate(_STAGES)}
 _STREAM_CODE = {stream: float(i) for i, stream in enumerate(_STREAMS)}
 
 
+class Execution(Protocol):
+    """What either world knows of a stage that has ended; see STAGE_COLUMNS."""
+
+    stage: Stage
+    stream: Stream
+    batch: Sequence[Request]
+    query_tokens: int
+    context_tokens: int
+    queued_s: float
+    launched_s: float
+    launch_end_s: float
+    started_s: float
+    ended_s: float
+    launch_alone_s: float
+    device_alone_s: float
+
+
 class Recorder:
     """Collects stage rows while a run goes on. Not thread-safe: worlds guard it."""
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self.lanes = list(lanes)
         self._rows = bytearray()
-        self._member_ids = array("i")
+        self._member_ids = array("I")  # unsigned numbers pack three times as fast
         self._member_tokens = bytearray()  # a round yields 17 at most
         self._last_batch: Sequence[Request] = ()
-        self._last_ids = array("i")
+        self._last_ids = self._member_ids
 
-    def stage(
-        self,
-        stage: Stage,
-        lane: int,
-        stream: Stream,
-        batch: Sequence[Request],
-        query_tokens: int,
-        context_tokens: int,
-        times: tuple[float, float, float, float, float, float, float, float],
-        emitted: Sequence[int],
-    ) -> None:
-        """Append one stage execution; `times` are the eight `*_s` columns in order."""
+    def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
+        """Append one stage execution that yielded `emitted` to its requests, if anything."""
+        batch = done.batch
         self._rows += _ROW.pack(
-            _STAGE_CODE[stage],
+            _STAGE_CODE[done.stage],
             lane,
-            _STREAM_CODE[stream],
+            _STREAM_CODE[done.stream],
             len(batch),
-            query_tokens,
-            context_tokens,
-            *times,
+            done.query_tokens,
+            done.context_tokens,
+            done.queued_s,
+            done.launched_s,
+            done.launch_end_s,
+            done.started_s,
+            done.ended_s,
+            settled_s,
+            done.launch_alone_s,
+            done.device_alone_s,
             sum(emitted),
         )
         if batch is not self._last_batch:  # the stages of a round share one
             self._last_batch = batch
-            self._last_ids = array("i", [request.id for request in batch])
+            self._last_ids = array("I", [request.id for request in batch])
         self._member_ids.extend(self._last_ids)
         self._member_tokens += bytes(emitted) if emitted else bytes(len(batch))
 

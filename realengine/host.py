@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pdvsim.architectures.lane import Program
-from pdvsim.core import Model, Stream
+from pdvsim.core import Model, Request, Stage, Stream
 from realengine.engine import Ticket
 
 
@@ -43,6 +43,8 @@ class Operation:
     """A launched stage and what the host knows of it."""
 
     ticket: Ticket
+    stage: Stage
+    batch: Sequence[Request]
     stream: Stream
     query_tokens: int
     context_tokens: int
@@ -52,17 +54,22 @@ class Operation:
     launch_alone_s: float
     after: tuple[Operation, ...]
     settled: bool = False
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    device_alone_s: float = 0.0
 
-    def device_times(
+    def set_device_times(
         self, span_s: tuple[float, float] | None, start_s: float, now: float
-    ) -> tuple[float, float]:
+    ) -> None:
         """Start and end on the device in a run that began at `start_s`: as measured, or from
         the launch until `now`."""
-        if span_s is None:
-            return self.launched_s, now
-        # Clocks drift apart by microseconds a second; what the host has seen ended, has ended.
-        late_s = max(0.0, span_s[1] - start_s - now)
-        return span_s[0] - start_s - late_s, span_s[1] - start_s - late_s
+        self.started_s, self.ended_s = self.launched_s, now
+        if span_s is not None:
+            # Clocks drift apart by microseconds a second; what the host has seen ended, has ended.
+            late_s = max(0.0, span_s[1] - start_s - now)
+            self.started_s = span_s[0] - start_s - late_s
+            self.ended_s = span_s[1] - start_s - late_s
+        self.device_alone_s = self.ended_s - self.started_s
 
 
 @contextmanager

@@ -245,7 +245,7 @@ class RealWorld:
                     request.admitted_s = now
                     self._in_service[request.id] = request
             else:
-                batch = verb.queue.pop(verb.limit)
+                batch = verb.queue.take(verb.limit)
             if batch:
                 self._notify()
         return batch
@@ -318,7 +318,7 @@ class RealWorld:
     # The device
 
     def _launch(self, lane: Lane, verb: Launch) -> Operation:
-        stage, batch, stream, after = verb
+        stage, batch, stream, after = verb.stage, verb.batch, verb.stream, verb.after
         new = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
         context = sum([request.context_tokens for request in batch])
         tickets = [event.ticket for event in after]
@@ -331,6 +331,8 @@ class RealWorld:
         # A thread that waits for the GIL burns no CPU, so its CPU time is its launch alone.
         operation = Operation(
             ticket,
+            stage,
+            batch,
             stream,
             new,
             context,
@@ -372,30 +374,16 @@ class RealWorld:
         with self._state:
             now = self._enter()
             self._moved_s = now
-            started_s, ended_s = operation.device_times(span_s, self._start_s, now)
+            operation.set_device_times(span_s, self._start_s, now)
             emitted = settle(
-                self.executor, ticket.stage, ticket.batch, self.config.draft_tokens, now, accepted
-            )
-            times = (
-                operation.queued_s,
-                operation.launched_s,
-                operation.launch_end_s,
-                started_s,
-                ended_s,
+                self.executor,
+                operation.stage,
+                operation.batch,
+                self.config.draft_tokens,
                 now,
-                operation.launch_alone_s,
-                ended_s - started_s,
+                accepted,
             )
-            self.recorder.stage(
-                ticket.stage,
-                lane.index,
-                operation.stream,
-                ticket.batch,
-                operation.query_tokens,
-                operation.context_tokens,
-                times,
-                emitted,
-            )
+            self.recorder.stage(operation, lane.index, now, emitted)
 
 
 def run(config: Config, workload: Workload, engine: Engine, stuck_s: float = STUCK_S) -> RunRecord:

@@ -100,7 +100,7 @@ def shared(work: Callable[[np.random.Generator], float], load: float, seed: int)
         for _ in range(4000):
             yield env.timeout(rng.exponential(1.0 / load))
             seconds, since = work(rng), env.now
-            server.run(None, seconds, lambda s=seconds, t=since: done.append((s, env.now - t)))
+            server.run(seconds, lambda s=seconds, t=since: done.append((s, env.now - t)))
 
     env.process(arrivals())
     env.run()
@@ -196,7 +196,7 @@ def test_stages_on_two_streams_slow_each_other_down() -> None:
     behind = Operation(Stage.DECODE, (), Stream.DRAFT)
     for operation, work_s in ((draft, 1.0), (verify, 1.0), (behind, 1.0)):
         operation.remaining_s = work_s
-        gpu.submit(operation, ())
+        gpu.submit(operation)
     env.run()
     assert draft.ended_s == pytest.approx(1.0 / 0.8)
     # Then it runs beside `behind`, which does not slow it down.
@@ -211,14 +211,12 @@ def test_an_event_holds_back_what_waits_for_it() -> None:
 
     env = Clock()
     gpu = Gpu(env, {}, 0.0)
-    chain = [
-        Operation(stage, (), stream)
-        for stage, stream in ((Stage.DRAFT, Stream.DRAFT), (Stage.VERIFY, Stream.VERIFY))
-    ]
+    draft = Operation(Stage.DRAFT, (), Stream.DRAFT)
+    verify = Operation(Stage.VERIFY, (), Stream.VERIFY, after=(draft,))
+    chain = [draft, verify]
     for operation in chain:
         operation.remaining_s = 1.0
-    gpu.submit(chain[0], ())
-    gpu.submit(chain[1], (chain[0],))
+        gpu.submit(operation)
     env.run()
     assert [(op.started_s, op.ended_s) for op in chain] == [(0.0, 1.0), (1.0, 2.0)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,21 @@ def record_of(
             request.emit(tokens, when)
             if request.finished:
                 request.completed_s = when
-        times = (when - 0.1, when - 0.1, when - 0.05, when - 0.05, when, when, 0.05, 0.1)
-        emitted = [tokens] if tokens else []
-        recorder.stage(stage, 0, Stream.MAIN, [request], 10, 10, times, emitted)
+        execution = SimpleNamespace(
+            stage=stage,
+            stream=Stream.MAIN,
+            batch=[request],
+            query_tokens=10,
+            context_tokens=10,
+            queued_s=when - 0.1,
+            launched_s=when - 0.1,
+            launch_end_s=when - 0.05,
+            started_s=when - 0.05,
+            ended_s=when,
+            launch_alone_s=0.05,
+            device_alone_s=0.1,
+        )
+        recorder.stage(execution, 0, when, [tokens] if tokens else [])
     about = {"config": Config("pd", executor=executor)}
     return recorder.finish(requests, end_s, {"device": 0.5 * end_s}, **about)
 

@@ -1,28 +1,29 @@
 """Single lane: each of W workers takes a whole request, from prefill to its last round."""
 
 from pdvsim.architectures.lane import (
-    Complete,
     Lanes,
     Program,
     Take,
     WaitUntil,
+    complete,
     decode_round,
     prefill,
+    streams_of,
 )
-from pdvsim.core import Stream
+from pdvsim.core import Stream, unfinished
+
+MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 
 
 def worker(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(lambda: lanes.admissible, lanes.config.wait_timeout_s)
         batch = yield Take(lanes.prefill, lanes.turn_limit)
-        yield from prefill(lanes, batch, Stream.MAIN)
+        yield from prefill(lanes, batch, MAIN)
         while batch:
-            yield from decode_round(lanes, batch, draft=Stream.MAIN, verify=Stream.MAIN)
-            for request in batch:
-                if request.finished:
-                    yield Complete(request)
-            batch = [request for request in batch if not request.finished]
+            yield from decode_round(lanes, batch, MAIN)
+            yield from complete(batch)
+            batch = unfinished(batch)
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:

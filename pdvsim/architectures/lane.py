@@ -10,11 +10,11 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from pdvsim.core import EAGER, Executor, Model, Request, Stage, Stream
+from pdvsim.core import EAGER, Executor, Model, Request, Stage, Stream, unfinished
 from pdvsim.errors import InputError
 
 
@@ -25,29 +25,28 @@ class Queue(Protocol):
 
     def __len__(self) -> int: ...
     def push(self, requests: Iterable[Request]) -> None: ...
-    def pop(self, limit: int) -> list[Request]: ...
+    def take(self, limit: int) -> list[Request]: ...
     def peek(self) -> Request: ...
 
 
-class FifoQueue:
+class FifoQueue(deque[Request]):
     """First in, first out."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
-        self._items: deque[Request] = deque()
 
-    def __len__(self) -> int:
-        return len(self._items)
+    push = deque.extend
 
-    def push(self, requests: Iterable[Request]) -> None:
-        self._items.extend(requests)
-
-    def pop(self, limit: int) -> list[Request]:
-        items = self._items
-        return [items.popleft() for _ in range(min(limit, len(items)))]
+    def take(self, limit: int) -> list[Request]:
+        if limit < len(self):
+            return [self.popleft() for _ in range(limit)]
+        batch = list(self)
+        self.clear()
+        return batch
 
     def peek(self) -> Request:
-        return self._items[0]
+        return self[0]
 
 
 class PriorityQueue:
@@ -64,7 +63,7 @@ class PriorityQueue:
         for request in requests:
             heapq.heappush(self._heap, (request.arrival_s, request.id, request))
 
-    def pop(self, limit: int) -> list[Request]:
+    def take(self, limit: int) -> list[Request]:
         heap = self._heap
         return [heapq.heappop(heap)[2] for _ in range(min(limit, len(heap)))]
 
@@ -72,34 +71,42 @@ class PriorityQueue:
         return self._heap[0][2]
 
 
-class Take(NamedTuple):
+# The verbs are not frozen: that would make them twice as dear, and a simulation makes many.
+
+
+@dataclass(slots=True, eq=False)
+class Take:
     """Take up to `limit` requests without waiting. Sent back: a list, possibly empty."""
 
     queue: Queue
     limit: int
 
 
-class Put(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Put:
     """Append `requests` to `queue` and notify waiting lanes."""
 
     queue: Queue
     requests: Sequence[Request]
 
 
-class Acquire(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Acquire:
     """Take a model's lock; blocks the thread until it is free."""
 
     lock: Model
 
 
-class Release(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Release:
     """Give a model's lock back. As with `threading.Lock`, a waiter has to wake up first and
     may find that the releasing thread has taken it again."""
 
     lock: Model
 
 
-class Launch(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Launch:
     """Launch `stage` for `batch` on `stream` behind the events `after`. Sent back: an event."""
 
     stage: Stage
@@ -108,33 +115,38 @@ class Launch(NamedTuple):
     after: tuple[Any, ...] = ()
 
 
-class Wait(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Wait:
     """Block the thread until `event` has happened; the batch then holds its new tokens."""
 
     event: Any
 
 
-class Poll(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Poll:
     """Ask whether `event` has happened. Sent back: a bool; when true the batch is settled."""
 
     event: Any
 
 
-class WaitUntil(NamedTuple):
+@dataclass(slots=True, eq=False)
+class WaitUntil:
     """Sleep on the shared condition variable until `ready()` or `timeout_s` has passed."""
 
     ready: Callable[[], object]
     timeout_s: float
 
 
-class PollUntil(NamedTuple):
+@dataclass(slots=True, eq=False)
+class PollUntil:
     """Look at `ready()` every `interval_s` until it is true."""
 
     ready: Callable[[], object]
     interval_s: float
 
 
-class Complete(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Complete:
     """The request is done: record it and free what it holds."""
 
     request: Request
@@ -235,6 +247,7 @@ class Lanes:
         self.admitted = 0
         self.completed = 0
         self.room = _always
+        self.round_stages = config.executor.speculate + config.executor.check
 
     @property
     def admissible(self) -> bool:
@@ -245,7 +258,7 @@ class Lanes:
         """Take up to `limit` waiting requests that there is memory for, in order."""
         batch: list[Request] = []
         while len(batch) < limit and self.prefill and self.room((*batch, self.prefill.peek())):
-            batch += self.prefill.pop(1)
+            batch += self.prefill.take(1)
         return batch
 
     @property
@@ -268,8 +281,16 @@ def _always(requests: Sequence[Request]) -> bool:
     return True
 
 
+Streams: TypeAlias = Mapping[Model, Stream]
+
+
+def streams_of(draft: Stream, verifier: Stream) -> Streams:
+    """Which stream each model's stages run on."""
+    return {Model.DRAFT: draft, Model.VERIFIER: verifier}
+
+
 def run_stages(
-    lanes: Lanes, stages: Sequence[Stage], batch: Sequence[Request], streams: dict[Model, Stream]
+    lanes: Lanes, stages: Sequence[Stage], batch: Sequence[Request], streams: Streams
 ) -> Program:
     """Run `stages` in order for `batch`, each on its model's stream."""
     for group in lanes.launches(batch):
@@ -287,23 +308,25 @@ def run_stages(
 
 def pass_on(lanes: Lanes, batch: Sequence[Request]) -> Program:
     """Complete what is done in `batch` and queue the rest for decoding."""
-    unfinished = []
+    going_on = unfinished(batch)
+    if len(going_on) < len(batch):
+        yield from complete(batch)
+    if going_on:
+        yield Put(lanes.decode, going_on)
+
+
+def complete(batch: Sequence[Request]) -> Program:
+    """Complete what is done in `batch`."""
     for request in batch:
         if request.finished:
             yield Complete(request)
-        else:
-            unfinished.append(request)
-    if unfinished:
-        yield Put(lanes.decode, unfinished)
 
 
-def prefill(lanes: Lanes, batch: Sequence[Request], stream: Stream = Stream.PREFILL) -> Program:
+def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams) -> Program:
     """Bring `batch` from prompt to ready-to-decode."""
-    streams = {Model.DRAFT: stream, Model.VERIFIER: stream}
-    yield from run_stages(lanes, lanes.executor.prefill, batch, streams)
+    return run_stages(lanes, lanes.executor.prefill, batch, streams)
 
 
-def decode_round(lanes: Lanes, batch: Sequence[Request], draft: Stream, verify: Stream) -> Program:
+def decode_round(lanes: Lanes, batch: Sequence[Request], streams: Streams) -> Program:
     """One round for `batch`: draft, verify, and whatever the executor needs to advance."""
-    stages = lanes.executor.speculate + lanes.executor.check
-    yield from run_stages(lanes, stages, batch, {Model.DRAFT: draft, Model.VERIFIER: verify})
+    return run_stages(lanes, lanes.round_stages, batch, streams)

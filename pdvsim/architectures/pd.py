@@ -12,8 +12,12 @@ from pdvsim.architectures.lane import (
     decode_round,
     pass_on,
     prefill,
+    streams_of,
 )
 from pdvsim.core import Stream
+
+ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
+ROUND = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 
 
 def prefill_lane(lanes: Lanes) -> Program:
@@ -26,7 +30,7 @@ def prefill_lane(lanes: Lanes) -> Program:
             continue
         free = lanes.service_limit - lanes.active
         batch = yield Take(lanes.prefill, min(lanes.config.prefill_batch, free))
-        yield from prefill(lanes, batch, Stream.PREFILL)
+        yield from prefill(lanes, batch, ADMISSION)
         yield from pass_on(lanes, batch)
 
 
@@ -34,7 +38,7 @@ def decode_lane(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(lambda: lanes.decode, lanes.config.wait_timeout_s)
         batch = yield Take(lanes.decode, lanes.turn_limit)
-        yield from decode_round(lanes, batch, draft=Stream.MAIN, verify=Stream.MAIN)
+        yield from decode_round(lanes, batch, ROUND)
         yield from pass_on(lanes, batch)
 
 

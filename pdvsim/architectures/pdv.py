@@ -12,8 +12,12 @@ from pdvsim.architectures.lane import (
     decode_round,
     pass_on,
     prefill,
+    streams_of,
 )
 from pdvsim.core import Stream
+
+ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
+ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 
 
 def may_admit(lanes: Lanes) -> bool:
@@ -22,9 +26,9 @@ def may_admit(lanes: Lanes) -> bool:
 
 
 def worker(lanes: Lanes) -> Program:
-    config = lanes.config
+    busy = PollUntil(lambda: lanes.decode or lanes.admissible, lanes.config.poll_s)
     while True:
-        yield PollUntil(lambda: lanes.admissible or lanes.decode, config.poll_s)
+        yield busy
         if may_admit(lanes):
             yield from admit(lanes)
         yield from turn(lanes)
@@ -32,14 +36,14 @@ def worker(lanes: Lanes) -> Program:
 
 def admit(lanes: Lanes) -> Program:
     admitted = yield Take(lanes.prefill, lanes.config.prefill_batch)
-    yield from prefill(lanes, admitted, Stream.PREFILL)
+    yield from prefill(lanes, admitted, ADMISSION)
     yield from pass_on(lanes, admitted)
 
 
 def turn(lanes: Lanes) -> Program:
     batch = yield Take(lanes.decode, lanes.batch_cap)
     for part in lanes.parts(batch):
-        yield from decode_round(lanes, part, draft=Stream.DRAFT, verify=Stream.VERIFY)
+        yield from decode_round(lanes, part, ROUND)
         yield from pass_on(lanes, part)
 
 

@@ -15,8 +15,13 @@ from pdvsim.architectures.lane import (
     pass_on,
     prefill,
     run_stages,
+    streams_of,
 )
-from pdvsim.core import Model, Stream
+from pdvsim.core import Stream
+
+ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
+ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
+CHECK = streams_of(draft=Stream.VERIFY, verifier=Stream.VERIFY)
 
 
 def verify_goes_first(lanes: Lanes) -> bool:
@@ -30,12 +35,11 @@ def prefill_lane(lanes: Lanes) -> Program:
             lambda: lanes.admissible and len(lanes.decode) < config.queue_limit, config.idle_sleep_s
         )
         batch = yield Take(lanes.prefill, config.prefill_batch)
-        yield from prefill(lanes, batch, Stream.PREFILL)
+        yield from prefill(lanes, batch, ADMISSION)
         yield from pass_on(lanes, batch)
 
 
 def decode_lane(lanes: Lanes) -> Program:
-    streams = {Model.DRAFT: Stream.DRAFT}
     while True:
         yield PollUntil(lambda: lanes.decode or verify_goes_first(lanes), lanes.config.idle_sleep_s)
         if verify_goes_first(lanes):
@@ -43,10 +47,10 @@ def decode_lane(lanes: Lanes) -> Program:
             continue
         batch = yield Take(lanes.decode, lanes.turn_limit)
         if lanes.active <= 1:
-            yield from decode_round(lanes, batch, draft=Stream.DRAFT, verify=Stream.VERIFY)
+            yield from decode_round(lanes, batch, ROUND)
             yield from pass_on(lanes, batch)
         else:
-            yield from run_stages(lanes, lanes.executor.speculate, batch, streams)
+            yield from run_stages(lanes, lanes.executor.speculate, batch, ROUND)
             yield Put(lanes.verify, batch)
 
 
@@ -55,9 +59,8 @@ def verify_turn(lanes: Lanes) -> Program:
     config = lanes.config
     limit = config.verify_batch_backlogged if verify_goes_first(lanes) else config.verify_batch
     batch = yield Take(lanes.verify, limit)
-    streams = {Model.DRAFT: Stream.VERIFY, Model.VERIFIER: Stream.VERIFY}
     for part in lanes.parts(batch):
-        yield from run_stages(lanes, lanes.executor.check, part, streams)
+        yield from run_stages(lanes, lanes.executor.check, part, CHECK)
         yield from pass_on(lanes, part)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from operator import attrgetter
 
 import simpy
 from simpy.events import NORMAL
@@ -16,13 +15,16 @@ NEVER: tuple[float, int, int] = (inf, NORMAL, 0)
 
 
 class Moment:
-    """A callback at a time that can be moved, which a SimPy event cannot."""
+    """A callback at a time that can be moved, which a SimPy event cannot.
 
-    __slots__ = ("_call", "_clock", "key")
+    It stays due until `call` sets it anew or makes its key `NEVER`.
+    """
+
+    __slots__ = ("_clock", "call", "key")
 
     def __init__(self, clock: Clock, call: Callable[[], None]) -> None:
         self._clock = clock
-        self._call = call
+        self.call = call
         self.key = NEVER
 
     def set(self, delay_s: float) -> None:
@@ -30,15 +32,18 @@ class Moment:
         clock = self._clock
         self.key = clock._now + delay_s, NORMAL, next(clock._eid)
 
-    def happen(self) -> None:
-        self.key = NEVER
-        self._call()
+
+class _Time:
+    """Where SimPy's environment keeps its time."""
+
+    __slots__ = ("_now",)
+    _now: float
 
 
-class Clock(simpy.Environment):
+class Clock(_Time, simpy.Environment):
     """Virtual time."""
 
-    now = property(attrgetter("_now"))  # as in SimPy, without a Python call
+    now: float = _Time.__dict__["_now"]  # as in SimPy, without a call
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +61,8 @@ class Clock(simpy.Environment):
         For a process that would only sleep: it saves the event, and the process goes on at once.
         """
         until_s = self._now + delay_s
-        if self._queue and self._queue[0][0] <= until_s:
+        queue = self._queue
+        if queue and queue[0][0] <= until_s:
             return False
         for moment in self._moments:
             if moment.key[0] <= until_s:
@@ -69,33 +75,35 @@ class Clock(simpy.Environment):
 
         For a process that waits for what `moment` brings. Its callback must resume no process.
         """
-        key = moment.key
-        if self._queue and self._queue[0] < key:
+        key, queue = moment.key, self._queue
+        due_s = key[0]
+        # Whole keys are compared at the same instant only: it takes ten times as long.
+        if key is NEVER or (queue and queue[0][0] <= due_s and queue[0] < key):
             return False
         for other in self._moments:
-            if other.key < key:
+            if other.key[0] <= due_s and other.key < key:
                 return False
-        if key is NEVER:
-            return False
-        self._now = key[0]
-        moment.happen()
+        self._now = due_s
+        call = moment.call
+        call()
         return True
 
     def catch_up(self) -> bool:
         """Let the moments that are due right now happen; whether nothing else is due now."""
-        while self.peek() <= self._now:
-            moment = self._first()
-            if moment is None:
+        while True:
+            for moment in self._moments:
+                if moment.key[0] <= self._now:
+                    break
+            else:
+                return not (self._queue and self._queue[0][0] <= self._now)
+            first = self._first()
+            if first is None:
                 return False
-            moment.happen()
-        return True
+            first.call()
 
     def peek(self) -> float:
         due_s = self._queue[0][0] if self._queue else inf
-        for moment in self._moments:
-            if moment.key[0] < due_s:
-                due_s = moment.key[0]
-        return due_s
+        return min(due_s, *[moment.key[0] for moment in self._moments])
 
     def step(self) -> None:
         moment = self._first()
@@ -103,7 +111,7 @@ class Clock(simpy.Environment):
             super().step()
         else:
             self._now = moment.key[0]
-            moment.happen()
+            moment.call()
 
     def _first(self) -> Moment | None:
         """The moment that is due next, unless an event is due before it."""

@@ -40,7 +40,6 @@ class Operation(Job):
         "queued_s",
         "settled",
         "stage",
-        "started_s",
         "stream",
     )
     gpu: Gpu
@@ -49,18 +48,21 @@ class Operation(Job):
     queued_s: float
     launched_s: float
     launch_end_s: float
-    started_s: float
     ended_s: float
     launch_alone_s: float
     device_alone_s: float
 
-    def __init__(self, stage: Stage, batch: Sequence[Request], stream: Stream) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Operation] = (),
+    ) -> None:
         self.stage = stage
-        self.kind = stage, len(batch)
-        self.speed = 1.0
         self.batch = batch
         self.stream = stream
-        self.after: Sequence[Operation] = ()
+        self.after = after
         self.pending = 0
         self.dependents: Sequence[Operation] = ()
         self.alarm: Alarm | None = None
@@ -76,25 +78,42 @@ class Operation(Job):
         for dependent in self.dependents:
             dependent.pending -= 1
             if not dependent.pending:
-                self.gpu.start(dependent)
+                self.gpu.server.start(dependent)
 
 
 class Gpu:
-    """Streams in order, stages in parallel across streams at mutually reduced speed."""
+    """Streams in order, stages in parallel across streams at mutually reduced speed.
 
-    def __init__(self, clock: Clock, contention: Contention, event_wake_s: float) -> None:
+    Attributes:
+        event_wake_s: from the end of device work to the waiting thread running.
+        starts_early: kernels run while later ones of their stage are being launched.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        contention: Contention,
+        event_wake_s: float,
+        starts_early: bool = False,
+    ) -> None:
         self.clock = clock
         self._contention = contention
         self.event_wake_s = event_wake_s
+        self.starts_early = starts_early
         self._tails: dict[Stream, Operation] = {}
         self.server = SharedServer(clock, self._speeds)
 
-    def submit(self, operation: Operation, after: Sequence[Operation]) -> None:
-        """Queue `operation` behind its stream's last one and behind the events `after`."""
-        tail = self._tails.get(operation.stream)
-        self._tails[operation.stream] = operation
+    def submit(self, operation: Operation) -> None:
+        """Queue what has just been launched, behind its stream's last one and what it is after."""
+        now = self.clock.now
+        operation.launch_end_s = now
+        if self.starts_early:
+            left_s = operation.remaining_s - (now - operation.launched_s)
+            operation.remaining_s = max(0.0, left_s)
+        tails, stream, after = self._tails, operation.stream, operation.after
+        tail = tails.get(stream)
+        tails[stream] = operation
         operation.gpu = self
-        operation.after = after
         if tail is not None and not tail.done and tail not in after:
             tail.dependents = *tail.dependents, operation
             operation.pending += 1
@@ -103,27 +122,24 @@ class Gpu:
                 earlier.dependents = *earlier.dependents, operation
                 operation.pending += 1
         if not operation.pending:
-            self.start(operation)
-
-    def start(self, operation: Operation) -> None:
-        """Start `operation`, all that it waited for having ended."""
-        operation.started_s = self.clock.now
-        self.server.start(operation)
+            self.server.start(operation)
 
     def advance(self, operation: Operation) -> bool:
         """Let time pass until `operation` is done, as far as only the device has work to do."""
-        while not operation.done and self.clock.advance(self.server.next_end):
-            pass
-        return operation.done
+        next_end, advance = self.server.next_end, self.clock.advance
+        while not operation.done:
+            if not advance(next_end):
+                return False
+        return True
 
-    def _speeds(self, kinds: Sequence[tuple[Stage, int]]) -> list[float]:
+    def _speeds(self, operations: Sequence[Operation]) -> list[float]:
         """Product of pairwise speeds: exact for two streams, an approximation beyond."""
         speeds = []
-        for i, (stage, batch) in enumerate(kinds):
+        for one in operations:
             speed = 1.0
-            for j, (other, other_batch) in enumerate(kinds):
-                if i != j and (points := self._contention.get((stage, other))):
-                    speed *= speed_at(points, max(batch, other_batch))
+            for other in operations:
+                if one is not other and (points := self._contention.get((one.stage, other.stage))):
+                    speed *= speed_at(points, max(len(one.batch), len(other.batch)))
             speeds.append(speed)
         return speeds
 

@@ -13,7 +13,7 @@ from simpy.events import Event
 
 from pdvsim.core import Model
 from pdvsim.des.clock import Clock
-from pdvsim.des.sharing import SharedServer
+from pdvsim.des.sharing import Job, SharedServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +59,32 @@ class Interpreter:
     """The Python interpreter: launching threads share its GIL."""
 
     def __init__(self, clock: Clock, costs: HostCosts) -> None:
-        def speeds(kinds: Sequence[Any]) -> list[float]:
-            return [costs.gil_speed(len(kinds))] * len(kinds)
+        def speeds(jobs: Sequence[Job]) -> list[float]:
+            return [costs.gil_speed(len(jobs))] * len(jobs)
 
         self._server = SharedServer(clock, speeds)
         self._clock = clock
 
-    def run(self, work_s: float, on_done: Callable[[], None]) -> Alarm | None:
-        """Occupy the calling thread for `work_s` of undisturbed host time, then call `on_done`.
+    def run(self, work_s: float, then: Callable[[Any], None], work: Any) -> Alarm | None:
+        """Occupy the calling thread for `work_s` of undisturbed host time, then do `then(work)`.
 
         None if that is over already, else an alarm that rings when it is.
         """
-        alone = self._server.idle and self._clock.skip(work_s)
-        if alone:
-            on_done()
-            if self._clock.catch_up():
-                return None
-        alarm = Alarm(self._clock)
-        if alone:
-            alarm.ring()
-        else:
-            self._server.run(None, work_s, partial(self._finish, on_done, alarm))
+        clock = self._clock
+        if self._server.jobs or not clock.skip(work_s):
+            alarm = Alarm(clock)
+            self._server.run(work_s, partial(self._finish, then, work, alarm))
+            return alarm
+        then(work)
+        if clock.catch_up():
+            return None
+        alarm = Alarm(clock)
+        alarm.ring()
         return alarm
 
     @staticmethod
-    def _finish(on_done: Callable[[], None], alarm: Alarm) -> None:
-        on_done()
+    def _finish(then: Callable[[Any], None], work: Any, alarm: Alarm) -> None:
+        then(work)
         alarm.ring()
 
 

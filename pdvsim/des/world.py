@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from simpy.events import Event, Timeout
@@ -78,6 +77,7 @@ class SimulatedWorld:
         self.env = Clock()
         self.config = config
         self.executor = config.executor
+        self._draft_tokens = config.draft_tokens
         self.costs = costs
         self.host = host or HostCosts()
         shape = architecture(config.architecture)
@@ -86,7 +86,9 @@ class SimulatedWorld:
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
         self.interpreter = Interpreter(self.env, self.host)
-        self.gpu = Gpu(self.env, contention or {}, self.host.event_wake_s)
+        self.gpu = Gpu(
+            self.env, contention or {}, self.host.event_wake_s, self.executor.synchronous
+        )
         self.locks = {model: Lock(self.env, self.host.lock_wake_s) for model in Model}
         self._counted_batch: Sequence[Request] = ()
         self._counted_tokens = 0
@@ -169,7 +171,7 @@ class SimulatedWorld:
             for request in batch:
                 request.admitted_s = self.env.now
         else:
-            batch = verb.queue.pop(verb.limit)
+            batch = verb.queue.take(verb.limit)
         lane.result = batch
         if self._waiters and batch:
             self._notify()
@@ -205,15 +207,17 @@ class SimulatedWorld:
 
     def _wait_until(self, lane: _Lane, verb: WaitUntil) -> Event | None:
         # The time-out needs no event here: every change that can make `ready` true notifies.
-        return self._block(verb.ready, None)
+        ready = verb.ready
+        return None if ready() else self._block(ready, None)
 
     def _poll_until(self, lane: _Lane, verb: PollUntil) -> Event | None:
         # Idle polls change nothing, so they are skipped up to the first that finds work.
-        return self._block(verb.ready, verb.interval_s + self.host.poll_overhead_s)
-
-    def _block(self, ready: Callable[[], object], interval_s: float | None) -> Event | None:
+        ready = verb.ready
         if ready():
             return None
+        return self._block(ready, verb.interval_s + self.host.poll_overhead_s)
+
+    def _block(self, ready: Callable[[], object], interval_s: float | None) -> Event:
         waiter = _Waiter(ready, Alarm(self.env), self.env.now, interval_s)
         self._waiters.append(waiter)
         return waiter.alarm
@@ -232,31 +236,18 @@ class SimulatedWorld:
     def _launch(self, lane: _Lane, verb: Launch) -> Event | None:
         stage, batch = verb.stage, verb.batch
         now = self.env.now
-        op = Operation(stage, batch, verb.stream)
-        op.query_tokens = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
-        op.context_tokens = self._context_tokens(batch)
-        op.launch_alone_s, op.device_alone_s = self.costs.cost(
-            stage, len(batch), op.query_tokens, op.context_tokens
-        )
-        op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
-        op.launched_s = now
-        lane.result = op
-        return self.interpreter.run(op.launch_alone_s, partial(self._launched, op, verb.after))
-
-    def _context_tokens(self, batch: Sequence[Request]) -> int:
-        """Cached tokens of `batch`; counted once for the stages that one turn launches for it."""
-        if batch is not self._counted_batch:
+        lane.result = op = Operation(stage, batch, verb.stream, verb.after)
+        op.query_tokens = query = query_tokens(self.executor, stage, batch, self._draft_tokens)
+        if batch is not self._counted_batch:  # the stages of a turn share one
             self._counted_batch = batch
             self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
-        return self._counted_tokens
-
-    def _launched(self, op: Operation, after: Sequence[Operation]) -> None:
-        op.launch_end_s = self.env.now
-        op.remaining_s = op.device_alone_s
-        if self.executor.synchronous:
-            # Kernels ran while later ones were being launched; what is left is the remainder.
-            op.remaining_s = max(0.0, op.device_alone_s - (op.launch_end_s - op.launched_s))
-        self.gpu.submit(op, after)
+        op.context_tokens = context = self._counted_tokens
+        launch_s, device_s = self.costs.cost(stage, len(batch), query, context)
+        op.launch_alone_s = launch_s
+        op.device_alone_s = op.remaining_s = device_s
+        op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
+        op.launched_s = now
+        return self.interpreter.run(launch_s, self.gpu.submit, op)
 
     def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
         op: Operation = verb.event
@@ -286,27 +277,8 @@ class SimulatedWorld:
             op.after = ()
         now = self.env.now
         self._counted_batch = ()  # tokens are about to be produced
-        emitted = settle(self.executor, op.stage, op.batch, self.config.draft_tokens, now)
-        times = (
-            op.queued_s,
-            op.launched_s,
-            op.launch_end_s,
-            op.started_s,
-            op.ended_s,
-            now,
-            op.launch_alone_s,
-            op.device_alone_s,
-        )
-        self.recorder.stage(
-            op.stage,
-            lane.index,
-            op.stream,
-            op.batch,
-            op.query_tokens,
-            op.context_tokens,
-            times,
-            emitted,
-        )
+        emitted = settle(self.executor, op.stage, op.batch, self._draft_tokens, now)
+        self.recorder.stage(op, lane.index, now, emitted)
 
 
 def simulate(
