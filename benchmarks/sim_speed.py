@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simpy
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
@@ -108,11 +109,11 @@ class Constant:
         return host_s, host_s
 
 
-def replay(path: Path, time_scale: float) -> dict[str, Any]:
+def replay(path: Path, time_scale: float, requests: int = REQUESTS) -> dict[str, Any]:
     """Simulate the trace, check the invariants, and tell how long that took."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     seed = np.random.SeedSequence(1)
-    plan = trace(path, ACCEPTANCE, seed, REQUESTS, time_scale, max_context_tokens=4096)
+    plan = trace(path, ACCEPTANCE, seed, requests, time_scale, max_context_tokens=4096)
     config = Config("pdv", GRAPH, batch_cap=128)
     record = simulate(config, plan, H100(), HostCosts(event_wake_s=30e-6))
     simulated_s = time.perf_counter()
@@ -134,8 +135,8 @@ def replay(path: Path, time_scale: float) -> dict[str, Any]:
         "wall_s": done_s - wall_s,
         "of_that_metrics_s": done_s - simulated_s,
         "cpu_s": cpu_s,
-        "requests_per_wall_s": REQUESTS / (done_s - wall_s),
-        "requests_per_cpu_s": REQUESTS / cpu_s,
+        "requests_per_wall_s": requests / (done_s - wall_s),
+        "requests_per_cpu_s": requests / cpu_s,
         "peak_memory_mib": peak_memory_mib(),
     }
 
@@ -161,6 +162,20 @@ def grid() -> dict[str, Any]:
     }
 
 
+def simpy_timeouts_per_s(count: int = 500_000) -> float:
+    """What SimPy alone does on this machine at this moment: the floor under any model on it."""
+
+    def sleeper(env: simpy.Environment) -> Any:
+        for _ in range(count):
+            yield env.timeout(1.0)
+
+    env = simpy.Environment()
+    env.process(sleeper(env))
+    started_s = time.perf_counter()
+    env.run()
+    return count / (time.perf_counter() - started_s)
+
+
 def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -184,6 +199,7 @@ def show(document: dict[str, Any]) -> None:
             f"GPU busy {load['gpu_busy']:.0%}, {load['stage_executions']:,} stages, "
             f"{load['request_rounds']:,} request-rounds, peak {load['peak_memory_mib']:.0f} MiB"
         )
+    print(f"SimPy alone: {document['simpy_timeouts_per_s']:,.0f} timeouts/s")
     print(f"published grid: {document['grid']['wall_s']:.1f} s, {document['grid']['runs']} runs")
     for name, peer in document["peers"].items():
         print(f"beside: {name}: {peer['requests_per_wall_s']} requests/wall s")
@@ -197,6 +213,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.trace.is_file():
         sys.exit(f"sim_speed: no trace at {arguments.trace}; give its path, or set PDVSIM_TRACES")
+    replay(arguments.trace, 1.0, requests=100)  # pays for imports and first use
     loads = {
         "own rate": replay(arguments.trace, 1.0),
         f"{BUSY_TIME_SCALE:g} x its rate": replay(arguments.trace, BUSY_TIME_SCALE),
@@ -209,6 +226,7 @@ def main() -> None:
         "revision": revision(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
+        "simpy_timeouts_per_s": simpy_timeouts_per_s(),
         "trace": loads,
         "grid": published,
         "bars": BARS,
