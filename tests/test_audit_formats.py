@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from pdvsim.analysis.audit import FORMATS, audit, parse_columns, read
+from pdvsim.analysis.audit import FORMATS, Severity, audit, parse_columns, read
 from pdvsim.commands import audit as audit_command
 from pdvsim.commands.audit import command
 from pdvsim.errors import InputError
@@ -180,7 +180,7 @@ def test_our_own_results(tmp_path: Path) -> None:
         "completed": {"value": 40.4, "low": 39.0, "high": 41.0},
         "p99_e2el_ms": None,
     }
-    table = read(put(tmp_path / "p.json", {"command": "predict", "cells": [row]}))
+    table = read(put(tmp_path / "p.json", {"command": "bench", "cells": [row]}))
     (cell,) = table.cells
     assert (table.format, cell.system, cell.concurrency) == ("pdvsim", "pd", 8)
     assert cell.samples == 202
@@ -188,6 +188,18 @@ def test_our_own_results(tmp_path: Path) -> None:
     open_loop = row | {"protocol": "pdverify"}
     (cell,) = read(put(tmp_path / "q.json", {"cells": [open_loop]})).cells
     assert (cell.concurrency, cell.load) == (None, 8)
+
+
+def test_predictions_make_no_claim_to_audit(tmp_path: Path) -> None:
+    path = put(tmp_path / "p.json", {"command": "predict", "cells": [{"architecture": "pd"}]})
+    with pytest.raises(InputError, match="holds no measured cells"):
+        read(path)
+
+
+@pytest.mark.parametrize("executor", ["eager", "graph"])
+def test_our_h100_runs_pass_clean(executor: str) -> None:
+    findings = audit(read(Path(__file__).parents[1] / "results" / executor)).findings
+    assert {finding.severity for finding in findings} <= {Severity.NOTE}
 
 
 def test_request_parquet_of_a_run(tmp_path: Path) -> None:

@@ -95,7 +95,12 @@ def read_pdvsim(path: Path) -> Table:
         InputError: the file is damaged or holds neither.
     """
     if path.suffix != ".parquet":
-        rows = [cell for item in exports.load(path) for cell in item.get("cells", [item])]
+        rows = [row for item in exports.load(path) for row in _rows(item)]
+        if not rows:
+            raise InputError(
+                f"{path}: holds no measured cells; give what pdvsim bench -o wrote, or rows of "
+                "metrics"
+            )
     else:
         try:
             frame = pl.read_parquet(path)
@@ -106,7 +111,16 @@ def read_pdvsim(path: Path) -> Table:
             return Table(str(path), "pdvsim", cells, counts_unfinished=True)
         rows = frame.to_dicts()
     cells_of_rows = tuple(parse_row(_canonical(row), path).cell() for row in rows)
-    return Table(str(path), "pdvsim", cells_of_rows, counts_unfinished=True)
+    return Table(str(path), "pdvsim", cells_of_rows, counts_unfinished=True, windowed=True)
+
+
+def _rows(item: Mapping[str, Any]) -> list[Any]:
+    """The measured rows of one JSON object: predictions make no claim to audit."""
+    if item.get("command", "bench") != "bench":
+        return []
+    if "cells" in item:
+        return list(item["cells"])
+    return [item] if set(item) & set(Row.model_fields) else []
 
 
 def _canonical(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,9 +138,12 @@ def _canonical(row: Mapping[str, Any]) -> dict[str, Any]:
         values.setdefault("system", flat["architecture"])
     if flat.get("protocol", "closed-loop") != "closed-loop" and "concurrency" in values:
         values.setdefault("load", values.pop("concurrency"))
-    for total in ("completed", "duration_s"):  # means over replications, pooled here
-        if total in values:
-            values[total] *= flat.get("replications") or 1
+    replications = flat.get("replications") or 1
+    if replications > 1:
+        # Means over runs: completions are pooled, and a mean of rates is no rate of sums.
+        values.pop("duration_s", None)
+        if "completed" in values:
+            values["completed"] *= replications
     for count in ("completed", "offered", "output_tokens", "draft_tokens"):
         if count in values:
             values[count] = round(values[count])

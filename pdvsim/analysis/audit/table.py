@@ -181,6 +181,8 @@ class Table:
     Attributes:
         counts_unfinished: throughput counts tokens when they are produced and latency accounts
             for requests in flight at the end, so a cut run is not biased by its survivors.
+        windowed: durations are those of a steady-state window: requests that completed in it may
+            have come before it began.
         same_requests: request i is the same prompt under every system and load, decoded
             greedily: it must take the same tokens everywhere.
         demand_memory: memory is allocated as caches grow, not as one pool (None: not known).
@@ -190,6 +192,7 @@ class Table:
     format: str
     cells: tuple[Cell, ...]
     counts_unfinished: bool = False
+    windowed: bool = False
     same_requests: bool = False
     demand_memory: bool | None = None
 
