@@ -289,6 +289,9 @@ def streams_of(draft: Stream, verifier: Stream) -> Streams:
     return {Model.DRAFT: draft, Model.VERIFIER: verifier}
 
 
+PREFILL_STREAM = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
+
+
 def run_stages(
     lanes: Lanes, stages: Sequence[Stage], batch: Sequence[Request], streams: Streams
 ) -> Program:
@@ -322,7 +325,7 @@ def complete(batch: Sequence[Request]) -> Program:
             yield Complete(request)
 
 
-def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams) -> Program:
+def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams = PREFILL_STREAM) -> Program:
     """Bring `batch` from prompt to ready-to-decode."""
     return run_stages(lanes, lanes.executor.prefill, batch, streams)
 

@@ -16,7 +16,6 @@ from pdvsim.architectures.lane import (
 )
 from pdvsim.core import Stream
 
-ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
 ROUND = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 
 
@@ -30,7 +29,7 @@ def prefill_lane(lanes: Lanes) -> Program:
             continue
         free = lanes.service_limit - lanes.active
         batch = yield Take(lanes.prefill, min(lanes.config.prefill_batch, free))
-        yield from prefill(lanes, batch, ADMISSION)
+        yield from prefill(lanes, batch)
         yield from pass_on(lanes, batch)
 
 

@@ -16,7 +16,6 @@ from pdvsim.architectures.lane import (
 )
 from pdvsim.core import Stream
 
-ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 
 
@@ -36,7 +35,7 @@ def worker(lanes: Lanes) -> Program:
 
 def admit(lanes: Lanes) -> Program:
     admitted = yield Take(lanes.prefill, lanes.config.prefill_batch)
-    yield from prefill(lanes, admitted, ADMISSION)
+    yield from prefill(lanes, admitted)
     yield from pass_on(lanes, admitted)
 
 

@@ -19,7 +19,6 @@ from pdvsim.architectures.lane import (
 )
 from pdvsim.core import Stream
 
-ADMISSION = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 CHECK = streams_of(draft=Stream.VERIFY, verifier=Stream.VERIFY)
 
@@ -35,7 +34,7 @@ def prefill_lane(lanes: Lanes) -> Program:
             lambda: lanes.admissible and len(lanes.decode) < config.queue_limit, config.idle_sleep_s
         )
         batch = yield Take(lanes.prefill, config.prefill_batch)
-        yield from prefill(lanes, batch, ADMISSION)
+        yield from prefill(lanes, batch)
         yield from pass_on(lanes, batch)
 
 
