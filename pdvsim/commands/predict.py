@@ -142,6 +142,7 @@ def command(
         },
         "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
         "slo": _slo(slo),
+        "prefill_batch": prefill_batch,
         "cells": [result.to_dict() for result in results],
         "too_close_to_call": [
             {"first": tie.first, "second": tie.second, "ratio": tie.ratio.to_dict()}
@@ -215,6 +216,8 @@ def show(document: dict[str, Any], report: Path | None) -> None:
         f"Below each value: {document['interval']}, from {document['replications']} replications "
         f"(seed {document['seed']}). Acceptance: {document['acceptance']}."
     )
+    if document["prefill_batch"] == 1:
+        page.print("Prompts are prefilled one at a time, as in the published systems.")
     origin = document["profile"]
     page.print(
         f"Calibrated: {origin['name']}, on {origin['gpu']} (driver {origin['driver']}, "
