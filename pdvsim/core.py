@@ -12,14 +12,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Model(StrEnum):
+class Name(StrEnum):
+    """Names that hot loops look up by: hashed as the text that they equal, without a Python call."""
+
+    __hash__ = str.__hash__
+
+
+class Model(Name):
     """The two models of a speculative pair; each has one lock in the eager executor."""
 
     DRAFT = "draft"
     VERIFIER = "verifier"
 
 
-class Stage(StrEnum):
+class Stage(Name):
     """One kind of GPU work. Its `model` says whose weights it reads."""
 
     model: Model
@@ -50,7 +56,7 @@ _PREFILL_DRAFT, _PREFILL_VERIFIER = Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER
 _DRAFT, _DECODE = Stage.DRAFT, Stage.DECODE
 
 
-class Stream(StrEnum):
+class Stream(Name):
     """CUDA streams an architecture may use."""
 
     MAIN = "main"
