@@ -2,13 +2,11 @@
 
     python benchmarks/crossover_coverage.py [--json] [--searches 500] [--seed 1]
 
-Queues of the simulated world whose mean response times are known in closed form, over the
-arrival rate: one fast server against two slow ones. The fast one is better at low load (a request
-is served by one server at a time), the two slow ones at high load. Each search is the one of
-`pdvsim crossover`, survey and all, with a seed of its own.
-
-- `exponential`: M/M/1, S / (1 - rho), against M/M/2, S / (1 - rho^2) (Erlang C for two servers).
-- `constant`: M/D/1 (Pollaczek-Khinchine) against M/M/2.
+Two queues of the simulated world whose mean response times are known in closed form, over the
+arrival rate: one fast server, M/M/1, S / (1 - rho), against two slow ones, M/M/2, S / (1 - rho^2)
+(Erlang C for two servers). The fast one is better at low load (a request is served by one server
+at a time), the two slow ones at high load. Each search is the one of `pdvsim crossover`, survey
+and all, with a seed of its own.
 """
 
 from __future__ import annotations
@@ -53,37 +51,18 @@ ONE_STAGE = Executor(
 HOST = HostCosts(gil_speeds=(1.0, 1.0), locks=frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A fast queue whose service is `service(u)` of a uniform u, and the truth."""
-
-    name: str
-    cv2: float
-    loads: tuple[float, ...]
-
-    def fast_s(self, rate: float) -> float:
-        return mg1_response_s(rate, FAST_S, self.cv2)
-
-    @staticmethod
-    def slow_s(rate: float) -> float:
-        return SLOW_S / (1.0 - (rate * SLOW_S / 2.0) ** 2)
-
-    @property
-    def truth(self) -> float:
-        return float(
-            brentq(
-                lambda rate: self.fast_s(rate) - self.slow_s(rate), self.loads[0], self.loads[-1]
-            )
-        )
+LOADS = (0.2, 0.32, 0.44, 0.56, 0.68)
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Case("exponential", 1.0, (0.2, 0.32, 0.44, 0.56, 0.68)),
-        Case("constant", 0.0, (0.4, 0.52, 0.64, 0.76, 0.88)),
-    )
-}
+def fast_s(rate: float) -> float:
+    return mg1_response_s(rate, FAST_S, 1.0)
+
+
+def slow_s(rate: float) -> float:
+    return SLOW_S / (1.0 - (rate * SLOW_S / 2.0) ** 2)
+
+
+TRUTH = float(brentq(lambda rate: fast_s(rate) - slow_s(rate), LOADS[0], LOADS[-1]))
 
 
 class Service:
@@ -96,14 +75,13 @@ class Service:
         return self._draw(), 0.0
 
 
-def response_s(rate: float, workers: int, mean_s: float, cv2: float, seed: list[int]) -> float:
+def response_s(rate: float, workers: int, mean_s: float, seed: list[int]) -> float:
     """Mean response time of one run."""
     plan_seed, service_seed = np.random.SeedSequence(seed).spawn(2)
     plan = poisson(rate, REQUESTS, Lengths(1, 1), Acceptance.constant(0.5, 4), plan_seed)
     draws = iter(np.random.default_rng(service_seed).exponential(mean_s, REQUESTS).tolist())
-    service = Service((lambda: next(draws)) if cv2 else (lambda: mean_s))
     config = Config("baseline", ONE_STAGE, workers=workers)
-    mean = summarize(simulate(config, plan, service, HOST))["mean_e2el_ms"]
+    mean = summarize(simulate(config, plan, Service(lambda: next(draws)), HOST))["mean_e2el_ms"]
     assert mean is not None
     return mean / 1e3
 
@@ -119,29 +97,28 @@ class Outcome:
     crossings: int
 
 
-def search(task: tuple[str, int, int]) -> Outcome:
-    name, seed, index = task
-    case = CASES[name]
+def search(task: tuple[int, int]) -> Outcome:
+    seed, index = task
 
     def sampler(samples: Sequence[tuple[float, int]]) -> list[tuple[float, float]]:
         return [
             (
-                response_s(rate, 1, FAST_S, case.cv2, [seed, index, run]),
-                response_s(rate, 2, SLOW_S, 1.0, [seed, index, run]),
+                response_s(rate, 1, FAST_S, [seed, index, run]),
+                response_s(rate, 2, SLOW_S, [seed, index, run]),
             )
             for rate, run in samples
         ]
 
-    result = compare(case.loads, sampler, lower_is_better=True, whole=False, budget=BUDGET)
+    result = compare(LOADS, sampler, lower_is_better=True, whole=False, budget=BUDGET)
     if not result.crossings:
         return Outcome(None, None, None, result.runs, 0)
     found = result.crossings[0]
     return Outcome(found.value, found.low, found.high, result.runs, len(result.crossings))
 
 
-def covered(case: Case, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def covered(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The share of searches whose interval holds the truth; a search without a crossing misses."""
-    truth = case.truth
+    truth = TRUTH
     inside = [o.low is not None and o.low <= truth <= (o.high or 0.0) for o in outcomes]
     found = [o for o in outcomes if o.value is not None]
     share = sum(inside) / len(inside)
@@ -168,18 +145,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--searches", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--case", choices=list(CASES), action="append")
     parser.add_argument("--workers", type=int, default=None)
     arguments = parser.parse_args()
-    cases = {}
     started = time.perf_counter()
-    for name in arguments.case or CASES:
-        tasks = [(name, arguments.seed, index) for index in range(arguments.searches)]
-        outcomes = run_all(search, tasks, arguments.workers)
-        cases[name] = {
-            **covered(CASES[name], outcomes),
-            "intervals": [[o.low, o.value, o.high] for o in outcomes],
-        }
+    tasks = [(arguments.seed, index) for index in range(arguments.searches)]
+    outcomes = run_all(search, tasks, arguments.workers)
     document = {
         "benchmark": "crossover_coverage",
         "command": f"python benchmarks/crossover_coverage.py --json --searches "
@@ -189,13 +159,13 @@ def main() -> None:
         "requests_per_run": REQUESTS,
         "budget": asdict(BUDGET),
         "wall_s": time.perf_counter() - started,
-        "cases": cases,
+        **covered(outcomes),
+        "intervals": [[o.low, o.value, o.high] for o in outcomes],
     }
     if arguments.json:
         print(json.dumps(document))
-        return
-    for name, case in cases.items():
-        print(name, {key: value for key, value in case.items() if key != "intervals"})
+    else:
+        print({key: value for key, value in document.items() if key != "intervals"})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class Name(StrEnum):
-    """Names that hot loops look up by: hashed as the text that they equal, without a Python call."""
+    """Names to look things up by: hashed as the text that they equal, without a Python call."""
 
     __hash__ = str.__hash__
 
