@@ -30,10 +30,9 @@ from pdvsim.analysis.pool import run_all
 from pdvsim.architectures.lane import Config
 from pdvsim.core import Executor, Stage
 from pdvsim.des import HostCosts, simulate
-from pdvsim.metrics import summarize
 from pdvsim.workload import Lengths, poisson
 
-REQUESTS = 250
+REQUESTS, WARMUP = 250, 25
 FAST_S, SLOW_S = 1.0, 1.6
 BUDGET = Budget(looks=(4, 8, 16, 32), precision=0.05, most_runs=16)
 ONE_STAGE = Executor(
@@ -76,14 +75,18 @@ class Service:
 
 
 def response_s(rate: float, workers: int, mean_s: float, seed: list[int]) -> float:
-    """Mean response time of one run."""
+    """Mean response time of one run's requests after the first `WARMUP`.
+
+    Not `mean_e2el_ms`: its Kaplan-Meier estimate, which makes use of the requests in flight when
+    the warm-up ends, is consistent, but 0.3 % too low at 250 requests (on 250 runs), and the
+    truth here is that of an endless run.
+    """
     plan_seed, service_seed = np.random.SeedSequence(seed).spawn(2)
     plan = poisson(rate, REQUESTS, Lengths(1, 1), Acceptance.constant(0.5, 4), plan_seed)
     draws = iter(np.random.default_rng(service_seed).exponential(mean_s, REQUESTS).tolist())
     config = Config("baseline", ONE_STAGE, workers=workers)
-    mean = summarize(simulate(config, plan, Service(lambda: next(draws)), HOST))["mean_e2el_ms"]
-    assert mean is not None
-    return mean / 1e3
+    record = simulate(config, plan, Service(lambda: next(draws)), HOST)
+    return float(np.mean([(r.completed_s or 0.0) - r.arrival_s for r in record.requests[WARMUP:]]))
 
 
 @dataclass(frozen=True, slots=True)
