@@ -235,17 +235,6 @@ def test_a_slow_host_is_no_gil_wait(tmp_path: Path) -> None:
     assert np.abs(found.seconds.sum(axis=1) / found.e2e_s - 1.0).max() < 1e-3
 
 
-def test_a_hundred_thousand_stage_rows_are_quick() -> None:
-    workload = closed_loop(64, Lengths(16, 400), ACCEPTANCE, np.random.SeedSequence(0), cycles=1)
-    record = simulated("pdv", 64, workload=workload)
-    assert len(record.stage_rows) > 5e4
-    import time
-
-    began = time.process_time()
-    explain_run(of_record(record))
-    assert time.process_time() - began < 3.0
-
-
 @pytest.mark.parametrize("stem", ["mine", "pd-eager-closed-loop-c8-0"])
 def test_records_that_cannot_be_explained(tmp_path: Path, stem: str) -> None:
     with pytest.raises(InputError, match=r"does not say what ran|no such record"):
