@@ -184,9 +184,10 @@ def test_a_damaged_profile_is_one_sentence(
 
 
 def test_ctrl_c_exits_with_130(profile: str) -> None:
-    command = [sys.executable, "-m", "pdvsim", "predict", "--concurrency", "256"]
+    # More runs than there is time for.
+    command = [*(sys.executable, "-m", "pdvsim", "predict"), "--replications", "10000"]
     process = subprocess.Popen(
-        [*command, "--profile", profile],
+        [*command, "--concurrency", "256", "--profile", profile],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
