@@ -41,13 +41,16 @@ def _map(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterat
     # Not "fork": a forked child may inherit a lock that a thread of polars holds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    pool = ProcessPoolExecutor(workers, context, initializer=_die_with_ctrl_c)
+    pool = ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_the_parent)
     try:
         yield from pool.map(function, tasks, chunksize=max(1, len(tasks) // (32 * workers)))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _die_with_ctrl_c() -> None:
-    """The parent reports Ctrl-C; its workers just end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _leave_ctrl_c_to_the_parent() -> None:
+    """After Ctrl-C the parent cancels what waits, and its workers end with the run they are in.
+
+    If they died of it, the pool's own thread would trip over the cancelled work, loudly.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
