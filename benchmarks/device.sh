@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Everything that `results/` and the shipped profiles hold, measured on a machine with two GPUs,
-# one process and one half of the cores each. Usage: benchmarks/device.sh OUT_FOLDER
+# one process and one half of the cores each, 8 to 10 minutes a part.
+# Usage: benchmarks/device.sh OUT_FOLDER graph|pairs|eager
 set -u
-export out=$1
+export out=$1 part=$2
 half=$(($(nproc) / 2))
 export main=tinyllama-1.1b:llama-2-7b same=tinyllama-1.1b:tinyllama-1.1b large=tinyllama-1.1b:codellama-34b
 export eager="--executor eager --pair $main --prompt-tokens 32 --output-tokens 8 --cycles 1"
-export graph="--executor graph --prompt-tokens 256 --output-tokens 128 --cycles 1"
+export graph="--executor graph --pair $main --prompt-tokens 256 --output-tokens 128 --cycles 1"
 
 step() { # seconds, then a command: says how long it took
   local limit=$1 began=$SECONDS
@@ -19,26 +20,39 @@ step() { # seconds, then a command: says how long it took
 profile() { # seconds, pair, executor
   step "$1" python3 -m pdvsim calibrate --pair "$2" --executor "$3" -o "$out/h100_${2/:/_}_$3.json"
 }
-first() {
-  export CUDA_VISIBLE_DEVICES=0
+bench() { # seconds, name, options
+  step "$1" python3 -m pdvsim bench ${@:3} --records "/tmp/records/$2" -o "$out/$2.json"
+}
+graph_first() {
+  profile 270 $main graph
+  step 70 python3 benchmarks/engine_burst.py --pair $large --bursts 1,8 --json "$out/burst_34b.json"
+  step 130 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"
+  step 80 python3 benchmarks/engine_burst.py --quick --json "$out/burst.json"
+}
+graph_second() {
+  bench 180 graph_c8 $graph --concurrency 8 --replications 8
+  bench 330 graph_c1_c32_c128 $graph --concurrency 1,32,128 --replications 2
+  bench 70 graph_prefill_batch_8 $graph --concurrency 128 --prefill-batch 8
+}
+pairs_first() {
+  profile 150 $large graph
   profile 120 $main eager
-  step 200 python3 -m pdvsim bench $eager --concurrency 1,4,8 --replications 2 \
-    --architecture baseline,pd --records /tmp/records -o "$out/eager_bench_0.json"
-  profile 170 $main graph
-  profile 90 $same eager
-  profile 90 $same graph
 }
-second() {
-  export CUDA_VISIBLE_DEVICES=1
-  step 200 python3 -m pdvsim bench $eager --concurrency 1,4,8 --replications 2 \
-    --architecture three_lane,pdv --records /tmp/records -o "$out/eager_bench_1.json"
-  step 230 python3 -m pdvsim bench $graph --pair $main --concurrency 1,8,32,128 \
-    --records /tmp/records -o "$out/graph_bench.json"
-  profile 120 $large graph
-  step 60 python3 benchmarks/engine_burst.py --pair $large --bursts 1,8 --json "$out/burst_34b.json"
+pairs_second() {
+  profile 150 $same graph
+  profile 120 $same eager
 }
-export -f step profile first second
-taskset -c "0-$((half - 1))" bash -c first >"/tmp/first.log" 2>&1 &
-taskset -c "$half-$((2 * half - 1))" bash -c second >"/tmp/second.log" 2>&1 &
+eager_first() {
+  bench 280 eager_bench_0 $eager --concurrency 1,4,8 --replications 2 --architecture baseline,pd
+  bench 280 eager_bench_0_large $eager --concurrency 16,32,64 --architecture baseline,pd
+}
+eager_second() {
+  bench 280 eager_bench_1 $eager --concurrency 1,4,8 --replications 2 --architecture three_lane,pdv
+  bench 280 eager_bench_1_large $eager --concurrency 16,32,64 --architecture three_lane,pdv
+}
+export -f step profile bench graph_first graph_second pairs_first pairs_second eager_first eager_second
+CUDA_VISIBLE_DEVICES=0 taskset -c "0-$((half - 1))" bash -c "${part}_first" >"/tmp/first.log" 2>&1 &
+CUDA_VISIBLE_DEVICES=1 taskset -c "$half-$((2 * half - 1))" bash -c "${part}_second" >"/tmp/second.log" 2>&1 &
 wait
+tar -C /tmp -czf "$out/records.tar.gz" records
 cat /tmp/first.log /tmp/second.log

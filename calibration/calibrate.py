@@ -76,7 +76,7 @@ GRAPH_PLAN = Plan(
     batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     passes=2,
     race_seconds=0.3,
-    beside=(8, 32, 128),
+    beside=(2, 8, 32, 64, 128),
 )
 
 

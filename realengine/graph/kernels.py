@@ -22,11 +22,12 @@ def norm_kernel(
     at = tl.program_id(0).to(tl.int64) * width + tl.arange(0, BLOCK)
     mask = tl.arange(0, BLOCK) < width
     x = tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
+    # Before the sum: behind its barrier, a row's time would hold a second trip to memory.
+    g = tl.load(gain + tl.arange(0, BLOCK), mask=mask, other=0.0).to(tl.float32)
     if UPDATE:
         x += tl.load(update + at, mask=mask, other=0.0).to(tl.float32)
         tl.store(residual + at, x.to(residual.dtype.element_ty), mask=mask)
     scale = 1.0 / tl.sqrt(tl.sum(x * x) / width + epsilon)
-    g = tl.load(gain + tl.arange(0, BLOCK), mask=mask, other=0.0).to(tl.float32)
     tl.store(out + at, (x * scale * g).to(out.dtype.element_ty), mask=mask)
 
 
