@@ -24,14 +24,15 @@ bench() { # seconds, name, options
   step "$1" python3 -m pdvsim bench ${@:3} --records "/tmp/records/$2" -o "$out/$2.json"
 }
 graph_first() {
-  profile 270 $main graph
+  profile 300 $main graph
   step 70 python3 benchmarks/engine_burst.py --pair $large --bursts 1,8 --json "$out/burst_34b.json"
-  step 130 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"
-  step 80 python3 benchmarks/engine_burst.py --quick --json "$out/burst.json"
+  step 110 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"
+  step 70 python3 benchmarks/engine_burst.py --quick --json "$out/burst.json"
 }
-graph_second() {
-  bench 180 graph_c8 $graph --concurrency 8 --replications 8
-  bench 330 graph_c1_c32_c128 $graph --concurrency 1,32,128 --replications 2
+graph_second() { # C = 8 often: three_lane settles into one of several modes there
+  bench 250 graph_c8 $graph --concurrency 8 --replications 10
+  bench 180 graph_c32_c128 $graph --concurrency 32,128 --replications 2
+  bench 120 graph_c1 $graph --concurrency 1
   bench 70 graph_prefill_batch_8 $graph --concurrency 128 --prefill-batch 8
 }
 pairs_first() {

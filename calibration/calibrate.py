@@ -15,7 +15,7 @@ import numpy as np
 
 from calibration import host
 from calibration.ceilings import measure_ceilings
-from calibration.contention import fit_contention, measure_pairs
+from calibration.contention import fit_contention, measure_pairs, request_tokens
 from calibration.fit import estimate
 from calibration.stage_fits import Samples, fit_stages, gil_speeds, run_spread
 from calibration.stages import (
@@ -110,7 +110,9 @@ def calibrate(
     points = plan.points(most_tokens, engine.draft_tokens)
     block = blocker(engine) if cuda and not synchronous else None
     profiled = plan.prompts if cuda and synchronous else ()
-    beside = [b for b in plan.beside if block is not None and b <= max(n for _, n in points)]
+    largest = max(batch for _, batch in points)
+    most_beside = min(largest, most_tokens // request_tokens(engine.draft_tokens)) // 2
+    beside = [b for b in plan.beside if block is not None and b <= most_beside]
     steps = plan.passes * len(points) + len(profiled) + len(beside) + 6 + cuda
 
     def step(key: str, measurement: Callable[[], Any]) -> Any:

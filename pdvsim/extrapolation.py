@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.core import Stage
+from pdvsim.des.gpu import PREFILLS
 from pdvsim.records import STAGE_COLUMNS, RunRecord
 
 if TYPE_CHECKING:
@@ -55,11 +56,15 @@ def _contention(file: ProfileFile, record: RunRecord) -> list[str]:
 
 
 def side_by_side(record: RunRecord) -> NDArray[np.float64]:
-    """The larger batch of each two stages, neighbours in time, that ran on two streams at once."""
+    """The deciding batch of each stage that ran beside another on a second stream; only
+    neighbours in time are looked at."""
     order = np.argsort(record.column("started_s"), kind="stable")
-    stream, batch, start, end = (
-        record.column(name)[order] for name in ("stream", "batch", "started_s", "ended_s")
+    stage, stream, batch, start, end = (
+        record.column(name)[order] for name in ("stage", "stream", "batch", "started_s", "ended_s")
     )
+    prefill = np.isin(stage, [list(Stage).index(one) for one in PREFILLS])
     both = (stream[1:] != stream[:-1]) & (start[1:] < end[:-1])
-    batches: NDArray[np.float64] = np.maximum(batch[1:], batch[:-1])[both]
+    later = np.where(prefill[:-1], batch[1:], batch[:-1])[both]
+    earlier = np.where(prefill[1:], batch[:-1], batch[1:])[both]
+    batches: NDArray[np.float64] = np.concatenate([earlier, later])
     return batches

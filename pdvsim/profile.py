@@ -141,7 +141,7 @@ class ContentionFit(_File):
     """Speed of `stage` while `other` runs on another stream, relative to alone.
 
     Attributes:
-        batch: the larger batch of the two.
+        batch: of the other stage, or of `stage` where the other is a prefill.
     """
 
     stage: Stage

@@ -1,4 +1,4 @@
-"""GPU utilisation and memory while something runs, sampled through NVML."""
+"""GPU utilisation, memory, clock and power while something runs, sampled through NVML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 INTERVAL_S = 0.1
 
@@ -18,6 +18,7 @@ class Summary:
     Attributes:
         utilisation: percent of time in which at least one kernel ran.
         memory_bytes: in use on the whole GPU, by all processes.
+        sm_clock_mhz_mean, power_w_mean: a GPU at its power limit lowers its clock.
     """
 
     samples: int = 0
@@ -25,10 +26,19 @@ class Summary:
     utilisation_max: float | None = None
     memory_bytes_mean: float | None = None
     memory_bytes_max: float | None = None
+    sm_clock_mhz_mean: float | None = None
+    power_w_mean: float | None = None
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class _Sample(NamedTuple):
+    utilisation: float
+    memory_bytes: float
+    sm_clock_mhz: float
+    power_w: float
 
 
 class Telemetry:
@@ -40,7 +50,7 @@ class Telemetry:
     def __init__(self, index: int = 0, interval_s: float = INTERVAL_S) -> None:
         self._index = index
         self._interval_s = interval_s
-        self._samples: list[tuple[float, float]] = []
+        self._samples: list[_Sample] = []
         self._stop = threading.Event()
         self._reason: str | None = None
         self._thread: threading.Thread | None = None
@@ -67,7 +77,7 @@ class Telemetry:
     def summary(self) -> Summary:
         if not self._samples:
             return Summary(reason=self._reason or "no sample was taken")
-        utilisation, memory = zip(*self._samples, strict=True)
+        utilisation, memory, clock, power = zip(*self._samples, strict=True)
         count = len(self._samples)
         return Summary(
             count,
@@ -75,10 +85,12 @@ class Telemetry:
             max(utilisation),
             sum(memory) / count,
             max(memory),
+            sum(clock) / count,
+            sum(power) / count,
             self._reason,
         )
 
-    def _open(self) -> Callable[[], tuple[float, float]] | None:
+    def _open(self) -> Callable[[], _Sample] | None:
         """A function that takes one sample; None, with a reason kept, if there can be none."""
         try:
             import pynvml
@@ -92,13 +104,17 @@ class Telemetry:
             self._reason = f"NVML is not available: {error}"
             return None
 
-        def sample() -> tuple[float, float]:
-            rates = pynvml.nvmlDeviceGetUtilizationRates(handle)
-            return float(rates.gpu), float(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        def sample() -> _Sample:
+            return _Sample(
+                float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                float(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+                float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+                pynvml.nvmlDeviceGetPowerUsage(handle) * 1e-3,
+            )
 
         return sample
 
-    def _run(self, sample: Callable[[], tuple[float, float]]) -> None:
+    def _run(self, sample: Callable[[], _Sample]) -> None:
         while True:
             try:
                 self._samples.append(sample())

@@ -18,6 +18,7 @@ from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.clock import Clock
+from pdvsim.des.gpu import deciding_batch
 from pdvsim.des.sharing import SharedServer
 from pdvsim.metrics import summarize
 from pdvsim.workload import Lengths, closed_loop, poisson
@@ -203,6 +204,44 @@ def test_stages_on_two_streams_slow_each_other_down() -> None:
     assert verify.ended_s == pytest.approx(1.25 + (1.0 - 0.5 * 1.25))
     assert behind.started_s == pytest.approx(draft.ended_s)
     assert behind.ended_s == pytest.approx(2.25)
+
+
+def test_delays_of_three_streams_add_up() -> None:
+    """Held up by 1 s a second of work beside one, by 0.5 s beside the other: 2.5 times as long."""
+    from pdvsim.core import Stream
+    from pdvsim.des.gpu import Gpu, Operation
+
+    env = Clock()
+    contention = {
+        (Stage.DRAFT, Stage.VERIFY): [(1, 0.5)],
+        (Stage.DRAFT, Stage.PREFILL_VERIFIER): [(1, 1.0 / 1.5)],
+    }
+    gpu = Gpu(env, contention, 0.0)
+    draft = Operation(Stage.DRAFT, (), Stream.DRAFT)
+    others = [
+        Operation(Stage.VERIFY, (), Stream.VERIFY),
+        Operation(Stage.PREFILL_VERIFIER, (), Stream.PREFILL),
+    ]
+    for operation, work_s in ((draft, 1.0), *((other, 9.0) for other in others)):
+        operation.remaining_s = work_s
+        gpu.submit(operation)
+    env.run()
+    assert draft.ended_s == pytest.approx(2.5)
+    assert [other.ended_s for other in others] == pytest.approx([9.0, 9.0])
+
+
+@pytest.mark.parametrize(
+    ("stage", "other", "batch"),
+    [
+        (Stage.DRAFT, Stage.VERIFY, 8),
+        (Stage.VERIFY, Stage.PREFILL_VERIFIER, 32),
+        (Stage.PREFILL_VERIFIER, Stage.VERIFY, 8),
+    ],
+)
+def test_the_slow_down_goes_by_the_other_round_s_batch(
+    stage: Stage, other: Stage, batch: int
+) -> None:
+    assert deciding_batch(stage, 32, 8, other) == batch
 
 
 def test_an_event_holds_back_what_waits_for_it() -> None:

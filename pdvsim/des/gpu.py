@@ -12,8 +12,9 @@ from pdvsim.des.host import Alarm
 from pdvsim.des.sharing import Job, SharedServer
 
 # (stage, other stage on another stream) -> speed of the first while both run, as points (batch,
-# speed) in ascending order of the larger batch of the two.
+# speed) in ascending order of the batch that `deciding_batch` names.
 Contention = Mapping[tuple[Stage, Stage], Sequence[tuple[int, float]]]
+PREFILLS = frozenset((Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER))
 
 
 class Operation(Job):
@@ -133,15 +134,26 @@ class Gpu:
         return True
 
     def _speeds(self, operations: Sequence[Operation]) -> list[float]:
-        """Product of pairwise speeds: exact for two streams, an approximation beyond."""
+        """What two streams do to each other is measured; of three, the delays add up.
+
+        A stage that takes 1 / s times as long beside another is held up by 1 / s - 1 for each
+        second of its work.
+        """
         speeds = []
         for one in operations:
-            speed = 1.0
+            slowness = 1.0
             for other in operations:
                 if one is not other and (points := self._contention.get((one.stage, other.stage))):
-                    speed *= speed_at(points, max(len(one.batch), len(other.batch)))
-            speeds.append(speed)
+                    batch = deciding_batch(one.stage, len(one.batch), len(other.batch), other.stage)
+                    slowness += 1.0 / speed_at(points, batch) - 1.0
+            speeds.append(1.0 / slowness)
         return speeds
+
+
+def deciding_batch(stage: Stage, batch: int, other_batch: int, other: Stage) -> int:
+    """The batch that says how much `other` slows `stage`: the other's, or that of the round where
+    the other is a prefill, whose own batch does not tell its size."""
+    return batch if other in PREFILLS else other_batch
 
 
 def speed_at(points: Sequence[tuple[int, float]], batch: int) -> float:

@@ -117,10 +117,11 @@ def decode_kernel(
 ):
     """Attention of `QUERY` new tokens per request against its pages and against themselves.
 
-    Grid: (request, kv head x tile of rows, split of the cached tokens). The rows of a tile are the
-    new tokens times the query heads that share a kv head, so a page is read once for all of them.
-    The new keys and values come straight from `qkv`: no program reads from a page what another
-    one writes, and rotating, appending and attending are one launch.
+    Grid: (request, kv head x tile of rows, part). The parts are `splits` shares of the cached
+    tokens, and the new tokens: a last part of their own, or if `SPLIT` is off done after the one
+    share. The rows of a tile are the new tokens times the query heads that share a kv head, so a
+    page is read once for all of them. The new keys and values come straight from `qkv`: no program
+    reads from a page what another one writes, and rotating, appending and attending are one launch.
     """
     GROUP: tl.constexpr = HEADS // KV_HEADS
     TILES: tl.constexpr = (QUERY * GROUP + BLOCK_M - 1) // BLOCK_M
@@ -129,7 +130,8 @@ def decode_kernel(
     request = tl.program_id(0)
     kv_head = tl.program_id(1) // TILES
     tile = tl.program_id(1) % TILES
-    split = tl.program_id(2)
+    part = tl.program_id(2)
+    parts = splits + 1 if SPLIT else 1
     slot = tl.load(slots + request)
     cached = (tl.load(lengths + slot) + offset).to(tl.int32)
     base = qkv + request.to(tl.int64) * QUERY * WIDTH
@@ -154,7 +156,7 @@ def decode_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     table = page_table + slot * table_width
     share = tl.cdiv(tl.cdiv(cached, BLOCK_N), splits) * BLOCK_N
-    low = split * share
+    low = part * share  # behind the last cached token in the part of the new ones
     high = tl.minimum(low + share, cached)
     for start in range(low, high, BLOCK_N):
         column = start + tl.arange(0, BLOCK_N)
@@ -165,7 +167,7 @@ def decode_kernel(
             qa, qb, acc, top, total, kv, value_at, at, live, scale, True, HALF, PRECISION
         )
 
-    if split == 0:
+    if part == parts - 1:
         new = tl.arange(0, BLOCK_Q)
         real = new < QUERY
         at_k = base + HEADS * SIZE + kv_head * SIZE + new * WIDTH
@@ -193,28 +195,28 @@ def decode_kernel(
 
     place = (request.to(tl.int64) * QUERY + token) * HEADS + head
     if SPLIT:
-        worked = (high > low) | (split == 0)
+        worked = (high > low) | (part == splits)
         log = tl.where(worked, top + tl.log2(total), float("-inf"))
-        tl.store(partial_log + place * splits + split, log, mask=mine)
+        tl.store(partial_log + place * parts + part, log, mask=mine)
         if worked:
-            part_to = partial + (place * splits + split)[:, None] * SIZE + dim[None, :]
+            part_to = partial + (place * parts + part)[:, None] * SIZE + dim[None, :]
             tl.store(part_to, acc / total[:, None], mask=mine[:, None])
     else:
         out_to = out + place[:, None] * SIZE + dim[None, :]
         tl.store(out_to, (acc / total[:, None]).to(dtype), mask=mine[:, None])
 
 
-@triton.jit(do_not_specialize=["splits"])
-def combine_kernel(partial, partial_log, out, splits, SIZE: tl.constexpr, MOST: tl.constexpr):
-    """Merge the splits of one query head of one token, weighted by their softmax sums."""
+@triton.jit(do_not_specialize=["parts"])
+def combine_kernel(partial, partial_log, out, parts, SIZE: tl.constexpr, MOST: tl.constexpr):
+    """Merge the parts of one query head of one token, weighted by their softmax sums."""
     place = tl.program_id(0).to(tl.int64)
-    split = tl.arange(0, MOST)
+    part = tl.arange(0, MOST)
     dim = tl.arange(0, SIZE)
-    log = tl.load(partial_log + place * splits + split, mask=split < splits, other=float("-inf"))
+    log = tl.load(partial_log + place * parts + part, mask=part < parts, other=float("-inf"))
     weight = tl.exp2(log - tl.max(log, 0))
-    at = (place * splits + split)[:, None] * SIZE + dim[None, :]
-    parts = tl.load(partial + at, mask=(weight > 0)[:, None], other=0.0)
-    merged = tl.sum(parts * weight[:, None], 0) / tl.sum(weight, 0)
+    at = (place * parts + part)[:, None] * SIZE + dim[None, :]
+    values = tl.load(partial + at, mask=(weight > 0)[:, None], other=0.0)
+    merged = tl.sum(values * weight[:, None], 0) / tl.sum(weight, 0)
     tl.store(out + place * SIZE + dim, merged.to(out.dtype.element_ty))
 
 

@@ -48,7 +48,7 @@ class TritonOps:
             epsilon,
             UPDATE=update is not None,
             BLOCK=block,
-            num_warps=min(16, max(4, block // 512)),
+            num_warps=min(16, max(8, block // 512)),
         )
         return out
 
@@ -74,9 +74,10 @@ class TritonOps:
         splits = self._splits(len(view.slots) * head_tiles)
         out = qkv.new_empty(len(qkv), heads * head_size)
         places = len(qkv) * heads if splits > 1 else 1
-        partial = torch.empty(places, splits, head_size, device=qkv.device)
-        partial_log = torch.empty(places, splits, device=qkv.device)
-        kernels.decode_kernel[(len(view.slots), head_tiles, splits)](
+        parts = splits + 1 if splits > 1 else 1
+        partial = torch.empty(places, parts, head_size, device=qkv.device)
+        partial_log = torch.empty(places, parts, device=qkv.device)
+        kernels.decode_kernel[(len(view.slots), head_tiles, parts)](
             qkv,
             kv,
             out,
@@ -107,7 +108,7 @@ class TritonOps:
         )
         if splits > 1:
             kernels.combine_kernel[(places,)](
-                partial, partial_log, out, splits, SIZE=head_size, MOST=MOST_SPLITS, num_warps=4
+                partial, partial_log, out, parts, SIZE=head_size, MOST=2 * MOST_SPLITS, num_warps=4
             )
         return out
 
