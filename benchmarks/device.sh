@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that `results/` and the shipped profiles hold, measured on a machine with two GPUs,
 # one process and one half of the cores each, 8 to 10 minutes a part.
-# Usage: benchmarks/device.sh OUT_FOLDER graph|pairs|eager
+# Usage: benchmarks/device.sh OUT_FOLDER graph|engine|eager
 set -u
 export out=$1 part=$2
 half=$(($(nproc) / 2))
@@ -24,10 +24,8 @@ bench() { # seconds, name, options
   step "$1" python3 -m pdvsim bench ${@:3} --records "/tmp/records/$2" -o "$out/$2.json"
 }
 graph_first() {
-  profile 300 $main graph
-  step 70 python3 benchmarks/engine_burst.py --pair $large --bursts 1,8 --json "$out/burst_34b.json"
-  step 110 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"
-  step 70 python3 benchmarks/engine_burst.py --quick --json "$out/burst.json"
+  profile 310 $main graph
+  profile 230 $large graph
 }
 graph_second() { # C = 8 often: three_lane settles into one of several modes there
   bench 250 graph_c8 $graph --concurrency 8 --replications 10
@@ -35,12 +33,14 @@ graph_second() { # C = 8 often: three_lane settles into one of several modes the
   bench 120 graph_c1 $graph --concurrency 1
   bench 70 graph_prefill_batch_8 $graph --concurrency 128 --prefill-batch 8
 }
-pairs_first() {
-  profile 150 $large graph
-  profile 120 $main eager
+engine_first() {
+  step 110 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"
+  step 70 python3 benchmarks/engine_burst.py --quick --json "$out/burst.json"
+  step 70 python3 benchmarks/engine_burst.py --pair $large --bursts 1,8 --json "$out/burst_34b.json"
 }
-pairs_second() {
-  profile 150 $same graph
+engine_second() {
+  profile 270 $same graph
+  profile 120 $main eager
   profile 120 $same eager
 }
 eager_first() {
@@ -51,7 +51,7 @@ eager_second() {
   bench 280 eager_bench_1 $eager --concurrency 1,4,8 --replications 2 --architecture three_lane,pdv
   bench 280 eager_bench_1_large $eager --concurrency 16,32,64 --architecture three_lane,pdv
 }
-export -f step profile bench graph_first graph_second pairs_first pairs_second eager_first eager_second
+export -f step profile bench ${part}_first ${part}_second
 CUDA_VISIBLE_DEVICES=0 taskset -c "0-$((half - 1))" bash -c "${part}_first" >"/tmp/first.log" 2>&1 &
 CUDA_VISIBLE_DEVICES=1 taskset -c "$half-$((2 * half - 1))" bash -c "${part}_second" >"/tmp/second.log" 2>&1 &
 wait

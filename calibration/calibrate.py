@@ -76,7 +76,7 @@ GRAPH_PLAN = Plan(
     batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     passes=2,
     race_seconds=0.3,
-    beside=(2, 8, 32, 64, 128),
+    beside=(2, 8, 32, 64, 96, 128),
 )
 
 
@@ -147,7 +147,7 @@ def calibrate(
         assert block is not None
         pairs += step(
             f"beside-{batch}",
-            partial(measure_pairs, engine, batch, ids.take(100_000), seed, block),
+            partial(measure_pairs, engine, batch, ids.take(100_000), block),
         )
     threads = {
         "wake_s": step("wake", host.wake_seconds),
@@ -158,20 +158,21 @@ def calibrate(
     ceilings = step("ceilings", partial(measure_ceilings, opened.device)) if cuda else None
     rng = np.random.default_rng(seed)
     every = [sample for one in passes for sample in one]
+    stages = fit_stages(every, kernels, engine, cuda, rng)
     profile = ProfileFile(
         schema_version=SCHEMA_VERSION,
         name=name,
         pair=opened.pair_name,
         executor=engine.executor.name,
         draft_tokens=engine.draft_tokens,
-        stages=fit_stages(every, kernels, engine, cuda, rng),
+        stages=stages,
         host=HostFit(
             **{key: estimate(values, rng) for key, values in threads.items()},
             event_wake_s=_event_wake(every, synchronous, rng),
             gil_speeds=gil_speeds(races, rng),
             run_spread=run_spread(passes),
         ),
-        contention=fit_contention(pairs, rng),
+        contention=fit_contention(pairs, stages, rng),
         ceilings=Ceilings(**ceilings) if ceilings else None,
         provenance=Provenance(**provenance, measurements=f"{name}_samples.parquet"),
     )

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from calibration.fit import estimate
-from calibration.stages import Blocker, context_growth, requests_for, time_stage
-from pdvsim.core import Request, Stage, Stream
-from pdvsim.profile import ContentionFit
+from calibration.stages import Blocker, time_stage
+from pdvsim.core import GRAPH, Request, Stage, Stream, query_tokens
+from pdvsim.des.gpu import PREFILLS
+from pdvsim.profile import ContentionFit, StageFit
 from realengine.engine import Engine, Ticket
 
 REPEATS = 3
-ALONE_RUNS = 3
-BUSY_S = 0.12  # of work on each stream: long enough for power and clocks to be a busy GPU's
-MOST_LAUNCHES = 24
-MOST_VERIFIES = 6  # each needs room for its tokens in the cache, of every request
+BUSY_S = 0.25  # of work on each stream
+SETTLING = 0.25  # share of the time together in which the GPU's clock finds its level
+MOST_LAUNCHES = 40
+OUTPUT_TOKENS = MOST_LAUNCHES + 8
 PREFILL_TOKENS = 256
-_PREFILLS = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
 _ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
 # Pairs that some architecture runs at the same time: a prefill beside a round, and the lanes of a
 # round beside each other.
-PAIRS = (*product(_PREFILLS, _ROUNDS), (Stage.DRAFT, Stage.VERIFY))
+PAIRS = (*product(GRAPH.prefill, _ROUNDS), (Stage.DRAFT, Stage.VERIFY))
 
 
 def request_tokens(draft_tokens: int) -> int:
@@ -34,45 +34,47 @@ def request_tokens(draft_tokens: int) -> int:
 
     Two stages of a round, side by side, have their own requests each.
     """
-    output = context_growth(ALONE_RUNS + MOST_VERIFIES, draft_tokens)
-    return PREFILL_TOKENS + output + draft_tokens + 16
+    return PREFILL_TOKENS + OUTPUT_TOKENS + draft_tokens + 16
 
 
 def measure_pairs(
-    engine: Engine, batch: int, first_id: int, seed: int, block: Blocker
+    engine: Engine, batch: int, first_id: int, block: Blocker
 ) -> list[dict[str, Any]]:
     """Run each pair side by side, `batch` requests in a round stage and one in a prefill.
 
-    Each stage is launched again and again, as in a busy engine: a pair that meets once, on a GPU
-    that was idle, is quicker.
+    Each stage is launched again and again, as in a busy engine. A pair that meets once, on a GPU
+    that was idle, is quicker: at its power limit an H100 goes from 1,980 to 1,700 MHz.
 
     Returns:
-        One row per stage of each repeat, summed over its launches: seconds alone, seconds beside
-        the other, and for how long the two overlapped.
+        One row per stage of each repeat: what a launch was, how many were looked at, and the
+        device seconds that these took, each of them beside the other stage from start to end.
     """
     rows: list[dict[str, Any]] = []
     for first, second in PAIRS:
         for repeat in range(REPEATS):
             start = first_id + 10_000 * repeat + 1_000 * PAIRS.index((first, second))
             groups = [
-                _ready(engine, stage, 1 if stage in _PREFILLS else batch, start + 500 * i, seed)
+                _ready(engine, stage, 1 if stage in PREFILLS else batch, start + 500 * i)
                 for i, stage in enumerate((first, second))
             ]
             alone_s = [_alone_s(engine, group, block) for group in groups]
             spans = _together(engine, groups, alone_s, block)
-            rows += [
-                {
-                    "stage": groups[i][0],
-                    "other": groups[1 - i][0],
-                    "beside": batch,
-                    "launches": len(spans[i]),
-                    "alone_s": alone_s[i] * len(spans[i]),
-                    "together_s": sum(end - start for start, end in spans[i]),
-                    "overlap_s": overlap_s(*spans),
-                }
-                for i in range(2)
-            ]
-            for _, requests in groups:
+            for i, (stage, requests) in enumerate(groups):
+                inside = beside(spans[i], spans[1 - i])
+                rows.append(
+                    {
+                        "stage": stage,
+                        "other": groups[1 - i][0],
+                        "beside": batch,
+                        "batch": len(requests),
+                        "query_tokens": query_tokens(
+                            engine.executor, stage, requests, engine.draft_tokens
+                        ),
+                        "context_tokens": sum(request.context_tokens for request in requests),
+                        "launches": len(inside),
+                        "together_s": sum(end - start for start, end in inside),
+                    }
+                )
                 for request in requests:
                     engine.release(request)
     return rows
@@ -82,29 +84,33 @@ Group = tuple[Stage, list[Request]]
 Span = tuple[float, float]
 
 
-def _ready(engine: Engine, stage: Stage, batch: int, first_id: int, seed: int) -> Group:
-    """Requests that are about to run `stage`; a prefill's are entered by the run itself."""
-    rounds = ALONE_RUNS + MOST_VERIFIES
-    requests = requests_for(engine, batch, PREFILL_TOKENS, rounds, first_id, seed)
-    if stage not in _PREFILLS:
-        prefill = engine.executor.plain_prefill if stage is Stage.DECODE else _PREFILLS
+def _ready(engine: Engine, stage: Stage, batch: int, first_id: int) -> Group:
+    """Requests that are about to run `stage`; a prefill's are entered by the run itself. Every
+    draft of theirs is rejected, so that a verify takes little room; that changes no cost."""
+    requests = [
+        Request(first_id + i, PREFILL_TOKENS, OUTPUT_TOKENS, outcomes=[0] * OUTPUT_TOKENS)
+        for i in range(batch)
+    ]
+    if stage not in PREFILLS:
+        prefill = (
+            engine.executor.plain_prefill if stage is Stage.DECODE else engine.executor.prefill
+        )
         for earlier in prefill:
             time_stage(engine, earlier, requests)
     return stage, requests
 
 
 def _alone_s(engine: Engine, group: Group, block: Blocker) -> float:
-    """Median device seconds of the group's stage alone; the group can run it again."""
+    """Device seconds of the group's stage; the group can run it again. Only says how many
+    launches keep the device busy for long enough."""
     stage, requests = group
-    runs = []
-    for _ in range(ALONE_RUNS):
-        runs.append(time_stage(engine, stage, requests, block).device_s)
-        if stage in _PREFILLS:
-            for request in requests:
-                engine.release(request)
-                request.produced_tokens = 0
-                request.tokens.clear()
-    return float(np.median(runs))
+    sample = time_stage(engine, stage, requests, block)
+    if stage in PREFILLS:
+        for request in requests:
+            engine.release(request)
+            request.produced_tokens = 0
+            request.tokens.clear()
+    return sample.device_s
 
 
 def _together(
@@ -116,10 +122,7 @@ def _together(
     pages each time, and a verify's tokens find the room that the request has for its output.
     """
     streams = (Stream.PREFILL, Stream.VERIFY)
-    launches = [
-        min(MOST_VERIFIES if stage is Stage.VERIFY else MOST_LAUNCHES, math.ceil(BUSY_S / seconds))
-        for (stage, _), seconds in zip(groups, alone_s, strict=True)
-    ]
+    launches = [min(MOST_LAUNCHES, math.ceil(BUSY_S / seconds)) for seconds in alone_s]
     for stream in streams:
         block(stream)
     tickets: list[list[Ticket]] = [[], []]
@@ -132,24 +135,28 @@ def _together(
     return [[ticket.device_span_s() or (0.0, 0.0) for ticket in one] for one in tickets]
 
 
-def overlap_s(first: Sequence[Span], second: Sequence[Span]) -> float:
-    """For how long a span of `first` and one of `second` ran at the same time."""
-    return sum(
-        max(0.0, min(a_end, b_end) - max(a_start, b_start))
-        for a_start, a_end in first
-        for b_start, b_end in second
-    )
+def beside(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """Those of `spans` that lie within the time in which both streams were busy, but for its
+    beginning."""
+    start = max(spans[0][0], others[0][0])
+    end = min(spans[-1][1], others[-1][1])
+    settled = start + SETTLING * (end - start)
+    return [span for span in spans if settled <= span[0] and span[1] <= end]
 
 
-def fit_contention(rows: Sequence[dict[str, Any]], rng: np.random.Generator) -> list[ContentionFit]:
-    """Speed of each stage beside each other one, by batch: work done in the overlap / overlap."""
+def fit_contention(
+    rows: Sequence[dict[str, Any]], stages: Mapping[Stage, StageFit], rng: np.random.Generator
+) -> list[ContentionFit]:
+    """Speed of each stage beside each other one, by batch: what its launches should have taken,
+    by the fitted cost that a simulation starts from, over what they took."""
     speeds: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for row in rows:
-        if row["overlap_s"] > 0.2 * min(row["alone_s"], row["together_s"]):
-            done_s = row["alone_s"] - (row["together_s"] - row["overlap_s"])
-            speeds[row["stage"], row["other"], row["beside"]].append(
-                float(np.clip(done_s / row["overlap_s"], 0.05, 1.0))
-            )
+        if row["launches"]:
+            fit = stages[Stage(row["stage"])]
+            cost_s = fit.device_s(row["batch"], row["query_tokens"], row["context_tokens"])
+            speed = row["launches"] * cost_s / row["together_s"]
+            key = row["stage"], row["other"], row["beside"]
+            speeds[key].append(float(np.clip(speed, 0.05, 1.0)))
     return [
         ContentionFit(
             stage=Stage(stage), other=Stage(other), batch=batch, speed=estimate(values, rng)

@@ -108,6 +108,12 @@ class Range(_File):
     context_tokens: tuple[int, int]
 
 
+def padded(buckets: Sequence[int], batch: int, query_tokens: int) -> tuple[int, int]:
+    """(batch, query tokens) of a launch, padded to the next of `buckets` if there is one."""
+    size = next((size for size in buckets if size >= batch), batch)
+    return size, query_tokens * size // batch
+
+
 class StageFit(_File):
     """Costs of one stage.
 
@@ -119,6 +125,11 @@ class StageFit(_File):
     device: CostFit
     measured: Range
     buckets: list[int] = []
+
+    def device_s(self, batch: int, query_tokens: int, context_tokens: int) -> float:
+        """The fitted device seconds of one launch, padding included."""
+        size, query_tokens = padded(self.buckets, batch, query_tokens)
+        return self.device.seconds(size, query_tokens, context_tokens)
 
 
 class HostFit(_File):
@@ -222,10 +233,7 @@ class Costs:
                 f"the profile has no costs for stage {stage}; calibrate that stage"
             ) from None
         host_s = host.draw(batch, query_tokens, context_tokens) * self._host_factor
-        if buckets:
-            padded = next((size for size in buckets if size >= batch), batch)
-            query_tokens = query_tokens * padded // batch
-            batch = padded
+        batch, query_tokens = padded(buckets, batch, query_tokens)
         return host_s, device.draw(batch, query_tokens, context_tokens)
 
 

@@ -1,28 +1,32 @@
-"""Stages side by side: what is launched, what comes back, and that nothing is left behind."""
+"""Stages side by side: what is launched, what is looked at, and that nothing is left behind."""
 
 from __future__ import annotations
 
-import pytest
-
-from calibration.contention import PAIRS, REPEATS, measure_pairs, overlap_s, request_tokens
+from calibration.contention import PAIRS, REPEATS, beside, measure_pairs, request_tokens
 from pdvsim.core import GRAPH
 from realengine.build import Demand, open_engine
 
 
-def test_overlap_is_summed_over_all_spans() -> None:
-    first = [(0.0, 2.0), (3.0, 5.0)]
-    assert overlap_s(first, [(1.0, 4.0)]) == pytest.approx(2.0)
-    assert overlap_s(first, [(2.0, 3.0)]) == 0.0
+def test_launches_count_while_both_streams_are_busy() -> None:
+    short = [(0.0, 4.0), (4.0, 8.0)]
+    long = [(0.0, 1.0), (1.0, 3.0), (3.0, 5.0), (5.0, 7.0), (7.0, 9.0), (9.0, 11.0)]
+    assert beside(long, short) == [(3.0, 5.0), (5.0, 7.0)]  # both busy to 8, clock settled at 2
+    assert beside(short, long) == [(4.0, 8.0)]
+    assert beside(short, [(9.0, 11.0)]) == []
 
 
 def test_every_pair_is_measured_and_all_pages_come_back() -> None:
     tokens = request_tokens(2)
     demand = Demand(2, requests=4, context_tokens=tokens, cache_tokens=4 * tokens)
     engine = open_engine("toy", GRAPH, "cpu", demand).engine
-    rows = measure_pairs(engine, 2, 0, 0, lambda stream: None)
+    rows = measure_pairs(engine, 2, 0, lambda stream: None)
     assert len(rows) == 2 * REPEATS * len(PAIRS)
-    for row in rows:
-        assert row["launches"] >= 1
-        assert row["alone_s"] > 0
-        assert row["overlap_s"] == pytest.approx(0.0, abs=1e-9)  # the CPU does one after the other
+    shapes = {(row["stage"], row["batch"], row["query_tokens"]) for row in rows}
+    assert shapes == {
+        ("prefill_draft", 1, 256),
+        ("prefill_verifier", 1, 256),
+        ("draft", 2, 4),
+        ("verify", 2, 6),
+        ("decode", 2, 2),
+    }
     assert engine.free_pages == engine.pages

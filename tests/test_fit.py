@@ -12,7 +12,7 @@ from calibration.fit import Timing, estimate, fit_cost
 from calibration.stage_fits import gil_speeds, run_spread
 from pdvsim.core import Stage
 from pdvsim.errors import InputError
-from pdvsim.profile import TERMS, CostFit
+from pdvsim.profile import TERMS, CostFit, Range, StageFit
 
 pytest.importorskip("torch")
 
@@ -90,13 +90,24 @@ def test_speeds_under_the_gil_are_ratios_within_a_round() -> None:
     assert [speed.value for speed in speeds] == pytest.approx([1.0, 0.6])
 
 
-def test_contention_is_work_done_over_overlap() -> None:
-    """4 ms of work took 6, of which 5 beside the other: 3 ms were done in these 5."""
-    row = {"alone_s": 4e-3, "together_s": 6e-3, "overlap_s": 5e-3, "beside": 8}
-    rows = [row | {"stage": "draft", "other": "verify"}] * 3
-    (entry,) = fit_contention(rows, np.random.default_rng(0))
-    assert (entry.stage, entry.other, entry.batch) == (Stage.DRAFT, Stage.VERIFY, 8)
-    assert entry.speed.value == pytest.approx(0.6)
+def test_contention_is_fitted_cost_over_time_taken() -> None:
+    """5 launches of 2 requests, padded to 4, of 1 ms a request: 20 ms alone, but they took 40."""
+    cost = CostFit(
+        terms=["per_request"],
+        weights=[1e-3],
+        draws=[[1e-3]],
+        noise=[1.0],
+        outliers=0,
+        residual_rms=0,
+    )
+    measured = Range(batch=(1, 8), query_tokens=(1, 8), context_tokens=(1, 8))
+    fit = StageFit(host=cost, device=cost, measured=measured, buckets=[1, 4, 8])
+    row = {"stage": "draft", "other": "verify", "beside": 2, "batch": 2, "query_tokens": 8}
+    rows = [row | {"context_tokens": 0, "launches": 5, "together_s": 0.04}] * 3
+    nothing = row | {"context_tokens": 0, "launches": 0, "together_s": 0.0}
+    (entry,) = fit_contention([*rows, nothing], {Stage.DRAFT: fit}, np.random.default_rng(0))
+    assert (entry.stage, entry.other, entry.batch) == (Stage.DRAFT, Stage.VERIFY, 2)
+    assert entry.speed.value == pytest.approx(0.5)
 
 
 def test_the_spread_between_passes_is_relative() -> None:
