@@ -27,6 +27,7 @@ Sample = tuple[float, int]
 Sampler = Callable[[Sequence[Sample]], Sequence[tuple[float, float] | None]]
 
 PILOT_RUNS = 6
+LEAST_RUNS = 12  # that an interval rests on: of fewer, the skewness is not known well enough
 PLACES = 5  # loads inside a bracket
 MARGIN = 3.0  # half width of the last bracket, in half widths of the pilot's interval
 FIRST_FRESH_RUN = 1_000_000  # the survey's indices stay below
@@ -232,7 +233,7 @@ def survey(loads: Sequence[float], sampler: Sampler, budget: Budget) -> tuple[li
 def _crossing(axis: _Axis, low: float, high: float, budget: Budget) -> Root | None:
     """The crossing between two loads where the opposite is certain."""
     outer = axis.forth(low), axis.forth(high)
-    bracket, runs = outer, PILOT_RUNS
+    bracket, runs = outer, min(LEAST_RUNS, budget.most_runs)
     for _ in range(2):
         pilot = _fit(axis, bracket, PILOT_RUNS, budget.level)
         if pilot is None:
@@ -240,7 +241,7 @@ def _crossing(axis: _Axis, low: float, high: float, budget: Budget) -> Root | No
         half = max(pilot.high - pilot.value, pilot.value - pilot.low)
         wanted = budget.precision if axis.logarithmic else budget.precision * abs(pilot.value)
         needed = ceil(PILOT_RUNS * (half / wanted) ** 2) if wanted else budget.most_runs
-        runs = min(max(needed, PILOT_RUNS), budget.most_runs)
+        runs = min(max(needed, LEAST_RUNS), budget.most_runs)
         inner = (
             max(pilot.value - MARGIN * half, outer[0]),
             min(pilot.value + MARGIN * half, outer[1]),
