@@ -26,10 +26,10 @@ from scipy.optimize import brentq
 from pdvsim.acceptance import Acceptance
 from pdvsim.analysis.crossover import Budget, compare
 from pdvsim.analysis.formulas import mg1_response_s
-from pdvsim.analysis.pool import run_all
 from pdvsim.architectures.lane import Config
 from pdvsim.core import Executor, Stage
 from pdvsim.des import HostCosts, simulate
+from pdvsim.pool import run_all
 from pdvsim.workload import Lengths, poisson
 
 REQUESTS, WARMUP = 250, 25

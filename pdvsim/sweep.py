@@ -12,12 +12,8 @@ nothing with n. Requests inside one run are correlated, so runs are the sample, 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +37,7 @@ from pdvsim.metrics import (
     stage_seconds,
     summarize,
 )
+from pdvsim.pool import run_all
 from pdvsim.records import RunRecord
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.workload import (
@@ -248,38 +245,11 @@ def sweep(
         for i in range(replications)
         for cell in cells
     ]
-    runs: list[Run] = []
-    for run in _map(tasks, workers or len(os.sched_getaffinity(0))):
-        runs.append(run)
-        if on_run is not None:
-            on_run(len(runs), len(tasks))
+    runs = run_all(simulate_cell, tasks, workers, on_run)
     return [combine(cell, runs[i :: len(cells)]) for i, cell in enumerate(cells)]
 
 
 Task = tuple[Cell, int, int, int, Slo | None]
-
-
-def _map(tasks: Sequence[Task], workers: int) -> Iterator[Run]:
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        yield from map(simulate_cell, tasks)
-        return
-    # Not "fork": a forked child may inherit a lock that a thread of polars holds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pdvsim.sweep"])
-    pool = ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_the_parent)
-    try:
-        yield from pool.map(simulate_cell, tasks)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    """After Ctrl-C the parent cancels what waits, and its workers end with the run they are in.
-
-    If they died of it, the pool's own thread would trip over the cancelled work, loudly.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def simulate_cell(task: Task) -> Run:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from pdvsim.analysis.pool import run_all
 from pdvsim.analysis.published import PublishedCell, RequestWork
 from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError
+from pdvsim.pool import run_all
 from pdvsim.records import RunRecord
 
 CALIBRATION_LIMIT = 2

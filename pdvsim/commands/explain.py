@@ -157,7 +157,7 @@ def cells_of(
 def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) -> list[Explained]:
     """Every cell, explained over its replications."""
     from pdvsim.analysis.explain import Explained, explain_simulated
-    from pdvsim.analysis.pool import run_all
+    from pdvsim.pool import run_all
 
     tasks = [(cell, seed, i) for cell in cells for i in range(replications)]
     runs = run_all(explain_simulated, tasks, on_run=update)

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.analysis.ablate.mechanisms import MECHANISMS, Off, Setting, effective, run
-from pdvsim.analysis.pool import run_all
 from pdvsim.errors import InputError
+from pdvsim.pool import run_all
 from pdvsim.statistics import Interval
 
 MAX_COMBINATIONS = 4096

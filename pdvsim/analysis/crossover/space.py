@@ -10,7 +10,6 @@ import numpy as np
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.analysis.crossover.search import Sample, Sampler
-from pdvsim.analysis.pool import run_all
 from pdvsim.architectures import architecture
 from pdvsim.architectures.lane import Config
 from pdvsim.core import Executor, Model, Stage
@@ -19,6 +18,7 @@ from pdvsim.des.host import HostCosts
 from pdvsim.des.world import StageCosts
 from pdvsim.errors import InputError
 from pdvsim.metrics import LATENCY_METRICS, PDVERIFY_METRICS
+from pdvsim.pool import run_all
 from pdvsim.profile import Profile
 from pdvsim.records import RunRecord
 from pdvsim.sweep import Cell, Load, simulate_cell

@@ -15,9 +15,9 @@ from pdvsim.analysis.benched import Hosts, cell_of, check_bench
 from pdvsim.analysis.explain.causes import CAUSES
 from pdvsim.analysis.explain.compare import Explained, Run, explain_run
 from pdvsim.analysis.explain.trace import of_files, of_record
-from pdvsim.analysis.pool import run_all
 from pdvsim.architectures.lane import Config
 from pdvsim.des import simulate
+from pdvsim.pool import run_all
 from pdvsim.profile import HostState, Profile
 from pdvsim.sweep import Load, replication_seeds
 

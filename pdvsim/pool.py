@@ -5,9 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from itertools import takewhile
+from multiprocessing import forkserver
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,16 +45,32 @@ def _map(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterat
     # Not "fork": a forked child may inherit a lock that a thread of polars holds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    pool = ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_the_parent)
+    with _ctrl_c(signal.SIG_IGN):  # the server and all its children keep to that
+        forkserver.ensure_running()
+    pool = ProcessPoolExecutor(workers, context)
     try:
-        yield from pool.map(function, tasks, chunksize=max(1, len(tasks) // (32 * workers)))
+        pressed = threading.Event()
+        with _ctrl_c(lambda *_: pressed.set()):
+            wanted = takewhile(lambda _: not pressed.is_set(), tasks)
+            futures = [pool.submit(function, task) for task in wanted]
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        for future in futures:
+            yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    """After Ctrl-C the parent cancels what waits, and its workers end with the run they are in.
-
-    If they died of it, the pool's own thread would trip over the cancelled work, loudly.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _ctrl_c(handler: Any) -> Iterator[None]:
+    """Handle Ctrl-C by `handler` meanwhile. Workers never hear of it: the parent cancels what
+    waits, and they end with the run they are in. Nor may it strike the pool while that holds its
+    own locks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
