@@ -294,8 +294,14 @@ class Profile:
         """
         state = state or HostState()
         rng = np.random.default_rng(seed)
+        # A run stays near one point of a stage, where what the fit of the device misses does not
+        # average out as noise does. How far the host is off is drawn once, for all stages.
         stages = {
-            stage: (_drawn(fit.host, rng), _drawn(fit.device, rng), fit.buckets)
+            stage: (
+                _drawn(fit.host, rng),
+                _drawn(fit.device, rng, fit.device.residual_rms),
+                fit.buckets,
+            )
             for stage, fit in self.file.stages.items()
         }
         host = self.file.host
@@ -337,8 +343,11 @@ class Profile:
         return extrapolations(self.file, record)
 
 
-def _drawn(fit: CostFit, rng: np.random.Generator) -> _Cost:
-    return _Cost(fit, fit.draws[int(rng.integers(len(fit.draws)))], rng)
+def _drawn(fit: CostFit, rng: np.random.Generator, miss: float = 0.0) -> _Cost:
+    """A plausible cost: a bootstrap draw, off by a draw of `miss`."""
+    weights = fit.draws[int(rng.integers(len(fit.draws)))]
+    off = float(np.exp(rng.normal(0.0, miss)))
+    return _Cost(fit, [off * weight for weight in weights], rng)
 
 
 def _draw(estimate: Estimate, rng: np.random.Generator) -> float:

@@ -66,6 +66,18 @@ def test_the_same_seed_draws_the_same_machine() -> None:
     assert first == second
 
 
+def test_machines_differ_by_what_the_fit_misses() -> None:
+    file = profile_file()
+    stage = file.stages[Stage.VERIFY]
+    device = stage.device.model_copy(update={"residual_rms": 0.2, "noise": [1.0]})
+    stages = {Stage.VERIFY: stage.model_copy(update={"device": device})}
+    profile = Profile(file.model_copy(update={"stages": stages}))
+    seeds = np.random.SeedSequence(1).spawn(400)
+    seconds = [profile.replicate(seed)[0].cost(Stage.VERIFY, 1, 5, 100)[1] for seed in seeds]
+    assert np.std(np.log(seconds)) == pytest.approx(0.2, rel=0.15)
+    assert np.median(seconds) == pytest.approx(0.016, rel=0.05)
+
+
 def test_a_known_host_factor_scales_host_time_only() -> None:
     profile = Profile(profile_file())
     one, two = (
