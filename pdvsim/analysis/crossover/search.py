@@ -27,7 +27,7 @@ Sample = tuple[float, int]
 Sampler = Callable[[Sequence[Sample]], Sequence[tuple[float, float] | None]]
 
 PILOT_RUNS = 6
-LEAST_RUNS = 12  # that an interval rests on: of fewer, the skewness is not known well enough
+LEAST_RUNS = 16  # that an interval rests on: of fewer, the skewness is not known well enough
 PLACES = 5  # loads inside a bracket
 MARGIN = 3.0  # half width of the last bracket, in half widths of the pilot's interval
 FIRST_FRESH_RUN = 1_000_000  # the survey's indices stay below
