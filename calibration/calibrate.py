@@ -28,7 +28,7 @@ from calibration.stages import (
 )
 from pdvsim.core import Stage, Stream
 from pdvsim.models import Pair
-from pdvsim.profile import SCHEMA_VERSION, Ceilings, Estimate, HostFit, ProfileFile, Provenance
+from pdvsim.profile_file import SCHEMA_VERSION, Ceilings, Estimate, HostFit, ProfileFile, Provenance
 from pdvsim.store import Store
 from realengine.build import Opened
 

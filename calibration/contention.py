@@ -14,7 +14,7 @@ from calibration.fit import estimate
 from calibration.stages import Blocker, time_stage
 from pdvsim.core import GRAPH, Request, Stage, Stream, query_tokens
 from pdvsim.des.gpu import PREFILLS
-from pdvsim.profile import ContentionFit, StageFit
+from pdvsim.profile_file import ContentionFit, StageFit
 from realengine.engine import Engine, Ticket
 
 REPEATS = 3

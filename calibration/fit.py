@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from pdvsim.errors import InputError
-from pdvsim.profile import TERMS, CostFit, Estimate
+from pdvsim.profile_file import TERMS, CostFit, Estimate
 
 DRAWS = 48
 NOISE_QUANTILES = 41

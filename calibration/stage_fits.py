@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 
 from calibration.fit import DRAWS, OUTLIER, Timing, estimate, fit_cost, noise_quantiles
 from pdvsim.core import Stage
-from pdvsim.profile import TERMS, CostFit, Estimate, Range, StageFit
+from pdvsim.profile_file import TERMS, CostFit, Estimate, Range, StageFit
 from realengine.engine import Engine
 
 Samples = list[dict[str, Any]]

@@ -12,7 +12,7 @@ from pdvsim.des.gpu import PREFILLS
 from pdvsim.records import STAGE_COLUMNS, RunRecord
 
 if TYPE_CHECKING:
-    from pdvsim.profile import ProfileFile
+    from pdvsim.profile_file import ProfileFile
 
 
 def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:

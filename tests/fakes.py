@@ -10,15 +10,7 @@ import numpy as np
 from pdvsim.core import Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
-from pdvsim.profile import (
-    CostFit,
-    Estimate,
-    HostFit,
-    ProfileFile,
-    Provenance,
-    Range,
-    StageFit,
-)
+from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
 from pdvsim.records import RunRecord
 
 HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))

@@ -9,7 +9,8 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
 from pdvsim.core import GRAPH, Stage
 from pdvsim.des import simulate
-from pdvsim.profile import ContentionFit, Estimate, Profile
+from pdvsim.profile import Profile
+from pdvsim.profile_file import ContentionFit, Estimate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import FixedCosts, profile_file

@@ -12,7 +12,7 @@ from calibration.fit import Timing, estimate, fit_cost
 from calibration.stage_fits import gil_speeds, run_spread
 from pdvsim.core import Stage
 from pdvsim.errors import InputError
-from pdvsim.profile import TERMS, CostFit, Range, StageFit
+from pdvsim.profile_file import TERMS, CostFit, Range, StageFit
 
 pytest.importorskip("torch")
 

@@ -13,12 +13,12 @@ from pdvsim.errors import InputError, ProfileError
 from pdvsim.profile import (
     HostState,
     Profile,
-    ProfileFile,
     load_profile,
     save_profile,
     select_profile,
     shipped_profiles,
 )
+from pdvsim.profile_file import ProfileFile
 from tests.fakes import profile_file
 
 

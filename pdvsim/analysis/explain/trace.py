@@ -25,7 +25,8 @@ from pdvsim.records import RunRecord
 from pdvsim.workload import PROTOCOLS
 
 if TYPE_CHECKING:
-    from pdvsim.profile import Profile, StageFit
+    from pdvsim.profile import Profile
+    from pdvsim.profile_file import StageFit
 
 Times = NDArray[np.float64]
 Codes = NDArray[np.int64]

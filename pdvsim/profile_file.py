@@ -1,0 +1,183 @@
+"""The document that a calibration writes: fitted costs with their bootstrap draws, the range they
+were measured in and where they come from. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pdvsim.core import Stage
+
+SCHEMA_VERSION: Final = 1
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+# Terms of a cost, as functions of (batch, query tokens, context tokens) of the whole launch.
+# All are non-negative and never decrease in work; so do sums of them with weights >= 0.
+TERMS: dict[str, Callable[[float, float, float], float]] = {
+    "fixed": lambda batch, query, context: 1.0,
+    "per_request": lambda batch, query, context: batch,
+    "per_query_token": lambda batch, query, context: query,
+    "per_context_token": lambda batch, query, context: context,
+    "per_query_pair": lambda batch, query, context: query * query / batch,
+    "query_above_64": lambda batch, query, context: max(0.0, query - 64.0),
+    "query_above_128": lambda batch, query, context: max(0.0, query - 128.0),
+    "query_above_256": lambda batch, query, context: max(0.0, query - 256.0),
+    "query_above_512": lambda batch, query, context: max(0.0, query - 512.0),
+}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(_File):
+    """A measured number with its 95 % interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Estimate:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is outside its own interval {self.low} to {self.high}")
+        return self
+
+
+class CostFit(_File):
+    """Seconds as a sum of terms with weights >= 0.
+
+    Attributes:
+        terms, weights: names from TERMS and their weights, seconds per unit.
+        draws: bootstrap draws of the weights, shape (draws, terms).
+        noise: quantiles of measured / fitted at equal steps of probability, mean about 1.
+        outliers: measured launches that the noise leaves out, being many times the fit.
+        residual_rms: root mean square of measured / fitted - 1 over the measured points.
+    """
+
+    terms: list[str] = Field(min_length=1)
+    weights: list[Seconds]
+    draws: list[list[Seconds]] = Field(min_length=1)
+    noise: list[Positive] = Field(min_length=1)
+    outliers: int = Field(ge=0)
+    residual_rms: Seconds
+
+    @model_validator(mode="after")
+    def _shapes(self) -> CostFit:
+        unknown = [term for term in self.terms if term not in TERMS]
+        if unknown:
+            raise ValueError(f"unknown cost terms {unknown}; known are {list(TERMS)}")
+        if any(len(row) != len(self.terms) for row in [self.weights, *self.draws]):
+            raise ValueError(f"every draw needs {len(self.terms)} weights, one per term")
+        return self
+
+    def seconds(self, batch: float, query: float, context: float) -> float:
+        """The fitted cost of one launch."""
+        values = (TERMS[term](batch, query, context) for term in self.terms)
+        return sum(w * v for w, v in zip(self.weights, values, strict=True))
+
+
+class Range(_File):
+    """What was measured, both ends included."""
+
+    batch: tuple[int, int]
+    query_tokens: tuple[int, int]
+    context_tokens: tuple[int, int]
+
+
+def padded(buckets: Sequence[int], batch: int, query_tokens: int) -> tuple[int, int]:
+    """(batch, query tokens) of a launch, padded to the next of `buckets` if there is one."""
+    size = next((size for size in buckets if size >= batch), batch)
+    return size, query_tokens * size // batch
+
+
+class StageFit(_File):
+    """Costs of one stage.
+
+    Attributes:
+        buckets: batch sizes that launches are padded to (CUDA graphs); empty for no padding.
+    """
+
+    host: CostFit
+    device: CostFit
+    measured: Range
+    buckets: list[int] = []
+
+    def device_s(self, batch: int, query_tokens: int, context_tokens: int) -> float:
+        """The fitted device seconds of one launch, padding included."""
+        size, query_tokens = padded(self.buckets, batch, query_tokens)
+        return self.device.seconds(size, query_tokens, context_tokens)
+
+
+class HostFit(_File):
+    """What threads cost, seconds; see `pdvsim.des.HostCosts`.
+
+    Attributes:
+        gil_speeds: speed of each of n = 1, 2, ... launching threads.
+        run_spread: relative standard deviation of host speed from one run to the next.
+    """
+
+    wake_s: Estimate
+    lock_wake_s: Estimate
+    event_wake_s: Estimate
+    poll_overhead_s: Estimate
+    gil_speeds: list[Estimate] = Field(min_length=1)
+    run_spread: Seconds
+
+
+class ContentionFit(_File):
+    """Speed of `stage` while `other` runs on another stream, relative to alone.
+
+    Attributes:
+        batch: of the other stage, or of `stage` where the other is a prefill.
+    """
+
+    stage: Stage
+    other: Stage
+    batch: int = Field(ge=1)
+    speed: Estimate
+
+
+class Ceilings(_File):
+    """Rates that no stage can beat, measured on the same machine."""
+
+    copy_bytes_per_s: Positive
+    matmul_flops_per_s: Positive
+
+
+class Provenance(_File):
+    """Where the numbers come from."""
+
+    gpu: str
+    driver: str
+    torch: str
+    transformers: str
+    python: str
+    host_cpu: str
+    git_revision: str
+    created: str
+    command: str
+    seed: int
+    acceptance: str
+    measurements: str
+
+
+class ProfileFile(_File):
+    """The JSON document."""
+
+    schema_version: Literal[1]
+    name: str
+    pair: str
+    executor: str
+    draft_tokens: int = Field(ge=1, le=16)
+    stages: dict[Stage, StageFit]
+    host: HostFit
+    contention: list[ContentionFit]
+    ceilings: Ceilings | None
+    provenance: Provenance
