@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pdvsim.des.clock import NEVER, Clock
 
 
-class Job:
+class Job(ABC):
     """Work for a server.
 
     Attributes:
@@ -21,9 +22,9 @@ class Job:
     started_s: float
     speed: float
 
+    @abstractmethod
     def end(self) -> None:
         """Called by the server when the job is done."""
-        raise NotImplementedError
 
 
 class _Call(Job):
