@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from audit_tables import GPU_MIB, VERIFIERS, Bench, build, write_csv, write_vllm
 
-from pdvsim.analysis.audit import Limits, Severity, audit, read
+from pdvsim.audit import Limits, Severity, audit, read
 from pdvsim.models import SHAPES, Pair
 
 LIMITS = Limits(gpu_memory_mib=GPU_MIB, bytes_per_s=3.35e12, flops_per_s=989e12)

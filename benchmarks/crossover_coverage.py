@@ -24,12 +24,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.crossover import Budget, compare
-from pdvsim.analysis.formulas import mg1_response_s
 from pdvsim.architectures.lane import Config
 from pdvsim.core import Executor, Stage
+from pdvsim.crossover import Budget, compare
 from pdvsim.des import HostCosts, simulate
 from pdvsim.pool import run_all
+from pdvsim.theory.formulas import mg1_response_s
 from pdvsim.workload import Lengths, poisson
 
 REQUESTS, WARMUP = 250, 25

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pdvsim.analysis.benched import Hosts, cell_of, check_bench
 from pdvsim.des import HostCosts
 from pdvsim.des.gpu import Contention
+from pdvsim.measured.benched import Hosts, cell_of, check_bench
 from pdvsim.profile import Costs, HostState, Profile
 from pdvsim.records import RunRecord
 from pdvsim.sweep import Cell, CellResult, sweep
@@ -41,7 +41,7 @@ def validate(
     """Predict every cell of `benches` (documents of `pdvsim bench`) and compare.
 
     Every cell is predicted on the profile as it is, and, for the synchronous executor, whose time
-    is the host's, once more on the host as it was (`analysis.benched.Hosts`). Predicted and
+    is the host's, once more on the host as it was (`pdvsim.measured.benched.Hosts`). Predicted and
     measured runs share workload and acceptance request by request.
 
     Raises:

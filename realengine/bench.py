@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pdvsim.analysis.host_speed import launches
+from pdvsim.measured.host_speed import launches
 from pdvsim.store import Store
 from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
 from pdvsim.workload import closed_loop

@@ -1,4 +1,4 @@
-"""Altair charts over the rows of `reports.frames`. Each function returns None without rows."""
+"""Altair charts over the rows of `reports.chart_rows`. Each function returns None without rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
-from reports import frames
+from reports import chart_rows
+from reports.chart_rows import Row
 from reports.document import Document
-from reports.frames import Row
 
 # Okabe and Ito's palette: told apart with every common colour vision.
 ARCHITECTURE_COLOURS = {
@@ -91,7 +91,7 @@ def _several_loads(rows: Iterable[Row]) -> bool:
 
 def throughput(document: Document) -> alt.TopLevelMixin | None:
     """One load: a bar per architecture with its interval. Several: a line with its band."""
-    rows = frames.throughput(document)
+    rows = chart_rows.throughput(document)
     if not rows:
         return None
     if _several_loads(rows):
@@ -131,7 +131,7 @@ def _over_load(rows: list[Row], value: str, title: str) -> Layers:
 
 def latency(document: Document) -> alt.TopLevelMixin | None:
     """TTFT, TPOT and E2E latency side by side: median (filled) and p99 (hollow), intervals."""
-    rows = frames.latency(document)
+    rows = chart_rows.latency(document)
     if not rows:
         return None
     panels: list[Layers] = []
@@ -174,7 +174,7 @@ def _dots(rows: list[Row], title: str, first: bool) -> Layers:
 
 def pareto(document: Document) -> alt.TopLevelMixin | None:
     """Throughput against median E2E latency; a line joins what nothing beats in both."""
-    rows = frames.pareto(document)
+    rows = chart_rows.pareto(document)
     if not rows:
         return None
     base = alt.Chart(data(rows)).encode(color=architecture_colour(rows))
@@ -201,7 +201,7 @@ def pareto(document: Document) -> alt.TopLevelMixin | None:
 
 def stage_time(document: Document) -> alt.TopLevelMixin | None:
     """Mean milliseconds of one execution of each stage, split by cause; a panel a piece."""
-    rows = frames.stage_time(document)
+    rows = chart_rows.stage_time(document)
     if not rows:
         return None
     stages = [stage for stage in STAGE_COLOURS if any(row["stage"] == stage for row in rows)]
@@ -231,7 +231,7 @@ def stage_time(document: Document) -> alt.TopLevelMixin | None:
 
 def timeline(document: Document) -> alt.TopLevelMixin | None:
     """What ran where after the warm-up: threads (launching) above, streams (device) below."""
-    rows = frames.timeline(document)
+    rows = chart_rows.timeline(document)
     if not rows:
         return None
     used = [stage for stage in STAGE_COLOURS if any(row["stage"] == stage for row in rows)]
@@ -259,7 +259,7 @@ def timeline(document: Document) -> alt.TopLevelMixin | None:
 
 def compared(document: Document) -> alt.TopLevelMixin | None:
     """Predicted against measured on a log-log diagonal, and the residuals over load."""
-    rows = frames.compared(document)
+    rows = chart_rows.compared(document)
     quantities = dict.fromkeys(row["quantity"] for row in rows)
     panels = [
         alt.hconcat(
@@ -313,7 +313,7 @@ def _residuals(rows: list[Row]) -> Layers:
 
 def gains(document: Document) -> alt.TopLevelMixin | None:
     """The ratio of two engines over load, published and predicted."""
-    rows = frames.gains(document)
+    rows = chart_rows.gains(document)
     if not rows:
         return None
     scale = alt.Scale(domain=["published", "predicted"], range=["#000000", "#d55e00"])
@@ -352,8 +352,8 @@ def _check(
     rows = inherited
     if isinstance(data, Mapping):
         rows = data["values"] if "values" in data else datasets[data["name"]]
-    if len(rows) > frames.MOST_ROWS:
-        raise ValueError(f"{len(rows)} rows in one chart; aggregate to {frames.MOST_ROWS}")
+    if len(rows) > chart_rows.MOST_ROWS:
+        raise ValueError(f"{len(rows)} rows in one chart; aggregate to {chart_rows.MOST_ROWS}")
     for channel, definition in node.get("encoding", {}).items():
         for part in definition if isinstance(definition, list) else [definition]:
             field = part.get("field") if isinstance(part, Mapping) else None

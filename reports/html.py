@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 
+from reports.chart_rows import number
 from reports.document import Document
-from reports.frames import number
 
 # A cell of a table: its text, and what stands small below it.
 Cell: TypeAlias = str | tuple[str, str]

@@ -12,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from reports import charts, frames
+from reports import chart_rows, charts
 from reports.document import CELLS, Document, kind
 from reports.html import facts
 from reports.sections import SECTIONS
@@ -92,7 +92,7 @@ def render(document: Document) -> str:
         made = content(document)
         if made is not None:
             body.append(_section(title, caption, made if isinstance(made, str) else _figure(made)))
-    origin = facts(frames.provenance(document))
+    origin = facts(chart_rows.provenance(document))
     body.append(_section("Provenance", "Where these numbers come from.", origin))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from reports import charts, figures
-from reports.analysis import ablate, audit, crossover, crossover_map, explain
+from reports import ablate, audit, charts, crossover, crossover_map, explain, tables
 from reports.document import CELLS
 from reports.html import Section
 
@@ -46,10 +45,10 @@ CELL_SECTIONS = (
         "Closed forms",
         "Formulas of the literature with the simulation's own inputs: how far off they are, and "
         "what they leave out.",
-        figures.closed_forms,
+        tables.closed_forms,
     ),
-    Section("Figures", "95 % intervals for one run below.", figures.metrics),
-    Section("To keep in mind", "", figures.notes),
+    Section("Figures", "95 % intervals for one run below.", tables.metrics),
+    Section("To keep in mind", "", tables.notes),
 )
 
 SECTIONS = {

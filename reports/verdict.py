@@ -9,10 +9,9 @@ from statistics import median
 from typing import Any
 
 from pdvsim import cli
-from reports import frames
-from reports.analysis import audit, explain
+from reports import audit, chart_rows, explain
+from reports.chart_rows import number
 from reports.document import CELLS, Document, kind
-from reports.frames import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def judge(document: Document) -> Verdict:
     found = judges.get(kind(document) or CELLS)
     if found is not None:
         return found(document)
-    rows = frames.compared(document)
+    rows = chart_rows.compared(document)
     return _comparison(rows) if rows else _winner(document)
 
 
@@ -159,7 +158,7 @@ def _comparison(rows: list[dict[str, Any]]) -> Verdict:
 
 
 def _winner(document: Document) -> Verdict:
-    rows = frames.throughput(document)
+    rows = chart_rows.throughput(document)
     if not rows:
         return Verdict("No cell has a throughput.", ("there is nothing to compare",))
     load = max(row["concurrency"] for row in rows)
@@ -184,15 +183,15 @@ def _winner(document: Document) -> Verdict:
 
 
 def _caveats(document: Document) -> list[str]:
-    among: list[Mapping[str, Any]] = frames.cells(document)
+    among: list[Mapping[str, Any]] = chart_rows.cells(document)
     caveats = []
-    extrapolated = [frames.label(cell, among) for cell in among if cell.get("extrapolated")]
+    extrapolated = [chart_rows.label(cell, among) for cell in among if cell.get("extrapolated")]
     if extrapolated:
         names = ", ".join(dict.fromkeys(extrapolated))
         caveats.append(f"{names} left the calibrated range (listed below)")
     if any(cell.get("replications", 1) < 2 for cell in among):
         caveats.append("a single run has no interval")
-    silent = [frames.label(cell, among) for cell in among if not cell.get("output_throughput")]
+    silent = [chart_rows.label(cell, among) for cell in among if not cell.get("output_throughput")]
     if silent:
         caveats.append(f"{', '.join(silent)} never left the warm-up")
     return caveats

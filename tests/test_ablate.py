@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdvsim.ablate import MECHANISMS, Setting, Subject, ablate
+from pdvsim.ablate.shapley import jackknife, shapley_weights
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.ablate import MECHANISMS, Setting, Subject, ablate
-from pdvsim.analysis.ablate.game import jackknife, shapley_weights
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.architectures.lane import Config
 from pdvsim.cli import run as pdvsim

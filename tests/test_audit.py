@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.audit import (
+from pdvsim.architectures.lane import Config
+from pdvsim.audit import (
     Cell,
     Finding,
     Limits,
@@ -27,7 +28,6 @@ from pdvsim.analysis.audit import (
     audit,
     read,
 )
-from pdvsim.architectures.lane import Config
 from pdvsim.core import GRAPH
 from pdvsim.des import simulate
 from pdvsim.metrics import summarize

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from pdvsim.analysis.audit import FORMATS, Severity, audit, parse_columns, read
+from pdvsim.audit import FORMATS, Severity, audit, parse_columns, read
 from pdvsim.commands import audit as audit_command
 from pdvsim.commands.audit import command
 from pdvsim.errors import InputError

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.benched import Hosts, check_bench, read_bench
-from pdvsim.analysis.host_speed import gil_speed, host_factors, launches
 from pdvsim.architectures.lane import Config
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError
+from pdvsim.measured.benched import Hosts, check_bench, read_bench
+from pdvsim.measured.host_speed import gil_speed, host_factors, launches
 from pdvsim.profile import HostState, Profile
 from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import profile_file

@@ -9,12 +9,12 @@ import pytest
 
 from pdvsim import cli
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.closed_forms import Line, closed_forms
-from pdvsim.analysis.formulas import expected_tokens
 from pdvsim.architectures.lane import Config
 from pdvsim.core import EXECUTORS
 from pdvsim.profile import Profile, save_profile
 from pdvsim.sweep import Cell, Load, sweep
+from pdvsim.theory.closed_forms import Line, closed_forms
+from pdvsim.theory.formulas import expected_tokens
 from pdvsim.workload import Lengths
 from tests.fakes import profile_file
 

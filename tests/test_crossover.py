@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pdvsim import cli
-from pdvsim.analysis.crossover import Budget, Pairs, compare
-from pdvsim.analysis.crossover.contour import contour
-from pdvsim.analysis.crossover.curve import root, skewed_t, student
-from pdvsim.analysis.crossover.space import AXES, Setting, Side
 from pdvsim.core import GRAPH, Model, Stage
+from pdvsim.crossover import Budget, Pairs, compare
+from pdvsim.crossover.contour import contour
+from pdvsim.crossover.curve import root, skewed_t, student
+from pdvsim.crossover.space import AXES, Setting, Side
 from pdvsim.errors import InputError
 from pdvsim.profile import save_profile
 from tests.fakes import FakeModel, profile_file

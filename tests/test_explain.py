@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis.explain import (
+from pdvsim.architectures import ARCHITECTURES
+from pdvsim.architectures.lane import Config
+from pdvsim.cli import run as pdvsim
+from pdvsim.core import EXECUTORS, Stage
+from pdvsim.des import HostCosts, simulate
+from pdvsim.des.gpu import Contention
+from pdvsim.errors import InputError
+from pdvsim.explain import (
     CAUSES,
     Difference,
     Explained,
@@ -24,14 +31,7 @@ from pdvsim.analysis.explain import (
     stream_seconds,
     thread_seconds,
 )
-from pdvsim.analysis.explain.spans import Spans
-from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
-from pdvsim.cli import run as pdvsim
-from pdvsim.core import EXECUTORS, Stage
-from pdvsim.des import HostCosts, simulate
-from pdvsim.des.gpu import Contention
-from pdvsim.errors import InputError
+from pdvsim.explain.spans import Spans
 from pdvsim.profile import save_profile
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.analysis import formulas as f
 from pdvsim.architectures.lane import Config
 from pdvsim.core import Stage
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
+from pdvsim.theory import formulas as f
 from pdvsim.workload import Lengths, poisson
 
 shares = st.floats(0.0, 1.0)

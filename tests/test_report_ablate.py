@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reports.analysis import ablate
+from reports import ablate
 from reports.page import render, spec_of
 from reports.verdict import judge
 from tests.test_report_explain import interval

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdvsim import cli
-from reports.analysis import audit
+from reports import audit
 from reports.page import render
 from reports.verdict import judge
 from tests.test_reports import body, headings, offline

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reports.analysis import crossover, crossover_map
+from reports import crossover, crossover_map
 from reports.page import render, spec_of
 from reports.verdict import judge
 from tests.test_report_explain import interval

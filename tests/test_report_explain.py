@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pytest
 
-from reports.analysis import explain
+from reports import explain
 from reports.page import render, spec_of
 from reports.verdict import judge
 from tests.test_reports import body, headings, offline

@@ -14,7 +14,7 @@ import pytest
 from pdvsim import cli
 from pdvsim.metrics import Slo
 from pdvsim.sweep import sweep
-from reports import charts, frames
+from reports import chart_rows, charts
 from reports.page import render, spec_of
 from reports.sections import CELL_SECTIONS
 from reports.verdict import judge
@@ -66,7 +66,7 @@ def validated(document: dict[str, Any]) -> dict[str, Any]:
     """The same predictions with measurements that are 5 % lower."""
     found = copy.deepcopy(document)
     for one in found["cells"]:
-        measured = {key: one[key] for key, _, _ in frames.COMPARED}
+        measured = {key: one[key] for key, _, _ in chart_rows.COMPARED}
         one["measured"] = {key: {"value": 0.95 * v["value"]} for key, v in measured.items()}
     return {**found, "command": "validate"}
 
@@ -162,7 +162,7 @@ def test_comparisons_are_rendered(document: dict[str, Any]) -> None:
 
 
 def test_residuals_are_relative_to_the_measurement() -> None:
-    row = frames.compared(reproduced())[0]
+    row = chart_rows.compared(reproduced())[0]
     assert row["error_percent"] == pytest.approx(1.0)
     assert row["error_low"] == pytest.approx(-5.0)
 
@@ -196,7 +196,7 @@ def test_the_verdict_on_a_comparison() -> None:
 def test_a_missing_metric_is_not_drawn_as_zero(document: dict[str, Any]) -> None:
     changed = copy.deepcopy(document)
     changed["cells"][0]["p99_e2el_ms"] = None
-    rows = [row for row in frames.latency(changed) if row["architecture"] == "plain"]
+    rows = [row for row in chart_rows.latency(changed) if row["architecture"] == "plain"]
     assert not [row for row in rows if "E2E" in row["latency"] and row["statistic"] == "p99"]
     assert "n/a" in render(changed)
 
@@ -211,7 +211,7 @@ def test_a_field_that_is_not_in_the_data_is_refused() -> None:
 
 
 def test_too_many_rows_are_refused() -> None:
-    data = alt.InlineData(values=[{"a": i} for i in range(frames.MOST_ROWS + 1)])
+    data = alt.InlineData(values=[{"a": i} for i in range(chart_rows.MOST_ROWS + 1)])
     with pytest.raises(ValueError, match="aggregate"):
         charts.check_fields(alt.Chart(data).mark_point().encode(x="a:Q").to_dict())
 
@@ -228,10 +228,10 @@ def test_long_timelines_are_merged() -> None:
         }
         for i in range(20_000)
     ]
-    rows = frames.merged(spans)
-    assert 0 < len(rows) <= frames.MOST_ROWS
+    rows = chart_rows.merged(spans)
+    assert 0 < len(rows) <= chart_rows.MOST_ROWS
     assert max(row["end_ms"] for row in rows) == spans[-1]["end_ms"]
-    assert frames.merged(spans[:10]) == spans[:10]
+    assert chart_rows.merged(spans[:10]) == spans[:10]
 
 
 def test_the_report_command(

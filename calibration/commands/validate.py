@@ -36,7 +36,7 @@ def command(
 
     The options that describe cells are those of `bench`."""
     from calibration.validate import validate
-    from pdvsim.analysis.benched import read_bench
+    from pdvsim.measured.benched import read_bench
     from pdvsim.profile import select_profile
     from realengine.commands.bench import bench_document
 

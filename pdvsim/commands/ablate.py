@@ -13,7 +13,7 @@ from pdvsim.errors import InputError
 from pdvsim.options import cell_options
 
 if TYPE_CHECKING:
-    from pdvsim.analysis.ablate import Subject
+    from pdvsim.ablate import Subject
     from pdvsim.profile import Profile
 
 REPLICATIONS = 12
@@ -70,7 +70,7 @@ def command(
     **load: Any,
 ) -> None:
     """Switch mechanisms off, singly and in every combination; shares add up to the whole."""
-    from pdvsim.analysis.ablate import METRICS, ablate
+    from pdvsim.ablate import METRICS, ablate
     from pdvsim.profile import load_profile, select_profile
 
     offered = PREDICTED if tables is None else PUBLISHED
@@ -116,7 +116,7 @@ def predicted_subjects(
     load: dict[str, Any],
 ) -> list[Subject]:
     """The cells that `pdvsim predict` would simulate."""
-    from pdvsim.analysis.ablate import predicted
+    from pdvsim.ablate import predicted
 
     cells = cli.load("explain").cells_of(architectures, [concurrency], profile, **load)
     return [predicted(cell, replications, seed) for cell in cells]
@@ -131,8 +131,8 @@ def published_subjects(
     seed: int,
 ) -> list[Subject]:
     """The published cells, by the names of our architectures."""
-    from pdvsim.analysis.ablate import published
-    from pdvsim.analysis.published import ARCHITECTURE_OF, read_published
+    from pdvsim.ablate import published
+    from pdvsim.pdverify.published import ARCHITECTURE_OF, read_published
 
     engine_of = {name: engine for engine, name in ARCHITECTURE_OF.items()}
     missing = [name for name in chosen if name not in engine_of]

@@ -40,7 +40,7 @@ def command(
 
     Exit code 1 if a claim of the table fails.
     """
-    from pdvsim.analysis.audit import Limits, audit, parse_columns, read
+    from pdvsim.audit import Limits, audit, parse_columns, read
     from pdvsim.models import pair
 
     read_table = read(

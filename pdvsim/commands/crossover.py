@@ -12,9 +12,9 @@ from pdvsim.errors import InputError
 from pdvsim.options import cell_options
 
 if TYPE_CHECKING:
-    from pdvsim.analysis.crossover import Comparison, Point, Root
-    from pdvsim.analysis.crossover.contour import Row
-    from pdvsim.analysis.crossover.space import Axis, Setting, Side
+    from pdvsim.crossover import Comparison, Point, Root
+    from pdvsim.crossover.contour import Row
+    from pdvsim.crossover.space import Axis, Setting, Side
 
 REPLICATIONS = 16
 POINTS = 8
@@ -71,8 +71,8 @@ def command(
 
     FIRST and SECOND are architectures, with parameters if wanted: pdv@admission_factor=1.2
     """
-    from pdvsim.analysis.crossover import Budget, compare
-    from pdvsim.analysis.crossover.space import (
+    from pdvsim.crossover import Budget, compare
+    from pdvsim.crossover.space import (
         COMPARED,
         Setting,
         Side,
@@ -146,7 +146,7 @@ def command(
 
 
 def _axis(name: str) -> Axis:
-    from pdvsim.analysis.crossover.space import AXES
+    from pdvsim.crossover.space import AXES
 
     if name not in AXES:
         raise InputError(f"unknown axis {name!r}; known are {', '.join(AXES)}")
@@ -169,7 +169,7 @@ def _map(
     sampler_at: Callable[[Axis, Setting], Any],
     points: int,
 ) -> list[Row]:
-    from pdvsim.analysis.crossover.contour import contour
+    from pdvsim.crossover.contour import contour
 
     return contour(
         grid,

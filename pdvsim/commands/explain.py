@@ -17,7 +17,7 @@ from pdvsim.workload import Lengths
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pdvsim.analysis.explain import Explained
+    from pdvsim.explain import Explained
     from pdvsim.profile import Profile
     from pdvsim.sweep import Cell
 
@@ -76,8 +76,8 @@ def command(
     **load: Any,
 ) -> None:
     """Split latency into its causes, simulated and real, and say what differences are made of."""
-    from pdvsim.analysis.benched import read_bench
-    from pdvsim.analysis.explain import benched, config_of, differences, gaps, largest_gaps
+    from pdvsim.explain import benched, config_of, differences, gaps, largest_gaps
+    from pdvsim.measured.benched import read_bench
     from pdvsim.profile import select_profile
 
     if concurrency is None and not records and not benches:
@@ -156,7 +156,7 @@ def cells_of(
 
 def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) -> list[Explained]:
     """Every cell, explained over its replications."""
-    from pdvsim.analysis.explain import Explained, explain_simulated
+    from pdvsim.explain import Explained, explain_simulated
     from pdvsim.pool import run_all
 
     tasks = [(cell, seed, i) for cell in cells for i in range(replications)]
@@ -174,7 +174,7 @@ def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) 
 
 def real(stems: Sequence[Path], profile: Profile | None) -> list[Explained]:
     """The records, explained; those of one architecture at one load are replications."""
-    from pdvsim.analysis.explain import Explained, Run, explain_run, of_files
+    from pdvsim.explain import Explained, Run, explain_run, of_files
 
     found: dict[tuple[str, int], list[Run]] = {}
     for stem in stems:
@@ -214,7 +214,7 @@ def _table(group: Sequence[Explained]) -> Table:
     """Cells beside each other, causes below each other."""
     from rich.table import Table
 
-    from pdvsim.analysis.explain import CAUSES, MEMOS
+    from pdvsim.explain import CAUSES, MEMOS
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("cause", no_wrap=True)

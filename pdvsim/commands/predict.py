@@ -107,7 +107,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Predict every architecture at one load; metrics carry 95 % intervals for one run."""
-    from pdvsim.analysis.crossover.near import ties
+    from pdvsim.crossover.ties import ties
     from pdvsim.metrics import Slo
     from pdvsim.profile import select_profile
     from pdvsim.sweep import Load, sweep
@@ -151,7 +151,7 @@ def command(
         "profile": profile.provenance,
     }
     if formulas:
-        from pdvsim.analysis.closed_forms import closed_forms
+        from pdvsim.theory.closed_forms import closed_forms
 
         document["formulas"] = [line.to_dict() for line in closed_forms(results, profile)]
     if report is not None:

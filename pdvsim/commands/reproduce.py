@@ -41,8 +41,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Calibrate on the rows at C <= 2 of a published table, predict all of it, and compare."""
-    from pdvsim.analysis.published import read_published
-    from pdvsim.analysis.reproduce import reproduce
+    from pdvsim.pdverify.published import read_published
+    from pdvsim.pdverify.reproduce import reproduce
     from pdvsim.profile import load_profile
 
     output.check_writable(report)

@@ -1,0 +1,18 @@
+"""Mechanisms switched off, and what differences are made of."""
+
+from pdvsim.ablate.mechanisms import MECHANISMS, Setting
+from pdvsim.ablate.shapley import SCALES, Ablation, Part, Subject, ablate
+from pdvsim.ablate.subjects import METRICS, predicted, published
+
+__all__ = [
+    "MECHANISMS",
+    "METRICS",
+    "SCALES",
+    "Ablation",
+    "Part",
+    "Setting",
+    "Subject",
+    "ablate",
+    "predicted",
+    "published",
+]

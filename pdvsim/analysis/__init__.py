@@ -1,1 +1,0 @@
-"""Why-questions asked of runs and tables."""

@@ -1,0 +1,131 @@
+"""All rules over one table, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pdvsim.audit import rules_consistency, rules_hardware, rules_load, rules_tokens
+from pdvsim.audit.finding import Finding, Limits, Outcome, Severity
+from pdvsim.audit.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named check; `needs` says what a table must hold for it to look."""
+
+    check: Callable[[Table, Limits], tuple[int, list[Finding]]]
+    needs: str
+
+    @property
+    def name(self) -> str:
+        return self.check.__name__
+
+
+RULES = (
+    Rule(rules_load.truncation, "tokens and throughput of survivors, or a duration"),
+    Rule(rules_load.survivorship, "offered and completed counts, or numbered requests"),
+    Rule(rules_load.littles_law, "throughput, latency, and a concurrency or rate"),
+    Rule(rules_load.samples, "completed requests of each cell"),
+    Rule(rules_load.overload, "offered rate and completed requests"),
+    Rule(rules_hardware.memory, "a model pair and GPU memory"),
+    Rule(rules_hardware.floors, "a model pair, its draft length, and speeds"),
+    Rule(rules_hardware.one_configuration, "several model pairs at the same loads"),
+    Rule(rules_consistency.duplicates, "rows"),
+    Rule(rules_consistency.identical, "throughput and latency"),
+    Rule(rules_tokens.same_requests, "requests that are the same in every run"),
+    Rule(rules_tokens.acceptance, "acceptance, or drafted and accepted tokens"),
+    Rule(rules_consistency.arithmetic, "rows"),
+    Rule(rules_consistency.gains, "two systems at one load"),
+)
+
+_ORDER = {severity: i for i, severity in enumerate(Severity)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found."""
+
+    table: Table
+    limits: Limits
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, the gravest first."""
+        found = [finding for outcome in self.outcomes for finding in outcome.findings]
+        return sorted(found, key=lambda finding: _ORDER[finding.severity])
+
+    @property
+    def failed(self) -> bool:
+        """Whether a claim of the table fails."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data for JSON."""
+        return {
+            "command": "audit",
+            "source": self.table.source,
+            "format": self.table.format,
+            "cells": len(self.table.cells),
+            "verdict": "claims fail" if self.failed else "no claim fails",
+            "findings": [
+                {
+                    "rule": finding.rule,
+                    "severity": str(finding.severity),
+                    "cells": list(finding.cells),
+                    "message": finding.message,
+                    "evidence": dict(finding.evidence),
+                    "settle": finding.settle,
+                }
+                for finding in self.findings
+            ],
+            "rules": [
+                {"rule": o.rule, "checked": o.checked, "needs": o.needs} for o in self.outcomes
+            ],
+        }
+
+    def to_text(self) -> str:
+        """The report for people."""
+        counts = {s: sum(f.severity is s for f in self.findings) for s in Severity}
+        lines = [
+            f"{self.table.source} ({self.table.format}, {len(self.table.cells)} cells): "
+            + ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())
+        ]
+        for finding in self.findings:
+            shown = ", ".join(finding.cells[:6])
+            more = f" and {len(finding.cells) - 6} more" if len(finding.cells) > 6 else ""
+            lines += [
+                "",
+                f"{finding.severity.upper()} {finding.rule}: {finding.message}",
+                f"  cells: {shown}{more}",
+                *(
+                    f"  {name}: {_short(v)}"
+                    for name, v in finding.evidence.items()
+                    if v not in ([], "")
+                ),
+                f"  to settle it: {finding.settle}",
+            ]
+        blind = [outcome for outcome in self.outcomes if not outcome.checked]
+        if blind:
+            lines += ["", "not checked, for want of:"]
+            lines += [f"  {outcome.rule}: {outcome.needs}" for outcome in blind]
+        return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list | tuple):
+        join = "; " if value and isinstance(value[0], str) else ", "
+        return join.join(_short(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def audit(table: Table, limits: Limits | None = None) -> Report:
+    """Hold `table` against every rule."""
+    limits = limits or Limits()
+    outcomes = []
+    for rule in RULES:
+        checked, findings = rule.check(table, limits)
+        outcomes.append(Outcome(rule.name, checked, tuple(findings), rule.needs))
+    return Report(table, limits, tuple(outcomes))

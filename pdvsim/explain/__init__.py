@@ -1,0 +1,38 @@
+"""Why a request took as long as it did, and what every thread and stream did meanwhile."""
+
+from pdvsim.explain.causes import CAUSES, Requests, explain_requests
+from pdvsim.explain.compare import (
+    MEMOS,
+    Difference,
+    Explained,
+    Run,
+    differences,
+    explain_run,
+    explain_simulated,
+    gaps,
+)
+from pdvsim.explain.measured import benched, largest_gaps
+from pdvsim.explain.run_arrays import Trace, config_of, of_files, of_record
+from pdvsim.explain.threads import stream_seconds, thread_seconds
+
+__all__ = [
+    "CAUSES",
+    "MEMOS",
+    "Difference",
+    "Explained",
+    "Requests",
+    "Run",
+    "Trace",
+    "benched",
+    "config_of",
+    "differences",
+    "explain_requests",
+    "explain_run",
+    "explain_simulated",
+    "gaps",
+    "largest_gaps",
+    "of_files",
+    "of_record",
+    "stream_seconds",
+    "thread_seconds",
+]

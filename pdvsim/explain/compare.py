@@ -1,0 +1,246 @@
+"""Runs explained, averaged, held side by side, and the difference of two in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from pdvsim.des import simulate
+from pdvsim.errors import InputError
+from pdvsim.explain.causes import CAUSES, explain_requests
+from pdvsim.explain.run_arrays import Trace, of_record
+from pdvsim.explain.threads import Seconds, stream_seconds, thread_seconds
+from pdvsim.statistics import Interval, prediction_interval
+from pdvsim.sweep import Cell, replication_seeds
+
+MOST_SHARE = 10.0
+SPOKEN = 0.05  # a part of a difference is named from this share of all movement on
+MEMOS = ("wasted drafts", "end of turn")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run, explained: means over the requests that completed after its warm-up.
+
+    Attributes:
+        causes: mean seconds of a request by cause; sums to `e2e_s`.
+        memos: mean seconds, contained in the causes: drafting and verifying rejected tokens
+            (part of launch, GIL wait and device), and waiting for the turn's end after the last
+            own stage (part of batch mates).
+        threads, streams: seconds of the whole run, by stage or cause of idleness.
+    """
+
+    completed: int
+    e2e_s: float
+    causes: Mapping[str, float]
+    memos: Mapping[str, float]
+    threads: Mapping[str, Seconds]
+    streams: Mapping[str, Seconds]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All runs of one architecture at one load in one world."""
+
+    architecture: str
+    world: str
+    concurrency: int
+    runs: Sequence[Run]
+
+    @property
+    def e2e_s(self) -> Interval:
+        return prediction_interval([run.e2e_s for run in self.runs], least=0.0)
+
+    def seconds(self, cause: str) -> Interval:
+        """Of a request, by one cause."""
+        return prediction_interval([run.causes[cause] for run in self.runs], least=0.0)
+
+    def share(self, cause: str) -> Interval:
+        """Of a request's latency."""
+        shares = [run.causes[cause] / run.e2e_s for run in self.runs]
+        return prediction_interval(shares, least=0.0, most=1.0)
+
+    def memo(self, name: str) -> Interval:
+        """Seconds of a request that are counted inside its causes."""
+        return prediction_interval([run.memos[name] for run in self.runs], least=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        first = self.runs[0]
+        return {
+            "architecture": self.architecture,
+            "world": self.world,
+            "concurrency": self.concurrency,
+            "replications": len(self.runs),
+            "completed": sum(run.completed for run in self.runs),
+            "e2e_s": self.e2e_s.to_dict(),
+            "causes": {
+                cause: {
+                    "seconds": self.seconds(cause).to_dict(),
+                    "share": self.share(cause).to_dict(),
+                }
+                for cause in CAUSES
+            },
+            "memos": {name: self.memo(name).to_dict() for name in MEMOS},
+            "threads_of_first_run": first.threads,
+            "streams_of_first_run": first.streams,
+        }
+
+
+def explain_run(trace: Trace) -> Run:
+    """Explain one run.
+
+    Raises:
+        InputError: no request completed after the warm-up.
+    """
+    found = explain_requests(trace)
+    kept = slice(trace.warmup, None)
+    e2e = found.e2e_s[kept]
+    if not len(e2e):
+        raise InputError(
+            f"nothing to explain in the run of {trace.config.architecture}: it ended in its "
+            f"warm-up, after {len(found.e2e_s)} of more than {trace.warmup} completions"
+        )
+    return Run(
+        len(e2e),
+        float(e2e.mean()),
+        dict(zip(CAUSES, found.seconds[kept].mean(axis=0).tolist(), strict=True)),
+        {
+            "wasted drafts": float(found.wasted_s[kept].mean()),
+            "end of turn": float(found.turn_end_s[kept].mean()),
+        },
+        thread_seconds(trace),
+        stream_seconds(trace),
+    )
+
+
+def explain_simulated(task: tuple[Cell, int, int]) -> Run:
+    """Simulate and explain replication `index` of a cell; tasks are (cell, seed, index)."""
+    cell, seed, index = task
+    assert cell.model is not None
+    plan_seed, model_seed = replication_seeds(seed, index)
+    costs, host, contention = cell.model.replicate(model_seed)
+    record = simulate(cell.config, cell.load.plan(plan_seed), costs, host, contention)
+    return explain_run(of_record(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What `second` takes longer than `first`, by cause; the parts sum to the whole.
+
+    Runs are paired one by one where there are equally many of both: replication i has the same
+    workload and the same machine.
+    """
+
+    first: Explained
+    second: Explained
+
+    @property
+    def whole(self) -> Interval:
+        return self._interval(
+            [run.e2e_s for run in self.first.runs], [run.e2e_s for run in self.second.runs]
+        )
+
+    def part(self, cause: str) -> Interval:
+        return self._interval(
+            [run.causes[cause] for run in self.first.runs],
+            [run.causes[cause] for run in self.second.runs],
+        )
+
+    def _interval(self, first: Sequence[float], second: Sequence[float]) -> Interval:
+        if len(first) == len(second):
+            pairs = zip(first, second, strict=True)
+            return prediction_interval([b - a for a, b in pairs])
+        return Interval(float(np.mean(second) - np.mean(first)), None, None)
+
+    @property
+    def decided(self) -> bool | None:
+        """Whether the difference is beyond its interval; None from single runs."""
+        low, high = self.whole.low, self.whole.high
+        return None if low is None or high is None else low > 0.0 or high < 0.0
+
+    def sentence(self) -> str:
+        """What the difference is made of."""
+        whole = self.whole
+        longer = "longer" if whole.value >= 0.0 else "less"
+        relative = abs(whole.value) / self.first.e2e_s.value
+        parts = {cause: self.part(cause) for cause in CAUSES}
+        moved = sum(abs(part.value) for part in parts.values())
+        named = sorted(
+            (cause for cause in CAUSES if abs(parts[cause].value) > SPOKEN * moved),
+            key=lambda cause: -abs(parts[cause].value),
+        )
+        pieces = [_spoken(cause, parts[cause], whole.value) for cause in named]
+        rest = whole.value - sum(parts[cause].value for cause in named)
+        verdict = {True: "", False: ", which could be chance", None: ""}[self.decided]
+        return (
+            f"At C = {self.first.concurrency} ({self.first.world}) a request takes "
+            f"{abs(whole.value):.3g} s ({relative:.1%}{_range(whole)}) {longer} in "
+            f"{self.second.architecture} than in {self.first.architecture}{verdict}: "
+            f"{', '.join(pieces)}, all else {rest:+.2g} s."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "first": self.first.architecture,
+            "second": self.second.architecture,
+            "world": self.first.world,
+            "concurrency": self.first.concurrency,
+            "whole_s": self.whole.to_dict(),
+            "decided": self.decided,
+            "parts_s": {cause: self.part(cause).to_dict() for cause in CAUSES},
+            "sentence": self.sentence(),
+        }
+
+
+def _spoken(cause: str, part: Interval, whole: float) -> str:
+    # Parts that all but cancel are no share of what is left.
+    shares = abs(part.value) <= MOST_SHARE * abs(whole)
+    said = [f"{part.value / whole:+.0%}"] if shares and whole else []
+    if part.low is not None and part.high is not None:
+        said.append(f"{part.low:+.2g} to {part.high:+.2g} s")
+    return f"{cause} {part.value:+.3g} s" + (f" ({'; '.join(said)})" if said else "")
+
+
+def _range(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"; {interval.low:+.2g} to {interval.high:+.2g} s"
+
+
+def differences(cells: Sequence[Explained]) -> list[Difference]:
+    """Every pair of architectures that ran in the same world at the same load."""
+    return [
+        Difference(a, b)
+        for a, b in combinations(cells, 2)
+        if (a.world, a.concurrency) == (b.world, b.concurrency)
+    ]
+
+
+def gaps(cells: Sequence[Explained]) -> list[dict[str, Any]]:
+    """Predicted less measured share of each cause, in points, where a cell was run in both."""
+    found = []
+    for a, b in combinations(cells, 2):
+        if (a.architecture, a.concurrency) != (b.architecture, b.concurrency):
+            continue
+        if a.world == b.world:
+            continue
+        simulated, real = (a, b) if a.world == "simulated" else (b, a)
+        points = {
+            cause: 100.0 * (simulated.share(cause).value - real.share(cause).value)
+            for cause in CAUSES
+        }
+        worst = max(points, key=lambda cause: abs(points[cause]))
+        found.append(
+            {
+                "architecture": a.architecture,
+                "concurrency": a.concurrency,
+                "points": points,
+                "worst": worst,
+                "worst_points": points[worst],
+            }
+        )
+    return found

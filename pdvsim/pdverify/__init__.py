@@ -1,0 +1,1 @@
+"""The published pdverify benchmark: its tables, read and reproduced."""

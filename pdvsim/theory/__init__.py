@@ -1,0 +1,1 @@
+"""The field's closed forms, and each beside the simulated value."""
