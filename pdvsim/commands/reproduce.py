@@ -69,6 +69,10 @@ def command(
         show(document, report)
 
 
+def seconds(milliseconds: float | None) -> str:
+    return "n/a" if milliseconds is None else f"{milliseconds / 1e3:.2f}"
+
+
 def show(document: dict[str, Any], report: Path | None) -> None:
     """Print predicted against published, cell by cell."""
     from rich.table import Table
@@ -88,8 +92,8 @@ def show(document: dict[str, Any], report: Path | None) -> None:
             f"{cell['predicted_tps']:.2f}",
             f"{low:.2f} to {high:.2f}{'' if cell['inside_interval'] else ' (outside)'}",
             f"{100 * error:+.1f} %",
-            f"{cell['published_latency_ms'] / 1e3:.2f}",
-            f"{cell['predicted_latency_ms'] / 1e3:.2f}",
+            seconds(cell["published_latency_ms"]),
+            seconds(cell["predicted_latency_ms"]),
             f"{cell['published_completed']} / {cell['predicted_completed']:.0f}",
         )
     page.print(cells)

@@ -182,6 +182,12 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def _quantile(values: np.ndarray[Any, Any], share: float) -> float | None:
+    """Over the runs that know; None where none does."""
+    known = values[~np.isnan(values)]
+    return float(np.quantile(known, share)) if len(known) else None
+
+
 def _cell(cell: PublishedCell, runs: np.ndarray[Any, Any]) -> dict[str, Any]:
     tps, latency_ms, completed = runs[:, 0], runs[:, 1] * 1e3, runs[:, 2]
     low, high = np.quantile(tps, [0.025, 0.975])
@@ -197,9 +203,9 @@ def _cell(cell: PublishedCell, runs: np.ndarray[Any, Any]) -> dict[str, Any]:
         "predicted_tps_high": float(high),
         "inside_interval": inside,
         "published_latency_ms": cell.latency_s * 1e3,
-        "predicted_latency_ms": float(np.nanmedian(latency_ms)),
-        "predicted_latency_ms_low": float(np.nanquantile(latency_ms, 0.025)),
-        "predicted_latency_ms_high": float(np.nanquantile(latency_ms, 0.975)),
+        "predicted_latency_ms": _quantile(latency_ms, 0.5),
+        "predicted_latency_ms_low": _quantile(latency_ms, 0.025),
+        "predicted_latency_ms_high": _quantile(latency_ms, 0.975),
         "published_completed": len(cell.requests),
         "predicted_completed": float(np.median(completed)),
     }
@@ -216,18 +222,23 @@ def _gains(cells: Sequence[PublishedCell], samples: np.ndarray[Any, Any]) -> lis
         tps = [cells[i].throughput_tokens_per_s for i in (pd, pdv)]
         latency = [cells[i].latency_s for i in (pd, pdv)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = samples[pdv] / samples[pd]
-            predicted = np.nanmedian(samples[pdv], axis=0) / np.nanmedian(samples[pd], axis=0)
-        low, high = np.nanquantile(ratios[:, 0], [0.025, 0.975], method="nearest")
+            ratios = samples[pdv, :, 0] / samples[pd, :, 0]
+            tps_ratio = np.median(samples[pdv, :, 0]) / np.median(samples[pd, :, 0])
+        # Of two runs, not between them: a ratio to no completed request at all is infinite.
+        known = ratios[~np.isnan(ratios)] if not np.isnan(ratios).all() else np.array([np.inf])
+        low, high = np.quantile(known, [0.025, 0.975], method="nearest")
+        latencies = [_quantile(samples[i, :, 1], 0.5) for i in (pdv, pd)]
         gains.append(
             {
                 "concurrency": concurrency,
                 "published": tps[1] / tps[0],
-                "predicted": _number(predicted[0]),
+                "predicted": _number(tps_ratio),
                 "predicted_low": _number(low),
                 "predicted_high": _number(high),
                 "published_latency_ratio": latency[1] / latency[0],
-                "predicted_latency_ratio": _number(predicted[1]),
+                "predicted_latency_ratio": (
+                    latencies[0] / latencies[1] if latencies[0] and latencies[1] else None
+                ),
             }
         )
     return gains

@@ -1,0 +1,85 @@
+"""The case study on a table whose truth is known: reproduced, and audited."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pdvsim.audit import Severity, audit, read
+from pdvsim.cli import run as pdvsim
+from pdvsim.profile import save_profile
+from tests.fakes import profile_file
+from tests.published_table import PREFILL_S, ROUND_S, write_published_table
+
+Paths = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    return write_published_table(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("profile") / "made-up.json"
+    save_profile(profile_file(), path)
+    return str(path)
+
+
+def test_a_published_table_is_reproduced_from_its_rows_at_low_load(
+    table: Paths, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(path) for path in table]
+    assert pdvsim(["reproduce", *paths, "--profile", profile, "--replications", "4", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    source = document["calibrated_from"]
+    assert source["prefill_ms"] == pytest.approx(1e3 * PREFILL_S, rel=0.03)
+    for milliseconds in source["round_ms"].values():
+        assert milliseconds == pytest.approx(1e3 * ROUND_S, rel=0.03)
+    assert document["median_abs_error_tps"] < 0.02
+    for cell in document["cells"]:
+        assert abs(cell["predicted_completed"] - cell["published_completed"]) <= 3
+    at = {gain["concurrency"]: gain for gain in document["gains"]}
+    # Beyond capacity the cut at 60 s counts survivors: that is the whole of the gain.
+    assert at[64]["published"] > 3.0 and at[64]["predicted"] > 3.0
+    assert at[8]["predicted"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_table_that_is_not_of_one_piece_is_one_sentence(
+    table: Paths, profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary, detailed = (path.read_text() for path in table)
+    lines = detailed.splitlines(keepends=True)
+    damaged = {
+        "unknown engine 'ABC'": (summary.replace("PDV,1,", "ABC,1,"), detailed),
+        "which": (summary.replace("PDV,128,", "PDV,127,"), detailed),
+        "not of the form req_0007": (summary, detailed.replace("req_0001", "first", 1)),
+        "yields 1 to 4": (summary, detailed.replace(",20\n", ",2\n", 1)),
+        "two are needed to calibrate it": (summary, "".join(lines[:1] + lines[3:])),
+        "missing column": (summary, detailed.replace("RequestID", "Id")),
+        "not": (summary.replace("PD,4,", "PD,four,", 1), detailed),
+    }
+    for says, texts in damaged.items():
+        paths = [tmp_path / "s.csv", tmp_path / "d.csv"]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        assert pdvsim(["reproduce", *map(str, paths), "--profile", profile]) == 2, says
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+
+
+def test_the_audit_of_a_published_table(table: Paths) -> None:
+    """What was put into it is found, and nothing else is called an error."""
+    report = audit(read(*table))
+    errors = {f.rule: set(f.cells) for f in report.findings if f.severity is Severity.ERROR}
+    cut = {f"{engine} @ {load}" for engine in ("PD", "PDV") for load in (32, 64, 128)}
+    assert errors.keys() == {"truncation", "survivorship", "overload", "samples"}
+    assert errors["truncation"] == errors["survivorship"] == errors["overload"] == cut
+    assert errors["samples"] == {"PD @ 1", "PD @ 2", "PDV @ 1", "PDV @ 2", "PD @ 128"}
+
+
+def test_memory_that_a_pair_cannot_take_is_found(tmp_path: Path) -> None:
+    paths = write_published_table(tmp_path, (1, 2), memory_mib=2000)
+    assert [f for f in audit(read(*paths)).findings if f.rule == "memory"]
