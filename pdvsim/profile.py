@@ -20,6 +20,7 @@ from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations
+from pdvsim.json_file import read_json
 from pdvsim.models import Pair, pair
 from pdvsim.profile_file import SCHEMA_VERSION, TERMS, CostFit, Estimate, ProfileFile, padded
 from pdvsim.records import RunRecord
@@ -214,15 +215,15 @@ def load_profile(name_or_path: str) -> Profile:
     """
     shipped = shipped_profiles()
     path = shipped.get(name_or_path, Path(name_or_path))
-    try:
-        document = json.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError):
+    if path.is_dir() or not path.exists():
         known = ", ".join(shipped) or "none"
         raise ProfileError(
             f"no profile {name_or_path!r}: neither a file nor one of those shipped ({known})"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: not a whole JSON document ({error}); write it again") from None
+        )
+    try:
+        document = read_json(path, "a pdvsim profile")
+    except InputError as error:
+        raise ProfileError(str(error)) from None
     if not isinstance(document, dict) or "schema_version" not in document:
         raise ProfileError(f"{path}: not a pdvsim profile (it has no schema_version)")
     if document["schema_version"] != SCHEMA_VERSION:

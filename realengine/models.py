@@ -5,7 +5,6 @@ Random weights of the true shape take the same time as trained ones, so timing n
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pdvsim.errors import CapacityError, InputError
+from pdvsim.json_file import read_json
 from pdvsim.models import SHAPES, ModelShape, Pair, shape
 
 WEIGHT_STD = 0.02
@@ -184,10 +184,7 @@ def _check_shards(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    content = read_json(path, "a Hugging Face checkpoint")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object")
     return content

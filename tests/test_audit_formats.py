@@ -222,7 +222,7 @@ def test_request_parquet_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.json", "{", "not JSON"),
+        ("a.json", "{", "not a whole JSON"),
         ("a.json", "", "empty"),
         ("a.json", "[]", "empty"),
         ("a.json", {k: v for k, v in VLLM.items() if k != "completed"}, "completed"),

@@ -61,7 +61,7 @@ def test_a_bench_of_another_pair_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "cannot be read"),
+        ("{", "not a whole JSON"),
         (json.dumps({"command": "predict"}), "not a document of pdvsim bench"),
         (json.dumps({"command": "bench", "cells": [{"runs": [{}]}]}), "launching_s"),
     ],

@@ -13,7 +13,6 @@ They own these formats and add fields at will, so unknown keys are ignored here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pdvsim.audit.table import Cell, Served, Table
 from pdvsim.errors import InputError
+from pdvsim.json_file import parse_json, parse_json_lines, read_text
 
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0}
 
@@ -51,17 +51,14 @@ def load(path: Path) -> list[Any]:
 
 
 def _parse(path: Path) -> list[Any]:
+    what = "a benchmark's JSON or JSON Lines"
+    text = read_text(path, what)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
+        whole = parse_json(text, f"{path}", what, finite=False)
+    except InputError:
+        if text.strip().count("\n") == 0:
+            raise
+        return parse_json_lines(text, f"{path}", what, finite=False)
     return whole if isinstance(whole, list) else [whole]
 
 

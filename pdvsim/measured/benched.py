@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
 from pdvsim.errors import InputError
+from pdvsim.json_file import read_json
 from pdvsim.measured.host_speed import gil_speed, host_factors
 from pdvsim.profile import HostState, Profile
 from pdvsim.sweep import Load
@@ -26,10 +26,7 @@ def read_bench(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not one, or it is of a version that did not record what is needed here.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    document = read_json(path, "a document of pdvsim bench")
     if not isinstance(document, dict) or document.get("command") != "bench":
         raise InputError(f"{path}: not a document of pdvsim bench")
     missing = _OF_BENCH - set(document)

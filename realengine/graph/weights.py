@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pdvsim.errors import CapacityError, InputError
+from pdvsim.json_file import read_json
 from pdvsim.models import ModelShape
 from realengine.graph.model import Layer, Weights
 
@@ -207,10 +207,7 @@ def _open(file: Path) -> Any:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
+    content = read_json(file, "a Hugging Face checkpoint")
     if not isinstance(content, dict):
         raise InputError(f"{file} is not a JSON object")
     return content

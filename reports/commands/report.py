@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from pdvsim import output
 from pdvsim.errors import InputError
+from pdvsim.json_file import read_json
 from reports.document import kind
 
 
@@ -27,12 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not there, not JSON, or of no command.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not a whole JSON document ({error})") from None
+    document = read_json(path, "the output of a pdvsim command")
     if kind(document) is None:
         raise InputError(
             f"{path}: not the output of a pdvsim command (it has no list of cells, nor points, "
