@@ -1,0 +1,385 @@
+"""The specification of one cell: everything that decides what runs, and nothing about the machine.
+
+A cell is said once. Options become cells (`pdvsim.options`), both worlds run what a cell says, and
+documents and record files carry the whole cell, from which it is read back.
+
+Each field of `Cell` says its bounds and meaning in its metadata; options take their ranges,
+defaults and help texts from there. This module imports nothing heavy, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pdvsim.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pydantic import TypeAdapter, ValidationError
+
+    from pdvsim.acceptance import Acceptance
+    from pdvsim.architectures.lane import Config
+    from pdvsim.metrics import Slo
+    from pdvsim.workload import Workload
+
+PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
+REAL: Literal["real"] = "real"
+Value: TypeAlias = bool | int | float
+
+
+class Values(Mapping[str, Value]):
+    """A mapping of parameters that can be hashed; a plain object in JSON."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, values: Mapping[str, Value] | None = None) -> None:
+        self._items = dict(sorted((values or {}).items()))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            cls,
+            handler(dict[str, Value]),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A file of requests to replay.
+
+    Attributes:
+        sha256: of its content, so that another content under the same name is noticed; None in
+            documents that are too old to know it.
+    """
+
+    path: str
+    sha256: str | None = None
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    @classmethod
+    def of(cls, path: Path) -> Trace:
+        """The trace as it stands in `path` now.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return cls(str(path), _sha256(path))
+
+    def check(self) -> None:
+        """Refuse to run what is no longer the same.
+
+        Raises:
+            InputError: the file is gone, or holds something else than it did.
+        """
+        if self.sha256 is not None and _sha256(Path(self.path)) != self.sha256:
+            raise InputError(f"the trace {self.path} has changed since the cell was specified")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read the trace {path}: {error.strerror}") from None
+
+
+def _says(
+    meaning: str, low: float | None = None, high: float | None = None, flag: str | None = None
+) -> dict[str, Any]:
+    """Metadata of a field: what it means, where it lies, and its flag if that is not its name."""
+    return {"meaning": meaning, "low": low, "high": high, "flag": flag}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell. Hashable and picklable; a plain object in JSON, which refuses unknown keys.
+
+    Attributes:
+        parameters: of the architecture, where they are not its defaults.
+        batch_cap: requests per turn and base of the admission limit; None: `concurrency`.
+        rate_per_s: arrivals of `poisson`.
+        requests: `poisson`: how many; `trace`: how many of the first; `closed-loop`: completions
+            measured after the warm-up. None: 8 x concurrency but at least 200, the whole trace,
+            and `cycles` x concurrency.
+        spread: lengths are uniform within +- this share of their mean.
+        acceptance: P(draft i is kept | the drafts before it were), for each of `draft_tokens`
+            positions; `real` where an engine compares real tokens.
+        temperature: of real sampling; 0 is greedy.
+        seed: of workload plans and of the draws from a profile.
+    """
+
+    pair: str = field(metadata=_says("Draft and verifier model."))
+    executor: str = field(metadata=_says("How stages are launched."))
+    architecture: str = field(metadata=_says("How requests are scheduled."))
+    concurrency: int = field(
+        metadata=_says("C: requests in flight, and the batch cap.", 1, 100_000)
+    )
+    parameters: Values = field(default_factory=Values)
+    batch_cap: int | None = field(default=None, metadata=_says("Batch cap.", 1, 100_000))
+    protocol: str = field(
+        default="closed-loop",
+        metadata=_says(
+            "closed-loop: C requests always in flight; poisson: random arrivals at --rate; "
+            "trace: arrivals and lengths of --trace; pdverify: the published benchmark's."
+        ),
+    )
+    rate_per_s: float | None = field(
+        default=None, metadata=_says("Arrivals per second of poisson.", 1e-6, 1e6, "--rate")
+    )
+    trace: Trace | None = field(default=None, metadata=_says("File of requests to replay."))
+    time_scale: float = field(
+        default=1.0, metadata=_says("Trace speed: 2 replays it twice as fast.", 1e-6, 1e6)
+    )
+    max_context_tokens: int | None = field(
+        default=None,
+        metadata=_says("Requests of a trace are cut to this many tokens.", 2, 2_000_000),
+    )
+    requests: int | None = field(
+        default=None,
+        metadata=_says(
+            "Number of requests: of poisson; of a trace, the first; of a closed loop, measured "
+            "after the warm-up, instead of --cycles.",
+            1,
+            10_000_000,
+        ),
+    )
+    cycles: int = field(
+        default=2, metadata=_says("Requests measured in a closed loop, times C.", 1, 1000)
+    )
+    prompt_tokens: int = field(default=128, metadata=_says("Mean prompt length.", 1, 1_000_000))
+    output_tokens: int = field(default=64, metadata=_says("Mean output length.", 1, 1_000_000))
+    spread: float = field(
+        default=0.0, metadata=_says("Lengths lie within +- this share of their mean.", 0.0, 0.99)
+    )
+    acceptance: tuple[float, ...] | Literal["real"] = field(
+        default=(0.7, 0.7, 0.7, 0.7),
+        metadata=_says(
+            "Probability that a draft is kept, given that those before it were: one number, or "
+            "one for each draft position, as in 0.8,0.7,0.6.",
+            0.0,
+            1.0,
+        ),
+    )
+    draft_tokens: int = field(default=4, metadata=_says("Tokens drafted per round.", 1, 16))
+    temperature: float = field(
+        default=0.0, metadata=_says("Of sampling with real acceptance; 0: greedy.", 0.0, 100.0)
+    )
+    slo_ttft_ms: float | None = field(
+        default=None, metadata=_says("Goodput counts requests with a TTFT up to this.", 1e-3, 1e9)
+    )
+    slo_tpot_ms: float | None = field(
+        default=None, metadata=_says("Goodput counts requests with a TPOT up to this.", 1e-3, 1e9)
+    )
+    slo_e2el_ms: float | None = field(
+        default=None,
+        metadata=_says("Goodput counts requests with an E2E latency up to this.", 1e-3, 1e9),
+    )
+    seed: int = field(default=0, metadata=_says("Of workloads and profile draws.", 0, 2**63 - 1))
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", Values(self.parameters))
+        if isinstance(self.acceptance, list):
+            object.__setattr__(self, "acceptance", tuple(self.acceptance))
+        for one in fields(self):
+            values = getattr(self, one.name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value is not None and value != REAL:
+                    check_bounds(one.name, value)
+        _check_choice("--protocol", self.protocol, PROTOCOLS)
+        _check_executor(self.executor)
+        self._check_protocol()
+        self._check_acceptance()
+
+    def _check_protocol(self) -> None:
+        for name, needed_by in (("rate_per_s", "poisson"), ("trace", "trace")):
+            given = getattr(self, name) is not None
+            if given != (self.protocol == needed_by):
+                verb = "is only for" if given else "is needed by"
+                raise InputError(f"{flag(name)} {verb} the protocol {needed_by}")
+        cut = self.time_scale != 1.0 or self.max_context_tokens is not None
+        if cut and self.protocol != "trace":
+            raise InputError("--time-scale and --max-context-tokens are only for a trace")
+        if self.requests is not None and self.protocol == "pdverify":
+            raise InputError("--requests is not for the protocol pdverify, which has its own")
+
+    def _check_acceptance(self) -> None:
+        if self.acceptance == REAL:
+            if self.protocol != "closed-loop":
+                raise InputError(f"--acceptance real is only for closed-loop, not {self.protocol}")
+            if self.temperature and self.executor != "graph":
+                raise InputError("--temperature is only for the graph executor")
+            return
+        if self.temperature:
+            raise InputError("--temperature is only for --acceptance real")
+        if len(self.acceptance) != self.draft_tokens:
+            raise InputError(
+                f"--acceptance has {len(self.acceptance)} positions, but --draft-tokens is "
+                f"{self.draft_tokens}"
+            )
+
+    @classmethod
+    def read(cls, data: Any) -> Cell:
+        """A cell from the JSON object that `to_dict` wrote.
+
+        Raises:
+            InputError: a key is missing, unknown or of the wrong kind, or a value is impossible.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return _adapter().validate_python(data)
+        except ValidationError as error:
+            raise InputError(_sentence(error)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, all fields."""
+        content: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return content
+
+    def config(self) -> Config:
+        """The configured architecture.
+
+        Raises:
+            InputError: there is no such architecture, or it has no such parameter.
+        """
+        from pdvsim.architectures import architecture
+        from pdvsim.architectures.lane import Config
+        from pdvsim.core import EXECUTORS
+
+        name = architecture(self.architecture).name
+        known = {f.name for f in fields(Config)} - {"architecture", "executor", "batch_cap"}
+        for parameter in self.parameters:
+            if parameter not in known:
+                raise InputError(f"{name} has no parameter {parameter!r}")
+        return Config(
+            name,
+            EXECUTORS[self.executor],
+            batch_cap=self.batch_cap or self.concurrency,
+            draft_tokens=self.draft_tokens,
+            **self.parameters,  # type: ignore[arg-type]
+        )
+
+    def plan(self, seed: np.random.SeedSequence) -> Workload:
+        """Draw one workload."""
+        from pdvsim import workload
+
+        lengths = workload.Lengths(self.prompt_tokens, self.output_tokens, self.spread)
+        injected = self.injected
+        if self.protocol == "closed-loop":
+            return workload.closed_loop(
+                self.concurrency, lengths, injected, seed, self.cycles, measured=self.requests
+            )
+        assert injected is not None
+        if self.rate_per_s is not None:
+            count = self.requests or max(200, 8 * self.concurrency)
+            return workload.poisson(self.rate_per_s, count, lengths, injected, seed)
+        if self.trace is not None:
+            return workload.trace(
+                Path(self.trace.path),
+                injected,
+                seed,
+                self.requests,
+                self.time_scale,
+                self.max_context_tokens,
+            )
+        return workload.pdverify(self.concurrency, lengths, injected, seed)
+
+    @property
+    def injected(self) -> Acceptance | None:
+        """The injected acceptance; None for real tokens."""
+        from pdvsim.acceptance import Acceptance
+
+        return None if self.acceptance == REAL else Acceptance(self.acceptance)
+
+    @property
+    def slo(self) -> Slo | None:
+        """What a request must keep to count as goodput; None if nothing was asked."""
+        from pdvsim.metrics import Slo
+
+        asked = (self.slo_ttft_ms, self.slo_tpot_ms, self.slo_e2el_ms)
+        return None if asked == (None, None, None) else Slo(*asked)
+
+    @property
+    def label(self) -> str:
+        """The architecture with the parameters given to it: `pdv@prefill_batch=8`."""
+        given = ",".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.architecture}@{given}" if given else self.architecture
+
+
+FIELDS = {one.name: one for one in fields(Cell)}
+
+
+def flag(name: str) -> str:
+    """The option that sets a field of `Cell`: `--rate` for `rate_per_s`."""
+    given = FIELDS[name].metadata.get("flag") if name in FIELDS else None
+    return given or "--" + name.replace("_", "-")
+
+
+def check_bounds(name: str, value: Any) -> None:
+    """Refuse a value of a field of `Cell` outside its bounds.
+
+    Raises:
+        InputError: naming the option, the value and the bounds.
+    """
+    low, high = (FIELDS[name].metadata.get(end) for end in ("low", "high"))
+    if low is None or high is None:
+        return
+    if isinstance(value, str) or not low <= value <= high:
+        raise InputError(f"{flag(name)} is {value}; it must be between {low} and {high}")
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"a cell has no {where!r}"
+    if first["type"] == "missing":
+        return f"a cell needs {where!r}"
+    return f"a cell's {where or 'content'} is {first['input']!r}: {first['msg']}"
+
+
+def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{what} is {value!r}; known are {', '.join(known)}")
+
+
+def _check_executor(name: str) -> None:
+    from pdvsim.core import EXECUTORS
+
+    _check_choice("--executor", name, tuple(EXECUTORS))
+
+
+def _adapter() -> TypeAdapter[Cell]:
+    if not _ADAPTER:
+        from pydantic import TypeAdapter
+
+        _ADAPTER.append(TypeAdapter(Cell))
+    return _ADAPTER[0]
+
+
+_ADAPTER: list[TypeAdapter[Cell]] = []
