@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def read_csv(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """Read the named `columns` (name -> polars type) of a CSV file.
+def read_csv(path: Path, columns: Mapping[str, Any] | None = None) -> pl.DataFrame:
+    """Read the named `columns` (name -> polars type) of a CSV file; without them all, as text.
 
     Raises:
         InputError: the file is absent, empty, lacks a column, or holds a value of another type.
@@ -28,13 +30,15 @@ def read_csv(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         raise InputError(f"{path}: the file is empty; a header and rows are needed") from None
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable CSV file ({_first_line(error)})") from None
-    missing = [name for name in columns if name not in table.columns]
+    missing = [name for name in columns or () if name not in table.columns]
     if missing:
         raise InputError(
             f"{path}: missing column {', '.join(missing)}; it has {', '.join(table.columns)}"
         )
     if table.is_empty():
         raise InputError(f"{path}: the file has a header but no rows")
+    if columns is None:
+        return table
     for name, kind in columns.items():
         cast = table[name].str.strip_chars().cast(kind, strict=False)
         bad = cast.is_null()
@@ -45,6 +49,61 @@ def read_csv(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
             )
         table = table.with_columns(cast.alias(name))
     return table.select(list(columns))
+
+
+def read_json_lines(path: Path) -> pl.DataFrame:
+    """Read a JSON Lines file, an object a line, as text; what is nested is left out.
+
+    Raises:
+        InputError: the file is absent, empty, or a line of it is no object.
+    """
+    import polars as pl
+
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append(_flat(line, number, path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable JSON Lines file ({error})") from None
+    if not rows:
+        raise InputError(f"{path}: the file is empty; an object a line is needed")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame(
+        {name: [row.get(name) for row in rows] for name in names},
+        schema=dict.fromkeys(names, pl.String),
+    )
+
+
+def _flat(line: str, number: int, path: Path) -> dict[str, str]:
+    try:
+        row = json.loads(line, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: line {number} is not a JSON object") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}: line {number} is not a JSON object")
+    return {name: str(value) for name, value in row.items() if isinstance(value, str | float)}
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`NAME=COLUMN,NAME=COLUMN` -> mapping. A comma that no NAME= follows belongs to the column.
+
+    Raises:
+        InputError: a part without `=`, or a name twice.
+    """
+    columns: dict[str, str] = {}
+    for part in re.split(r",(?=\s*\w+\s*=)", text):
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not column or name in columns:
+            raise InputError(
+                f"a column map is written NAME=COLUMN,NAME=COLUMN with each name once; "
+                f"got {part.strip()!r}"
+            )
+        columns[name] = column
+    return columns
 
 
 def _first_line(error: BaseException) -> str:

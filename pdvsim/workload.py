@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pdvsim.acceptance import Acceptance
 from pdvsim.core import Request
 from pdvsim.errors import InputError
+from pdvsim.traces import read_trace
 
 PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
 
@@ -39,6 +40,7 @@ class Workload:
         warmup: completions that are cut off the front before steady state is measured.
         deadline_s: the run is cut here, whatever is in flight.
         stop_after: the run ends at this many completions (None: when all are done).
+        notes: what was done to a trace to make it a plan, a sentence each.
     """
 
     protocol: str
@@ -50,6 +52,7 @@ class Workload:
     warmup: int = 0
     deadline_s: float | None = None
     stop_after: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -177,48 +180,34 @@ def trace(
     time_scale: float = 1.0,
     max_context_tokens: int | None = None,
 ) -> Workload:
-    """Replay an Azure LLM inference trace (columns TIMESTAMP, ContextTokens, GeneratedTokens).
+    """Replay a trace file (see `traces`); the first tenth is warm-up.
 
     Args:
-        limit: first requests to take.
+        limit: requests to take, the earliest.
         time_scale: arrival times are divided by this; 2 replays twice as fast.
         max_context_tokens: prompts are cut so that prompt and output fit.
 
     Raises:
-        InputError: unreadable file, missing columns, or text where a number should be.
+        InputError: the file is no trace, or holds what no request can have.
     """
-    import polars as pl
-
-    from pdvsim.tables import read_csv
-
     if not time_scale > 0:
         raise InputError(f"time scale is {time_scale}; it must be above 0")
-    table = read_csv(
-        path,
-        {"TIMESTAMP": pl.String, "ContextTokens": pl.Int64, "GeneratedTokens": pl.Int64},
-    ).head(limit or 10**9)
-    try:
-        stamps = table["TIMESTAMP"].str.to_datetime(time_unit="us")
-    except pl.exceptions.PolarsError:
-        raise InputError(
-            f"{path}: column TIMESTAMP holds something that is not a date and time"
-        ) from None
-    arrivals = ((stamps - stamps.min()).dt.total_microseconds() * 1e-6 / time_scale).to_list()
-    outputs = table["GeneratedTokens"].clip(lower_bound=1)
-    prompts = table["ContextTokens"].clip(lower_bound=1)
+    requests = read_trace(path, limit=limit)
+    prompts, outputs = requests.prompt_tokens, requests.output_tokens
     if max_context_tokens is not None:
-        outputs = outputs.clip(upper_bound=max_context_tokens // 2)
-        room = (max_context_tokens - outputs).to_list()
-        prompts = pl.Series([min(p, r) for p, r in zip(prompts.to_list(), room, strict=True)])
-    output_list = outputs.to_list()
-    outcomes = acceptance.draw(output_list, np.random.default_rng(seed))
+        outputs = [min(tokens, max_context_tokens // 2) for tokens in outputs]
+        prompts = [
+            min(prompt, max_context_tokens - output)
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ]
     return Workload(
         "trace",
-        prompts.to_list(),
-        output_list,
-        outcomes,
-        arrival_s=arrivals,
-        warmup=len(output_list) // 10,
+        prompts,
+        outputs,
+        acceptance.draw(outputs, np.random.default_rng(seed)),
+        arrival_s=[moment / time_scale for moment in requests.arrival_s],
+        warmup=len(outputs) // 10,
+        notes=requests.notes,
     )
 
 
