@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.core import Stage
+from pdvsim.core import Request, Stage
 from pdvsim.des.gpu import PREFILLS
+from pdvsim.models import Pair
 from pdvsim.records import STAGE_COLUMNS, RunRecord
 
 if TYPE_CHECKING:
@@ -18,6 +20,20 @@ if TYPE_CHECKING:
 def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
     """Which stages of `record` left the range that `file` was measured in, one sentence each."""
     return [*_stages(file, record), *_contention(file, record)]
+
+
+def too_long(requests: Iterable[Request], pair: Pair) -> list[str]:
+    """A sentence on the requests that the models of `pair` cannot take, if there are any."""
+    lengths = [request.prompt_tokens + request.output_tokens for request in requests]
+    reach = {model.name: model.max_context_tokens for model in (pair.draft, pair.verifier)}
+    beyond = [length for length in lengths if length > min(reach.values())]
+    if not beyond:
+        return []
+    short = [f"{name} ({most})" for name, most in reach.items() if most < max(beyond)]
+    return [
+        f"{len(beyond)} of {len(lengths)} requests, of up to {max(beyond)} tokens with their "
+        f"output, do not fit the context of {' and '.join(short)}: no engine can run them"
+    ]
 
 
 def _stages(file: ProfileFile, record: RunRecord) -> list[str]:

@@ -19,7 +19,7 @@ from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.errors import InputError, ProfileError
-from pdvsim.extrapolation import extrapolations
+from pdvsim.extrapolation import extrapolations, too_long
 from pdvsim.json_file import read_json
 from pdvsim.models import Pair, pair
 from pdvsim.profile_file import SCHEMA_VERSION, TERMS, CostFit, Estimate, ProfileFile, padded
@@ -170,8 +170,8 @@ class Profile:
         )
 
     def extrapolations(self, record: RunRecord) -> list[str]:
-        """Where `record` left the measured range, one sentence each."""
-        return extrapolations(self.file, record)
+        """Where `record` left what was measured, or what the models can do, a sentence each."""
+        return [*extrapolations(self.file, record), *too_long(record.requests, self.pair)]
 
 
 def _drawn(fit: CostFit, rng: np.random.Generator, miss: float = 0.0) -> _Cost:

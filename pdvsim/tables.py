@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdvsim.errors import InputError
+from pdvsim.json_file import read_json_lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,8 +51,11 @@ def read_csv(path: Path, columns: Mapping[str, Any] | None = None) -> pl.DataFra
     return table.select(list(columns))
 
 
-def read_json_lines(path: Path) -> pl.DataFrame:
+def read_object_lines(path: Path, what: str) -> pl.DataFrame:
     """Read a JSON Lines file, an object a line, as text; what is nested is left out.
+
+    Args:
+        what: the kind of file that is needed, for errors.
 
     Raises:
         InputError: the file is absent, empty, or a line of it is no object.
@@ -60,32 +63,23 @@ def read_json_lines(path: Path) -> pl.DataFrame:
     import polars as pl
 
     rows: list[dict[str, str]] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    rows.append(_flat(line, number, path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable JSON Lines file ({error})") from None
+    for number, item in enumerate(read_json_lines(path, what, finite=False), start=1):
+        if not isinstance(item, dict):
+            raise InputError(f"{path}: line {number} is not a JSON object; {what} is needed")
+        rows.append(
+            {
+                name: str(value)
+                for name, value in item.items()
+                if isinstance(value, str | int | float)
+            }
+        )
     if not rows:
-        raise InputError(f"{path}: the file is empty; an object a line is needed")
+        raise InputError(f"{path}: the file is empty; {what} is needed")
     names = dict.fromkeys(name for row in rows for name in row)
     return pl.DataFrame(
         {name: [row.get(name) for row in rows] for name in names},
         schema=dict.fromkeys(names, pl.String),
     )
-
-
-def _flat(line: str, number: int, path: Path) -> dict[str, str]:
-    try:
-        row = json.loads(line, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: line {number} is not a JSON object") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{path}: line {number} is not a JSON object")
-    return {name: str(value) for name, value in row.items() if isinstance(value, str | float)}
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.errors import InputError
-from pdvsim.tables import read_csv, read_json_lines
+from pdvsim.tables import read_csv, read_object_lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,7 +95,10 @@ def read_trace(
         InputError: unreadable file, unknown columns, or a value that no request can have.
     """
     mapped = _mapped(columns) if columns else None
-    rows = _Rows(path, read_json_lines(path), 1) if _is_json(path) else _Rows(path, read_csv(path))
+    if _is_json(path):
+        rows = _Rows(path, read_object_lines(path, "a trace, an object a line"), first=1)
+    else:
+        rows = _Rows(path, read_csv(path))
     format = mapped or rows.format()
     rows.need(format.columns)
     arrivals = rows.seconds(format)
@@ -106,7 +109,7 @@ def read_trace(
         notes.append(f"The rows of {path.name} are not in order of time; they are taken in it.")
     order = np.argsort(arrivals, kind="stable")
     order = order[served[order]][:limit]
-    since = arrivals[order] - arrivals[order[0]]
+    since = (arrivals[order] - arrivals[order[0]]).round(9)
     if since[-1] > MAX_SPAN_S:
         raise InputError(f"{path}: the requests span {since[-1]:.3g} s; is the unit of time right?")
     return Trace(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
-from pdvsim.core import GRAPH, Stage
+from pdvsim.core import GRAPH, Request, Stage
 from pdvsim.des import simulate
+from pdvsim.extrapolation import too_long
+from pdvsim.models import Pair, pair
 from pdvsim.profile import Profile
 from pdvsim.profile_file import ContentionFit, Estimate
 from pdvsim.records import RunRecord
@@ -52,3 +56,18 @@ def test_streams_beside_each_other_at_other_batches_are_said() -> None:
 
 def test_one_worker_never_runs_two_streams_at_once() -> None:
     assert a_profile(64).extrapolations(a_run("pdv")) == []
+
+
+@pytest.mark.parametrize(("reach", "short"), [(1000, "tiny (1000)"), (2500, "")])
+def test_requests_beyond_the_models_contexts_are_said(reach: int, short: str) -> None:
+    shape = replace(pair("tiny:tiny").draft, max_context_tokens=reach)
+    long, other = Request(0, 2000, 100), Request(1, 20, 10)
+    said = too_long([long, other, long], Pair(shape, shape))
+    if not short:
+        assert said == []
+        return
+    (sentence,) = said
+    assert sentence.startswith(
+        "2 of 3 requests, of up to 2100 tokens with their output, do not fit"
+    )
+    assert short in sentence

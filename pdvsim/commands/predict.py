@@ -111,6 +111,7 @@ def command(
     from pdvsim.metrics import Slo
     from pdvsim.profile import select_profile
     from pdvsim.sweep import Load, sweep
+    from pdvsim.traces import read_trace
 
     output.check_writable(report)
     if not 1 <= draft_tokens <= 16:
@@ -143,6 +144,7 @@ def command(
         "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
         "slo": _slo(slo),
         "prefill_batch": prefill_batch,
+        "notes": list(read_trace(trace, limit=requests).notes) if trace else [],
         "cells": [result.to_dict() for result in results],
         "too_close_to_call": [
             {"first": tie.first, "second": tie.second, "ratio": tie.ratio.to_dict()}
@@ -223,7 +225,7 @@ def show(document: dict[str, Any], report: Path | None) -> None:
         f"Calibrated: {origin['name']}, on {origin['gpu']} (driver {origin['driver']}, "
         f"torch {origin['torch']}), {origin['created']}: {origin['measurements']}"
     )
-    for line in notes(cells):
+    for line in (*document["notes"], *notes(cells)):
         page.print(line)
     for tie in document["too_close_to_call"]:
         first, second = tie["first"], tie["second"]

@@ -1,0 +1,135 @@
+"""Traces in the formats that people publish, and what is said of rows that no request can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdvsim.errors import InputError
+from pdvsim.traces import MAX_TOKENS, read_trace
+
+CASES = Path(__file__).parent / "cases"
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def put(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "format", "count", "last_s"),
+    [
+        ("T01_sorted.csv", "Azure", 40, 3.9),
+        ("T04_mooncake.jsonl", "Mooncake", 20, 9.5),
+        ("T04_burstgpt.csv", "BurstGPT", 16, 9.0),
+        ("T04_vidur.csv", "Vidur", 20, 9.5),
+    ],
+)
+def test_published_formats_are_told_by_their_columns(
+    file: str, format: str, count: int, last_s: float
+) -> None:
+    trace = read_trace(CASES / file)
+    assert (trace.format, len(trace)) == (format, count)
+    assert trace.arrival_s[0] == 0.0 and trace.arrival_s[-1] == pytest.approx(last_s)
+    assert set(trace.output_tokens) == {40}
+    assert min(trace.prompt_tokens) in (300, 301)
+
+
+def test_rows_out_of_order_are_the_same_trace() -> None:
+    tidy, shuffled = (read_trace(CASES / f"T01_{name}.csv") for name in ("sorted", "shuffled"))
+    assert shuffled.arrival_s == tidy.arrival_s
+    assert shuffled.prompt_tokens == tidy.prompt_tokens
+    assert tidy.notes == ()
+    assert shuffled.notes == (
+        "The rows of T01_shuffled.csv are not in order of time; they are taken in it.",
+    )
+
+
+def test_requests_without_output_are_left_out_and_counted() -> None:
+    (note,) = read_trace(CASES / "T04_burstgpt.csv").notes
+    assert note.startswith("4 of 20 requests of T04_burstgpt.csv have no prompt or no output")
+    assert "the first is row 2" in note
+
+
+def test_bailian_has_mooncakes_names_but_seconds(tmp_path: Path) -> None:
+    line = '{"chat_id": %d, "timestamp": %s, "input_length": 5, "output_length": 6, "turn": 1}\n'
+    trace = read_trace(put(tmp_path / "b.jsonl", line % (1, 61.25) + line % (2, 62.75)))
+    assert (trace.format, trace.arrival_s) == ("Bailian", [0.0, 1.5])
+
+
+def test_dates_of_both_azure_years(tmp_path: Path) -> None:
+    year_23 = "2023-11-16 18:17:03.9799600,5,6\n2023-11-16 18:17:04.9799600,5,6\n"
+    year_24 = "2024-05-10 00:00:00.5+00:00,5,6\n2024-05-10 00:00:02+00:00,5,6\n"
+    assert read_trace(put(tmp_path / "a", AZURE + year_23)).arrival_s == pytest.approx([0, 1])
+    assert read_trace(put(tmp_path / "b", AZURE + year_24)).arrival_s == pytest.approx([0, 1.5])
+    with pytest.raises(InputError, match=r"row 3.*not a date and time like the first"):
+        read_trace(put(tmp_path / "c", AZURE + "2023-11-16 18:17:03,5,6\n" + year_24))
+
+
+def test_other_columns_are_mapped(tmp_path: Path) -> None:
+    path = put(tmp_path / "m.csv", "when,in,out\n3000,5,6\n1000,7,8\n")
+    columns = {"arrival_ms": "when", "prompt_tokens": "in", "output_tokens": "out"}
+    trace = read_trace(path, columns)
+    assert (trace.arrival_s, trace.prompt_tokens) == ([0.0, 2.0], [7, 5])
+    for wrong in ({"arrival_ms": "when"}, {**columns, "arrival_s": "when"}):
+        with pytest.raises(InputError, match="a map of a trace's columns"):
+            read_trace(path, wrong)
+    with pytest.raises(InputError, match="missing column nowhere"):
+        read_trace(path, {**columns, "output_tokens": "nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("0,5,-1\n", "row 2, column num_decode_tokens: '-1' is not a number of tokens"),
+        ("0,5,6\n1,-3,6\n", "row 3, column num_prefill_tokens"),
+        (f"0,5,{MAX_TOKENS + 1}\n", "not a number of tokens"),
+        ("0,5,1.5\n", "not a number of tokens"),
+        ("0,many,6\n", "'many'"),
+        ("0,,6\n", "None"),
+        ("inf,5,6\n", "no time"),
+        ("0,5,6\n1e12,5,6\n", "span"),
+        ("0,5,0\n", "no request has both"),
+        ("soon,5,6\n", "not a number, and not a date"),
+    ],
+)
+def test_what_no_request_can_have_is_refused(rows: str, says: str, tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "x,y\n1,2\n", "not a trace that I know; it has x, y. Known are: Azure"),
+        ("a.csv", "TIMESTAMP,ContextTokens\n1,2\n", "missing column GeneratedTokens"),
+        ("a.jsonl", "[1]\n", "not a JSON object"),
+        ("a.jsonl", "{\n", "not a whole JSON document"),
+        ("a.jsonl", "", "empty"),
+        ("a.jsonl", "[" * 100_000, "deep"),
+    ],
+)
+def test_files_that_are_no_trace(name: str, text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_trace(put(tmp_path / name, text))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@given(st.permutations(range(12)))
+def test_the_order_of_rows_says_nothing(order: list[int]) -> None:
+    import tempfile
+
+    lines = [f"{0.25 * i},{100 + i},{1 + i}\n" for i in order]
+    with tempfile.TemporaryDirectory() as folder:
+        path = put(
+            Path(folder) / "t.csv", "arrival_s,prompt_tokens,output_tokens\n" + "".join(lines)
+        )
+        trace = read_trace(path)
+    assert trace.prompt_tokens == list(range(100, 112))
+    assert trace.output_tokens == list(range(1, 13))
