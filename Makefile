@@ -6,13 +6,26 @@ CORE := $(VENV)/.core
 DEVELOP := $(VENV)/.develop
 CONCURRENCY ?= 256
 
-.PHONY: predict test lint clean
+WORKERS ?= 2
+
+.PHONY: predict test check lint suite quick clean
 
 predict: $(CORE)
 	$(BIN)/pdvsim predict --concurrency $(CONCURRENCY) --report predict.html
 
-test: $(DEVELOP) lint
-	$(BIN)/python -m pytest -q
+# Everything, on two cores: lint and types beside the tests.
+test: $(DEVELOP)
+	$(MAKE) -j2 lint suite
+
+# The same without the slow tests: within a minute.
+check: $(DEVELOP)
+	$(MAKE) -j2 lint quick
+
+suite: $(DEVELOP)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+quick: $(DEVELOP)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not slow'
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pdvsim.core import Stage
+from pdvsim.acceptance import Acceptance
+from pdvsim.architectures.lane import Config
+from pdvsim.core import EXECUTORS, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
 from pdvsim.records import RunRecord
+from pdvsim.sweep import Cell, Load
+from pdvsim.workload import Lengths
 
+ACCEPTANCE = Acceptance.constant(0.7, 4)
 HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))
 
 
@@ -56,6 +61,19 @@ class FakeModel:
     def extrapolations(self, record: RunRecord) -> list[str]:
         batch = record.column("batch").max()
         return [f"batch {batch:.0f} is outside the measured 1 to 8"] if batch > 8 else []
+
+
+def cell(
+    architecture: str = "pdv",
+    executor: str = "eager",
+    protocol: str = "closed-loop",
+    concurrency: int = 4,
+    spread: float = 0.05,
+    rate_per_s: float | None = None,
+) -> Cell:
+    config = Config(architecture, executor=EXECUTORS[executor], batch_cap=concurrency)
+    load = Load(protocol, concurrency, Lengths(16, 16), ACCEPTANCE, rate_per_s)
+    return Cell(config, "tiny:tiny", load, FakeModel(spread))
 
 
 def profile_file(pair: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager") -> ProfileFile:

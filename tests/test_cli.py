@@ -16,17 +16,8 @@ import pytest
 
 from pdvsim import cli
 from pdvsim.metrics import METRICS
-from pdvsim.profile import save_profile
-from tests.fakes import profile_file
 
 HEAVY = ("numpy", "scipy", "simpy", "polars", "pydantic", "rich", "altair", "torch")
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("profile") / "made-up.json"
-    save_profile(profile_file(), path)
-    return str(path)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -183,6 +174,7 @@ def test_a_damaged_profile_is_one_sentence(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130(profile: str) -> None:
     # More runs than there is time for.
     command = [*(sys.executable, "-m", "pdvsim", "predict"), "--replications", "10000"]

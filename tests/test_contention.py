@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from calibration.contention import PAIRS, REPEATS, beside, measure_pairs, request_tokens
 from pdvsim.core import GRAPH
 from realengine.build import Demand, open_engine
@@ -15,6 +17,7 @@ def test_launches_count_while_both_streams_are_busy() -> None:
     assert beside(short, [(9.0, 11.0)]) == []
 
 
+@pytest.mark.slow
 def test_every_pair_is_measured_and_all_pages_come_back() -> None:
     tokens = request_tokens(2)
     demand = Demand(2, requests=4, context_tokens=tokens, cache_tokens=4 * tokens)

@@ -152,6 +152,7 @@ def test_fieller_covers_the_ratio_of_means() -> None:
     assert 0.93 <= inside / 1000 <= 0.97
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_root_holds_it_95_times_in_100() -> None:
     """Runs whose noise is shared between places, as common random numbers make it."""
     rng = np.random.default_rng(4)

@@ -72,18 +72,21 @@ def open_queue(service: Callable[[np.random.Generator], float], rate: float, see
     return mean / 1e3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_mm1(load: float) -> None:
     times = [open_queue(lambda rng: rng.exponential(1.0), load, seed) for seed in range(8)]
     agree(times, 1.0 / (1.0 - load), 0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.3, 0.7])
 def test_md1(load: float) -> None:
     times = [open_queue(lambda rng: 1.0, load, seed) for seed in range(8)]
     agree(times, 1.0 + load / (2.0 * (1.0 - load)), 0.15)
 
 
+@pytest.mark.slow
 def test_mg1_waits_by_the_second_moment() -> None:
     """Pollaczek and Khinchine, with half of the services 0.5 and half 1.5 s long."""
     times = [open_queue(lambda rng: rng.choice((0.5, 1.5)), 0.6, seed) for seed in range(8)]
@@ -137,6 +140,7 @@ def mva(service_s: Sequence[float], customers: int) -> float:
     return throughput
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("customers", [1, 2, 5])
 @pytest.mark.parametrize("decode_s", [1.0, 0.4])
 def test_two_lanes_are_a_closed_network(customers: int, decode_s: float) -> None:

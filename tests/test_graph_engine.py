@@ -5,8 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-import torch
-from graph_driver import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdvsim.core import GRAPH, Request, Stage, Stream
+from pdvsim.errors import CapacityError, InputError
+from realengine.graph import GraphConfig, OutOfPages
+from tests.graph_driver import (
     ROUND,
     SHAPE,
     engine,
@@ -16,14 +21,7 @@ from graph_driver import (
     similar_draft,
     verifier_weights,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pdvsim.core import GRAPH, Request, Stage, Stream
-from pdvsim.errors import CapacityError, InputError
-from realengine.graph import GraphConfig, OutOfPages
-
-torch.set_num_threads(1)
 VERIFIER = verifier_weights()
 DRAFTS = {
     "same": VERIFIER,
@@ -53,6 +51,7 @@ def alone(requests: list[Request]) -> list[list[int]]:
     return [request.tokens for request in again]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -194,6 +193,7 @@ def test_bad_configurations_are_refused() -> None:
         engine(GraphConfig(4, 2, 96, cache_tokens=10**12), VERIFIER, None)
 
 
+@pytest.mark.slow
 def test_ten_thousand_requests_leak_no_page() -> None:
     rng = random.Random(11)
     served = engine(GraphConfig(2, 64, 48, 4), VERIFIER, None)

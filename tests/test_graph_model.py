@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from graph_driver import CPU, SHAPE, engine, serve
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,8 +17,7 @@ from pdvsim.models import SHAPES
 from realengine import toy
 from realengine.graph import GraphConfig, build_engine
 from realengine.graph.weights import load_weights, random_weights
-
-torch.set_num_threads(1)
+from tests.graph_driver import CPU, SHAPE, engine, serve
 
 
 @pytest.fixture

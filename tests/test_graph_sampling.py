@@ -6,8 +6,8 @@ import itertools
 from dataclasses import replace
 
 import numpy
+import pytest
 import torch
-from graph_driver import engine, serve, verifier_weights
 from scipy import stats
 
 from pdvsim.core import Request
@@ -17,8 +17,8 @@ from realengine.graph.model import forward, logits
 from realengine.graph.ops import Ragged, TorchOps
 from realengine.graph.paged import paged_cache
 from realengine.graph.sampling import ACCEPT, FINAL, PROPOSE, draw, uniform
+from tests.graph_driver import engine, serve, verifier_weights
 
-torch.set_num_threads(1)
 SMALL = ModelShape("small", 1, 32, 2, 1, 48, 6, 64)
 VERIFIER = verifier_weights(SMALL, sharpness=9.0)
 NOISE = torch.randn(VERIFIER.head.shape, generator=torch.Generator().manual_seed(0))
@@ -48,6 +48,7 @@ def sampled(count: int, temperature: float, draft_tokens: int) -> tuple[list[Req
     return requests, sum(request.accepted_tokens for request in requests) / drafted
 
 
+@pytest.mark.slow
 def test_speculative_sampling_has_the_verifiers_distribution() -> None:
     """Chi-square over all sequences of three tokens, at two temperatures and draft lengths."""
     for temperature, draft_tokens in ((1.0, 2), (0.6, 3)):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-import torch
-from graph_driver import SHAPE, engine, serve, similar_draft, verifier_weights
 
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.architectures.lane import Config
@@ -14,8 +12,8 @@ from pdvsim.core import GRAPH, Request
 from pdvsim.workload import Workload
 from realengine.graph import GraphConfig
 from realengine.world import RealWorld
+from tests.graph_driver import SHAPE, engine, serve, similar_draft, verifier_weights
 
-torch.set_num_threads(1)
 VERIFIER = verifier_weights()
 DRAFT = similar_draft(VERIFIER, 0.3)
 COUNT, IN_FLIGHT = 24, 6

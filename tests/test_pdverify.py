@@ -9,8 +9,6 @@ import pytest
 
 from pdvsim.audit import Severity, audit, read
 from pdvsim.cli import run as pdvsim
-from pdvsim.profile import save_profile
-from tests.fakes import profile_file
 from tests.published_table import PREFILL_S, ROUND_S, write_published_table
 
 Paths = tuple[Path, Path]
@@ -19,13 +17,6 @@ Paths = tuple[Path, Path]
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     return write_published_table(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("profile") / "made-up.json"
-    save_profile(profile_file(), path)
-    return str(path)
 
 
 def test_a_published_table_is_reproduced_from_its_rows_at_low_load(

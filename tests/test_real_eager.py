@@ -22,8 +22,6 @@ from realengine.eager import EagerEngine
 from realengine.models import build
 from realengine.world import run
 
-torch.set_num_threads(1)
-
 SHAPES = (
     ModelShape("wide", 2, 64, 4, 2, 128, 256),
     ModelShape("shallow", 1, 32, 2, 1, 64, 61),
@@ -74,6 +72,7 @@ def decode(
     return run(config, workload, engine, stuck_s=30.0), engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
@@ -103,6 +102,7 @@ def test_output_is_the_verifiers_greedy_output(
         assert request.tokens == greedy(engine._verifier, prompt, len(request.tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_acceptance_is_neither_nothing_nor_everything(shape: ModelShape) -> None:
     workload = Workload("closed-loop", [8] * 8, [24] * 8, [()] * 8, in_flight=8)

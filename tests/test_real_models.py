@@ -15,8 +15,6 @@ from pdvsim.models import SHAPES, ModelShape, Pair
 from realengine.device import open_device
 from realengine.models import build, check_memory, describe, load, load_pair
 
-torch.set_num_threads(1)
-
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"]
 TEXT = torch.tensor([[1, 2, 3, 250, 4, 5]])

@@ -18,8 +18,9 @@ from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
-from realengine.scripted import ScriptedCosts, ScriptedEngine
 from realengine.world import run
+from tests.engines import ScriptedEngine
+from tests.fakes import TableCosts
 
 SCALES = (1.0, 3.0, 8.0)
 NOISE_S = 2e-3
@@ -31,7 +32,7 @@ Decisions = dict[str, list[tuple[str, tuple[int, ...]]]]
 class NoisyCosts:
     """Scripted costs, each launch late by up to NOISE_S."""
 
-    def __init__(self, costs: ScriptedCosts, seed: int) -> None:
+    def __init__(self, costs: TableCosts, seed: int) -> None:
         self._costs = costs
         self._rng = np.random.default_rng(seed)
 
@@ -77,7 +78,7 @@ def workload_of(rng: np.random.Generator, closed: bool, scale: float) -> Workloa
     )
 
 
-def simulated_outcomes(config: Config, workload: Workload, costs: ScriptedCosts) -> list[object]:
+def simulated_outcomes(config: Config, workload: Workload, costs: TableCosts) -> list[object]:
     """Without noise first, then with."""
     host = HostCosts(wake_s=NOISE_S / 4, lock_wake_s=NOISE_S / 4, poll_overhead_s=1e-4)
     return [
@@ -89,6 +90,7 @@ def simulated_outcomes(config: Config, workload: Workload, costs: ScriptedCosts)
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS.values(), ids=list(EXECUTORS))
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @settings(
@@ -104,7 +106,7 @@ def test_same_decisions(
 ) -> None:
     for scale in SCALES:
         rng = np.random.default_rng(seed)
-        costs = ScriptedCosts({stage: scale * rng.uniform(5e-3, 15e-3) for stage in Stage})
+        costs = TableCosts({stage: scale * rng.uniform(5e-3, 15e-3) for stage in Stage})
         workload = workload_of(rng, closed, scale)
         config = Config(name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2)
         expected, *noisy = simulated_outcomes(config, workload, costs)

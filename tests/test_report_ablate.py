@@ -9,8 +9,7 @@ import pytest
 from reports import ablate
 from reports.page import render, spec_of
 from reports.verdict import judge
-from tests.test_report_explain import interval
-from tests.test_reports import headings, offline
+from tests.documents import headings, interval, offline
 
 
 def ablation(scale: str, whole: float, parts: dict[str, float]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pdvsim import cli
 from reports import audit
 from reports.page import render
 from reports.verdict import judge
-from tests.test_reports import body, headings, offline
+from tests.documents import body, headings, offline
 
 
 def finding(rule: str, severity: str, **evidence: Any) -> dict[str, Any]:

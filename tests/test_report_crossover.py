@@ -9,8 +9,7 @@ import pytest
 from reports import crossover, crossover_map
 from reports.page import render, spec_of
 from reports.verdict import judge
-from tests.test_report_explain import interval
-from tests.test_reports import headings, offline
+from tests.documents import headings, interval, offline
 
 
 def point(load: float, ratio: float | None, verdict: str) -> dict[str, Any]:

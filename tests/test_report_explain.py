@@ -11,15 +11,7 @@ import pytest
 from reports import explain
 from reports.page import render, spec_of
 from reports.verdict import judge
-from tests.test_reports import body, headings, offline
-
-Interval = dict[str, float | None]
-
-
-def interval(value: float, half: float | None = None) -> Interval:
-    if half is None:
-        return {"value": value, "low": None, "high": None}
-    return {"value": value, "low": value - half, "high": value + half}
+from tests.documents import body, headings, interval, offline
 
 
 def cell(

@@ -18,7 +18,8 @@ from reports import chart_rows, charts
 from reports.page import render, spec_of
 from reports.sections import CELL_SECTIONS
 from reports.verdict import judge
-from tests.test_sweep import cell
+from tests.documents import headings, offline
+from tests.fakes import cell
 
 
 def predicted(loads: tuple[int, ...] = (4,)) -> dict[str, Any]:
@@ -71,15 +72,6 @@ def validated(document: dict[str, Any]) -> dict[str, Any]:
     return {**found, "command": "validate"}
 
 
-def body(page: str) -> str:
-    """The page without the JavaScript libraries, whose sources hold HTML in strings."""
-    return page.split("</main>")[0]
-
-
-def headings(page: str) -> set[str]:
-    return set(re.findall(r"<h2>(.*?)</h2>", body(page)))
-
-
 def test_a_prediction_is_rendered_whole(document: dict[str, Any]) -> None:
     page = render(document)
     expected = {
@@ -94,14 +86,6 @@ def test_a_prediction_is_rendered_whole(document: dict[str, Any]) -> None:
     }
     assert headings(page) == expected
     assert page.count('class="spec"') == 5
-
-
-def offline(page: str) -> bool:
-    """Whether the page names nothing to fetch, and its policy refuses the network."""
-    fetched = re.findall(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=|@import", body(page))
-    # A specification says which schema it follows; nobody fetches that.
-    addresses = re.findall(r"https?://(?!vega\.github\.io/schema/)", body(page))
-    return not fetched and not addresses and "default-src 'none'" in page
 
 
 def test_a_page_fetches_nothing(document: dict[str, Any]) -> None:

@@ -62,6 +62,7 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_killed_bench_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "bench.json"

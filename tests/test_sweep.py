@@ -8,29 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdvsim.acceptance import Acceptance
 from pdvsim.architectures.lane import Config
-from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
 from pdvsim.metrics import METRICS, Slo
 from pdvsim.sweep import Cell, Load, sweep
 from pdvsim.workload import Lengths
-from tests.fakes import FakeModel
-
-ACCEPTANCE = Acceptance.constant(0.7, 4)
-
-
-def cell(
-    architecture: str = "pdv",
-    executor: str = "eager",
-    protocol: str = "closed-loop",
-    concurrency: int = 4,
-    spread: float = 0.05,
-    rate_per_s: float | None = None,
-) -> Cell:
-    config = Config(architecture, executor=EXECUTORS[executor], batch_cap=concurrency)
-    load = Load(protocol, concurrency, Lengths(16, 16), ACCEPTANCE, rate_per_s)
-    return Cell(config, "tiny:tiny", load, FakeModel(spread))
+from tests.fakes import ACCEPTANCE, FakeModel, cell
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes() -> None:

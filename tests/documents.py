@@ -1,0 +1,30 @@
+"""Pieces of documents, and what to look for in the pages made from them."""
+
+from __future__ import annotations
+
+import re
+
+Interval = dict[str, float | None]
+
+
+def interval(value: float, half: float | None = None) -> Interval:
+    if half is None:
+        return {"value": value, "low": None, "high": None}
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def body(page: str) -> str:
+    """The page without the JavaScript libraries, whose sources hold HTML in strings."""
+    return page.split("</main>")[0]
+
+
+def headings(page: str) -> set[str]:
+    return set(re.findall(r"<h2>(.*?)</h2>", body(page)))
+
+
+def offline(page: str) -> bool:
+    """Whether the page names nothing to fetch, and its policy refuses the network."""
+    fetched = re.findall(r"<(?:link|img|iframe|script)[^>]*(?:src|href)=|@import", body(page))
+    # A specification says which schema it follows; nobody fetches that.
+    addresses = re.findall(r"https?://(?!vega\.github\.io/schema/)", body(page))
+    return not fetched and not addresses and "default-src 'none'" in page

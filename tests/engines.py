@@ -1,0 +1,126 @@
+"""Engines without a model: one that takes scripted times, and one that does nothing at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pdvsim.architectures.lane import Config
+from pdvsim.core import EAGER, Executor, Request, Stage, Stream
+from pdvsim.workload import Workload
+from realengine.engine import Ticket
+from realengine.world import run
+from tests.fakes import TableCosts
+
+
+class IdleTicket:
+    """Was done at once."""
+
+    __slots__ = ("batch", "stage")
+
+    def __init__(self, stage: Stage, batch: Sequence[Request]) -> None:
+        self.stage = stage
+        self.batch = batch
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        return
+
+    def device_span_s(self) -> tuple[float, float] | None:
+        return None
+
+
+class IdleEngine:
+    """Does nothing, at once."""
+
+    def __init__(self, executor: Executor, draft_tokens: int) -> None:
+        self.executor = executor
+        self.draft_tokens = draft_tokens
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return ()
+
+    def start(self) -> None:
+        return
+
+    def launch(
+        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+    ) -> Ticket:
+        return IdleTicket(stage, batch)
+
+    def settle(self, ticket: Ticket) -> None:
+        return
+
+    def can_admit(self, *requests: Request) -> bool:
+        return True
+
+    def release(self, request: Request) -> None:
+        return
+
+
+class ScriptedTicket(IdleTicket):
+    """Done when the clock says so."""
+
+    __slots__ = ("ended_s", "started_s")
+
+    def __init__(
+        self, stage: Stage, batch: Sequence[Request], started_s: float, ended_s: float
+    ) -> None:
+        super().__init__(stage, batch)
+        self.started_s = started_s
+        self.ended_s = ended_s
+
+    def done(self) -> bool:
+        return time.perf_counter() >= self.ended_s
+
+    def wait(self) -> None:
+        remaining_s = self.ended_s - time.perf_counter()
+        if remaining_s > 0.0:
+            time.sleep(remaining_s)
+
+    def device_span_s(self) -> tuple[float, float]:
+        return self.started_s, self.ended_s
+
+
+class ScriptedEngine(IdleEngine):
+    """Streams in order, stages on different streams at the same time at full speed."""
+
+    def __init__(self, executor: Executor, draft_tokens: int, costs: TableCosts) -> None:
+        super().__init__(executor, draft_tokens)
+        self._costs = costs
+        self._lock = threading.Lock()
+        self._free_s = dict.fromkeys(Stream, 0.0)
+
+    def start(self) -> None:
+        self._free_s = dict.fromkeys(Stream, 0.0)
+
+    def launch(
+        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+    ) -> ScriptedTicket:
+        earlier = [ticket.ended_s for ticket in after if isinstance(ticket, ScriptedTicket)]
+        with self._lock:
+            started_s = max(time.perf_counter(), self._free_s[stream], *earlier)
+            ended_s = self._free_s[stream] = started_s + self._costs.device_s[stage]
+        return ScriptedTicket(stage, batch, started_s, ended_s)
+
+
+@dataclass(frozen=True, slots=True)
+class VerbOverhead:
+    """Host seconds spent in the interpreter, rather than in the engine, locks or waits."""
+
+    per_verb_s: float
+    per_round_s: float
+
+
+def measure_verb_overhead(architecture: str, rounds: int) -> VerbOverhead:
+    """Run one request through `rounds` decode rounds on an engine that does nothing."""
+    config = Config(architecture, EAGER, batch_cap=1, draft_tokens=4)
+    workload = Workload("closed-loop", [1], [rounds], [bytes(rounds)], in_flight=1)
+    about = run(config, workload, IdleEngine(EAGER, 4)).about
+    spent_s = about["verb_overhead_s"]
+    return VerbOverhead(spent_s / about["verbs"], spent_s / rounds)
