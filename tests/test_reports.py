@@ -231,7 +231,7 @@ def test_the_report_command(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a whole JSON document"),
+        ("", "empty; the output of a pdvsim command is needed"),
         ("[1, 2]", "no list of cells"),
         ('{"cells": [3]}', "no list of cells"),
         ('{"command": "predict"}', "no list of cells"),
