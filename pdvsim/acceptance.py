@@ -39,11 +39,6 @@ class Acceptance:
         survive = np.cumprod(np.concatenate(([1.0], self.per_position, [0.0])))
         return np.asarray(survive[:-1] - survive[1:], dtype=np.float64)
 
-    def mean_accepted(self) -> float:
-        """Expected accepted drafts per round. For a constant probability a this plus one is
-        (1 - a^(L+1)) / (1 - a) (Leviathan et al. 2023, eq. 1)."""
-        return float(self.distribution() @ np.arange(self.draft_tokens + 1))
-
     def draw(self, rounds: Sequence[int], rng: np.random.Generator) -> list[bytes]:
         """Accepted drafts of every round, one `bytes` per request of length `rounds[i]`."""
         total = int(np.sum(rounds))

@@ -27,16 +27,11 @@ _SINGLE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedPair:
-    """A pair whose weights are on a device.
-
-    Attributes:
-        trained: both models come from checkpoints, so that real acceptance means something.
-    """
+    """A pair whose weights are on a device."""
 
     pair: Pair
     draft: LlamaForCausalLM
     verifier: LlamaForCausalLM
-    trained: bool
 
 
 def load_pair(
@@ -77,8 +72,7 @@ def load_pair(
         else load(Path(described.name), device, dtype)
         for i, described in enumerate((pair.draft, pair.verifier))
     ]
-    trained = all(side.name not in SHAPES for side in (pair.draft, pair.verifier))
-    return LoadedPair(pair, draft, verifier, trained)
+    return LoadedPair(pair, draft, verifier)
 
 
 def describe(name: str) -> ModelShape:

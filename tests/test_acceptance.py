@@ -16,7 +16,8 @@ probabilities = st.floats(0.0, 1.0)
 @given(st.floats(0.0, 0.99), st.integers(1, 8))
 def test_mean_accepted_is_leviathans(probability: float, drafts: int) -> None:
     expected = (1 - probability ** (drafts + 1)) / (1 - probability)
-    assert 1 + Acceptance.constant(probability, drafts).mean_accepted() == pytest.approx(expected)
+    distribution = Acceptance.constant(probability, drafts).distribution()
+    assert 1 + distribution @ np.arange(drafts + 1) == pytest.approx(expected)
 
 
 @given(st.lists(probabilities, min_size=1, max_size=8))

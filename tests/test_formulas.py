@@ -23,9 +23,8 @@ times = st.floats(1e-4, 10.0)
 
 @given(shares, st.integers(1, 16))
 def test_expected_tokens_agrees_with_the_acceptance_distribution(a: float, g: int) -> None:
-    assert isclose(
-        f.expected_tokens(a, g), Acceptance.constant(a, g).mean_accepted() + 1, rel_tol=1e-6
-    )
+    accepted = Acceptance.constant(a, g).distribution() @ np.arange(g + 1)
+    assert isclose(f.expected_tokens(a, g), 1 + accepted, rel_tol=1e-6)
 
 
 def test_leviathan_published_example() -> None:
@@ -37,8 +36,8 @@ def test_leviathan_published_example() -> None:
 def test_magicdec_is_leviathan_when_verifying_costs_a_decode(
     a: float, g: int, draft_s: float, decode_s: float
 ) -> None:
-    speedup = f.magicdec_speedup(a, g, draft_s, decode_s, decode_s)
-    assert isclose(speedup, f.leviathan_speedup(a, g, draft_s / decode_s), rel_tol=1e-9)
+    token_s = f.magicdec_token_time_s(a, g, draft_s, decode_s)
+    assert isclose(decode_s / token_s, f.leviathan_speedup(a, g, draft_s / decode_s), rel_tol=1e-9)
 
 
 @given(shares, st.integers(0, 8), st.integers(1, 256), st.floats(0, 4096), times, times)
@@ -111,15 +110,6 @@ def test_mva_keeps_littles_law_and_the_bottleneck_bound(
     assert network.throughput <= (1 + 1e-9) / max(demands)
 
 
-@given(st.floats(0, 0.9), st.floats(1e-6, 0.1))
-def test_usl_is_greatest_at_its_peak(sigma: float, kappa: float) -> None:
-    peak = f.usl_peak(sigma, kappa)
-    best = f.usl_throughput(peak, 1.0, sigma, kappa)
-    for n in (0.9 * peak, 1.1 * peak):
-        assert f.usl_throughput(n, 1.0, sigma, kappa) <= best * (1 + 1e-12)
-    assert f.usl_throughput(1, 0.5, sigma, kappa) == 2.0
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -129,7 +119,6 @@ def test_usl_is_greatest_at_its_peak(sigma: float, kappa: float) -> None:
         lambda: f.closed_mva([], 3),
         lambda: f.closed_mva([1.0], 0),
         lambda: f.overlap_bound_s([], 1.0, 1.0),
-        lambda: f.usl_peak(1.5, 0.1),
         lambda: f.kong_latency_s(0.0, 1.0, 1.0),
     ],
 )

@@ -1,8 +1,7 @@
 """`predict --formulas`: each closed form beside the simulated value, how far off it is, and why.
 
 A formula gets the same inputs as the simulation: mean stage times from the profile, acceptance,
-lengths, and the load. What is left between the two is what the formula leaves out. The Universal
-Scalability Law is a fit over several loads, so it has no value at one and is not among them.
+lengths, and the load. What is left between the two is what the formula leaves out.
 """
 
 from __future__ import annotations

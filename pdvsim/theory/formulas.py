@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf
 
 from pdvsim.errors import InputError
 
@@ -67,14 +67,6 @@ def magicdec_token_time_s(
         f"times are {draft_s} and {verify_s} s; they must be at least 0 and above 0",
     )
     return (draft_tokens * draft_s + verify_s) / expected_tokens(acceptance, draft_tokens)
-
-
-def magicdec_speedup(
-    acceptance: float, draft_tokens: int, draft_s: float, verify_s: float, decode_s: float
-) -> float:
-    """Speed-up over plain decoding, T_decode / ((g T_draft + T_verify(g)) / E); same source."""
-    _check(decode_s > 0, f"decode time is {decode_s} s; it must be above 0")
-    return decode_s / magicdec_token_time_s(acceptance, draft_tokens, draft_s, verify_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,36 +224,3 @@ def closed_mva(demands_s: Sequence[float], population: int, think_s: float = 0.0
         throughput = n / (think_s + response)
         queues = [throughput * wait for wait in waits]
     return ClosedNetwork(throughput, response, tuple(queues))
-
-
-def usl_throughput(
-    concurrency: float, per_request_s: float, contention: float, coherency: float
-) -> float:
-    """Universal Scalability Law: X(N) = N / (S (1 + sigma (N - 1) + kappa N (N - 1))).
-
-    Gunther, "Guerrilla Capacity Planning", Springer 2007, chapter 4; sigma is the serial share,
-    kappa the cost of each pair keeping in step; X(1) = 1 / S. A fit, not a mechanism.
-    """
-    _check(
-        concurrency > 0 and per_request_s > 0,
-        f"N = {concurrency}, S = {per_request_s} s; both must be above 0",
-    )
-    _check(
-        contention >= 0 and coherency >= 0,
-        f"sigma = {contention}, kappa = {coherency}; both must be at least 0",
-    )
-    n = concurrency
-    return n / (per_request_s * (1.0 + contention * (n - 1) + coherency * n * (n - 1)))
-
-
-def usl_peak(contention: float, coherency: float) -> float:
-    """The concurrency of greatest throughput, sqrt((1 - sigma) / kappa); inf without kappa.
-
-    Gunther 2007, chapter 4: where the derivative of X is 0.
-    """
-    _check(
-        0 <= contention <= 1 and coherency >= 0,
-        f"sigma = {contention}, kappa = {coherency}; "
-        "sigma must be between 0 and 1, kappa at least 0",
-    )
-    return inf if coherency == 0 else sqrt((1.0 - contention) / coherency)

@@ -47,10 +47,6 @@ class Weights:
     norm_epsilon: float = 1e-5
     folder: Path | None = None
 
-    @property
-    def trained(self) -> bool:
-        return self.folder is not None
-
 
 def forward(weights: Weights, ops: Ops, cache: PagedCache, tokens: Tensor, view: View) -> Tensor:
     """One pass over `tokens [rows]`, appending to `cache`. Returns normed states `[rows, hidden]`.
