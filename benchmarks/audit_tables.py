@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.core import EAGER, GRAPH, Request, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.models import SHAPES, Pair

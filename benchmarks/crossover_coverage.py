@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.core import Executor, Stage
 from pdvsim.crossover import Budget, compare
 from pdvsim.des import HostCosts, simulate
@@ -84,7 +84,7 @@ def response_s(rate: float, workers: int, mean_s: float, seed: list[int]) -> flo
     plan_seed, service_seed = np.random.SeedSequence(seed).spawn(2)
     plan = poisson(rate, REQUESTS, Lengths(1, 1), Acceptance.constant(0.5, 4), plan_seed)
     draws = iter(np.random.default_rng(service_seed).exponential(mean_s, REQUESTS).tolist())
-    config = Config("baseline", ONE_STAGE, workers=workers)
+    config = Config("baseline", ONE_STAGE, parameters={"workers": workers})
     record = simulate(config, plan, Service(lambda: next(draws)), HOST)
     return float(np.mean([(r.completed_s or 0.0) - r.arrival_s for r in record.requests[WARMUP:]]))
 

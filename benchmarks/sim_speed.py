@@ -30,8 +30,8 @@ import numpy as np
 import simpy
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
-from pdvsim.core import GRAPH, Stage
+from pdvsim.architectures import Config
+from pdvsim.core import EAGER, GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.invariants import check
 from pdvsim.metrics import summarize
@@ -145,7 +145,7 @@ def grid() -> dict[str, Any]:
     """The published grid on two processes."""
     cells = [
         Cell(
-            Config(name, batch_cap=concurrency),
+            Config(name, EAGER, batch_cap=concurrency),
             "tinyllama-1.1b:tinyllama-1.1b",
             Load("pdverify", concurrency, GRID_LENGTHS, ACCEPTANCE),
             PublishedSystem(),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from pdvsim.acceptance import Acceptance
-    from pdvsim.architectures.lane import Config
+    from pdvsim.architectures import Config
     from pdvsim.metrics import Slo
     from pdvsim.workload import Workload
 
@@ -267,21 +267,15 @@ class Cell:
         Raises:
             InputError: there is no such architecture, or it has no such parameter.
         """
-        from pdvsim.architectures import architecture
-        from pdvsim.architectures.lane import Config
+        from pdvsim.architectures import Config
         from pdvsim.core import EXECUTORS
 
-        name = architecture(self.architecture).name
-        known = {f.name for f in fields(Config)} - {"architecture", "executor", "batch_cap"}
-        for parameter in self.parameters:
-            if parameter not in known:
-                raise InputError(f"{name} has no parameter {parameter!r}")
         return Config(
-            name,
+            self.architecture,
             EXECUTORS[self.executor],
             batch_cap=self.batch_cap or self.concurrency,
             draft_tokens=self.draft_tokens,
-            **self.parameters,  # type: ignore[arg-type]
+            parameters=self.parameters,
         )
 
     def plan(self, seed: np.random.SeedSequence) -> Workload:

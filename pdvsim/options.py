@@ -27,14 +27,8 @@ CELL = (
     click.option("--output-tokens", type=int, default=64, show_default=True),
     click.option("--acceptance", type=float, default=0.7, show_default=True, help="Per position."),
     click.option("--draft-tokens", type=int, default=4, show_default=True),
-    click.option("--admission-factor", type=float, default=1.0, show_default=True, help="Of pdv."),
-    click.option(
-        "--prefill-batch",
-        type=int,
-        default=1,
-        show_default=True,
-        help="Prompts prefilled at a time, by the graph executor.",
-    ),
+    click.option("--admission-factor", type=float, default=None, help="Where there is one. [1]"),
+    click.option("--prefill-batch", type=int, default=None, help="Prompts a prefill stage. [1]"),
     click.option("--seed", type=int, default=0, show_default=True),
 )
 

@@ -21,8 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import architecture
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config, architecture
 from pdvsim.core import Stage, Stream
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts

@@ -13,13 +13,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdvsim.architectures import architecture
+from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
-    Config,
     Launch,
-    Poll,
     PollUntil,
     Put,
     Release,
@@ -87,7 +85,6 @@ class RealWorld:
             Release: self._release,
             Launch: self._launch,
             Wait: self._wait,
-            Poll: self._poll,
             WaitUntil: self._wait_until,
             PollUntil: self._poll_until,
             Complete: self._complete,
@@ -351,13 +348,6 @@ class RealWorld:
         operation.ticket.wait()
         lane.outside_s += time.perf_counter() - began_s
         self._settle(lane, operation)
-
-    def _poll(self, lane: Lane, verb: Poll) -> bool:
-        operation: Operation = verb.event
-        done = operation.ticket.done()
-        if done:
-            self._settle(lane, operation)
-        return done
 
     def _settle(self, lane: Lane, operation: Operation) -> None:
         if operation.settled:

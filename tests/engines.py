@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.core import EAGER, Executor, Request, Stage, Stream
 from pdvsim.workload import Workload
 from realengine.engine import Ticket

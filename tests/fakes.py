@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
-from pdvsim.core import EXECUTORS, Stage
+from pdvsim.architectures import Config, architecture
+from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
@@ -19,6 +19,20 @@ from pdvsim.workload import Lengths
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))
+
+
+def config_of(
+    name: str,
+    executor: Executor = EAGER,
+    batch_cap: int = 8,
+    draft_tokens: int = 4,
+    switched_off: Iterable[str] = (),
+    **parameters: float,
+) -> Config:
+    """A configuration with those of the parameters and switches that the architecture has."""
+    found = architecture(name)
+    off = frozenset(switched_off) & found.switches.keys()
+    return Config(name, executor, batch_cap, draft_tokens, found.own(parameters), frozenset(off))
 
 
 @dataclass(frozen=True)

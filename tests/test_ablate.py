@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdvsim.ablate import MECHANISMS, Setting, Subject, ablate
+from pdvsim.ablate import Setting, Subject, ablate, mechanisms, without
 from pdvsim.ablate.shapley import jackknife, shapley_weights
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
 from pdvsim.cli import run as pdvsim
-from pdvsim.core import EXECUTORS
+from pdvsim.core import EXECUTORS, Executor
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.profile import save_profile
 from pdvsim.statistics import prediction_interval
 from pdvsim.workload import Lengths, closed_loop, pdverify
-from tests.fakes import HOST, FixedCosts, profile_file
+from tests.fakes import HOST, FixedCosts, config_of, profile_file
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 THREADS = ["GIL", "draft model's lock", "verifier's lock"]
@@ -31,7 +31,7 @@ THREADS = ["GIL", "draft model's lock", "verifier's lock"]
 
 def setting(architecture: str, concurrency: int, index: int) -> Setting:
     return Setting(
-        Config(architecture, batch_cap=concurrency),
+        config_of(architecture, batch_cap=concurrency),
         closed_loop(concurrency, Lengths(16, 12), ACCEPTANCE, np.random.SeedSequence(index)),
         FixedCosts(),
         HOST,
@@ -42,7 +42,7 @@ def setting(architecture: str, concurrency: int, index: int) -> Setting:
 def cut_setting(architecture: str, concurrency: int, index: int) -> Setting:
     """The published protocol on a machine whose round takes 40 ms."""
     return Setting(
-        Config(architecture, batch_cap=concurrency),
+        config_of(architecture, batch_cap=concurrency),
         pdverify(concurrency, Lengths(10, 40), ACCEPTANCE, np.random.SeedSequence(index)),
         FixedCosts(0.02, 0.0),
         HOST,
@@ -99,13 +99,12 @@ def test_the_cut_makes_survivors_count() -> None:
     assert survivors.alone.value > 0.7 * found.whole.value
 
 
-@pytest.mark.parametrize("name", list(MECHANISMS))
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_every_mechanism_can_be_switched_off(name: str, architecture: str) -> None:
-    for executor in EXECUTORS.values():
-        made = setting(architecture, 3, 0)
-        config = Config(architecture, executor, batch_cap=3)
-        off = MECHANISMS[name](Setting(config, made.workload, made.costs, made.host, {}))
+@pytest.mark.parametrize("executor", list(EXECUTORS.values()))
+def test_every_mechanism_can_be_switched_off(executor: Executor, architecture: str) -> None:
+    made = replace(setting(architecture, 3, 0), config=config_of(architecture, executor, 3))
+    for name in mechanisms([made]):
+        off = without(made, frozenset({name}))
         record = simulate(off.config, off.workload, off.costs, off.host, off.contention)
         assert sum(r.completed_s is not None for r in record.requests) == made.workload.stop_after
 

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.audit import (
     Cell,
     Finding,
@@ -33,6 +32,7 @@ from pdvsim.des import simulate
 from pdvsim.metrics import summarize
 from pdvsim.models import pair
 from pdvsim.workload import Lengths, closed_loop
+from tests.fakes import config_of
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = [ROOT / "pdvsim/data/pdverify", ROOT.parent / "shared/data/pdverify"]
@@ -280,7 +280,7 @@ def test_our_own_results_are_clean(benchmark: ModuleType, tmp_path: Path) -> Non
         for name in ("plain", "pd", "pdv"):
             costs = Costs(SEVEN, True, 1.0, 0.05, np.random.default_rng(1))
             plan = closed_loop(concurrency, lengths, acceptance, np.random.SeedSequence(2), 6)
-            record = simulate(Config(name, GRAPH, batch_cap=concurrency), plan, costs)
+            record = simulate(config_of(name, GRAPH, batch_cap=concurrency), plan, costs)
             summary = summarize(record, warmup=plan.warmup)
             about = {"architecture": name, "pair": SEVEN.name, "concurrency": concurrency}
             drafts = {"draft_tokens": 0 if name == "plain" else 4}

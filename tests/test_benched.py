@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError
 from pdvsim.measured.benched import Hosts, check_bench, read_bench
 from pdvsim.measured.host_speed import gil_speed, host_factors, launches
 from pdvsim.profile import HostState, Profile
 from pdvsim.workload import Lengths, closed_loop
-from tests.fakes import profile_file
+from tests.fakes import config_of, profile_file
 
 PROFILE = Profile(profile_file())
 
@@ -27,7 +26,7 @@ def a_run(architecture: str, slower: float = 1.0, gil: float = 0.6) -> dict[str,
     costs, _, _ = PROFILE.replicate(np.random.SeedSequence(3), HostState((slower,)))
     plan = closed_loop(8, Lengths(32, 16), Acceptance.constant(0.7, 4), np.random.SeedSequence(1))
     host = HostCosts(gil_speeds=(1.0, gil))
-    return launches(simulate(Config(architecture), plan, costs, host))
+    return launches(simulate(config_of(architecture), plan, costs, host))
 
 
 def test_the_hosts_speed_comes_back() -> None:

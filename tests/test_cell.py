@@ -134,7 +134,7 @@ def test_a_cell_says_what_runs() -> None:
 
 
 def test_unknown_parameters_and_architectures_are_refused() -> None:
-    with pytest.raises(InputError, match="no parameter 'speed'"):
+    with pytest.raises(InputError, match="pd has no parameter speed; it has prefill_batch"):
         replace(CELL, parameters={"speed": 4}).config()
     with pytest.raises(InputError, match="unknown architecture 'pdx'"):
         replace(CELL, architecture="pdx").config()

@@ -9,14 +9,13 @@ import pytest
 
 from pdvsim import cli
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.core import EXECUTORS
 from pdvsim.profile import Profile, save_profile
 from pdvsim.sweep import Cell, Load, sweep
 from pdvsim.theory.closed_forms import Line, closed_forms
 from pdvsim.theory.formulas import expected_tokens
 from pdvsim.workload import Lengths
-from tests.fakes import profile_file
+from tests.fakes import config_of, profile_file
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 
@@ -32,7 +31,7 @@ def lines(
     profile = Profile(profile_file(executor=executor))
     load = Load(protocol, concurrency, Lengths(32, 24), ACCEPTANCE, rate_per_s, requests)
     cells = [
-        Cell(Config(name, EXECUTORS[executor], concurrency), profile.pair.name, load, profile)
+        Cell(config_of(name, EXECUTORS[executor], concurrency), profile.pair.name, load, profile)
         for name in architectures
     ]
     found = closed_forms(sweep(cells, 4, seed=1, workers=1), profile)

@@ -184,10 +184,13 @@ def test_the_contour_follows_the_break_even() -> None:
 def test_a_side_sets_parameters_of_its_own() -> None:
     side = Side.parse("pdv@admission_factor=1.5,prefill_batch=4")
     config = side.cell(Setting(concurrency=16), GRAPH, "tiny:tiny", FakeModel()).config
-    assert (config.batch_cap, config.admission_factor, config.prefill_batch) == (16, 1.5, 4)
+    own = config.parameters
+    assert (config.batch_cap, own["admission_factor"], own["prefill_batch"]) == (16, 1.5, 4)
 
 
-@pytest.mark.parametrize("text", ["pdv@nope=1", "pdv@prefill_batch=x", "nope", "pdv@batch_cap"])
+@pytest.mark.parametrize(
+    "text", ["pdv@nope=1", "pdv@prefill_batch=x", "nope", "pdv@batch_cap", "pd@verify_batch=1"]
+)
 def test_bad_sides(text: str) -> None:
     with pytest.raises(InputError):
         Side.parse(text)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import ARCHITECTURES, Architecture
-from pdvsim.architectures.lane import Config, Lanes, PollUntil, Program, WaitUntil
+from pdvsim.architectures import ARCHITECTURES, Architecture, Config
+from pdvsim.architectures.lane import Lanes, PollUntil, Program, WaitUntil
 from pdvsim.core import EXECUTORS, Model, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.host import Lock
@@ -22,7 +22,7 @@ from pdvsim.invariants import check
 from pdvsim.metrics import summarize
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, Workload, closed_loop, pdverify, poisson
-from tests.fakes import HOST, FixedCosts
+from tests.fakes import HOST, FixedCosts, config_of
 
 
 class UnevenCosts:
@@ -36,8 +36,8 @@ class UnevenCosts:
 
 
 configs = st.builds(
-    Config,
-    architecture=st.sampled_from(sorted(ARCHITECTURES)),
+    config_of,
+    name=st.sampled_from(sorted(ARCHITECTURES)),
     executor=st.sampled_from(list(EXECUTORS.values())),
     batch_cap=st.integers(1, 12),
     draft_tokens=st.just(4),
@@ -100,7 +100,7 @@ def small_run(architecture: str, executor: str, seed: int = 0) -> RunRecord:
     workload = closed_loop(
         6, Lengths(16, 16, 0.5), Acceptance.constant(0.7, 4), np.random.SeedSequence(seed)
     )
-    config = Config(architecture, EXECUTORS[executor], batch_cap=6, workers=3)
+    config = config_of(architecture, EXECUTORS[executor], batch_cap=6, workers=3)
     return simulate(config, workload, UnevenCosts(), HOST)
 
 
@@ -174,7 +174,13 @@ def stuck(verb: Any) -> Architecture:
         while True:
             yield verb(lambda: False, 0.1)
 
-    return Architecture("stuck", "waits for nothing", lambda lanes: {"lane": lane(lanes)})
+    return Architecture(
+        "stuck",
+        "It waits for nothing.",
+        lambda lanes: {"lane": lane(lanes)},
+        lambda lanes: True,
+        (),
+    )
 
 
 @pytest.mark.parametrize("verb", [WaitUntil, PollUntil])
@@ -182,13 +188,13 @@ def test_a_stuck_run_says_so(verb: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(ARCHITECTURES, "stuck", stuck(verb))
     workload = closed_loop(3, Lengths(4, 4), Acceptance.constant(0.7, 4), np.random.SeedSequence(0))
     with pytest.raises(InvariantError, match=r"stuck at 0\.000000 s with 3 requests unfinished"):
-        simulate(Config("stuck"), workload, FixedCosts())
+        simulate(config_of("stuck"), workload, FixedCosts())
 
 
 def test_a_stuck_run_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, "stuck", stuck(WaitUntil))
     workload = pdverify(16, Lengths(4, 4), Acceptance.constant(0.7, 4), np.random.SeedSequence(0))
-    record = simulate(Config("stuck"), workload, FixedCosts())
+    record = simulate(config_of("stuck"), workload, FixedCosts())
     assert record.end_s == 60.0
     check(record)
 
@@ -198,7 +204,7 @@ def test_an_idle_poll_costs_up_to_its_interval() -> None:
     workload = poisson(
         10.0, 50, Lengths(1, 1), Acceptance.constant(0.0, 4), np.random.SeedSequence(3)
     )
-    record = simulate(Config("pdv", poll_s=0.01), workload, FixedCosts(0.0, 1e-6))
+    record = simulate(config_of("pdv", poll_s=0.01), workload, FixedCosts(0.0, 1e-6))
     waits = [(request.admitted_s or 0.0) - request.arrival_s for request in record.requests]
     assert min(waits) >= 0.0
     assert max(waits) <= 0.01

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.clock import Clock
@@ -22,6 +21,7 @@ from pdvsim.des.gpu import deciding_batch
 from pdvsim.des.sharing import SharedServer
 from pdvsim.metrics import summarize
 from pdvsim.workload import Lengths, closed_loop, poisson
+from tests.fakes import config_of
 
 ONE_TOKEN = Lengths(1, 1)
 ONE_DRAFT = Acceptance.constant(0.5, 4)
@@ -66,7 +66,7 @@ def open_queue(service: Callable[[np.random.Generator], float], rate: float, see
     rng = np.random.default_rng(draws)
     costs = RandomCosts({Stage.DECODE: lambda: service(rng)})
     workload = poisson(rate, 3000, ONE_TOKEN, ONE_DRAFT, plan)
-    record = simulate(Config("plain", batch_cap=1), workload, costs)
+    record = simulate(config_of("plain", batch_cap=1), workload, costs)
     mean = summarize(record)["mean_e2el_ms"]
     assert mean is not None
     return mean / 1e3
@@ -155,7 +155,7 @@ def test_two_lanes_are_a_closed_network(customers: int, decode_s: float) -> None
             }
         )
         workload = closed_loop(customers, ONE_TOKEN, ONE_DRAFT, plan, cycles=2400 // customers)
-        config = Config("pd", TWO_STATIONS, batch_cap=customers)
+        config = config_of("pd", TWO_STATIONS, batch_cap=customers)
         # Both stations use the verifier: without its lock they serve independently.
         record = simulate(config, workload, costs, HostCosts(locks=frozenset()))
         rate = summarize(record)["request_throughput"]
@@ -179,7 +179,7 @@ def test_threads_share_the_gil(workers: int) -> None:
     workload = closed_loop(
         2 * workers, Lengths(4, 40), Acceptance.constant(1.0, 4), np.random.SeedSequence(0), 20
     )
-    record = simulate(Config("baseline", workers=workers), workload, Launches(), host)
+    record = simulate(config_of("baseline", workers=workers), workload, Launches(), host)
     rate = summarize(record)["request_throughput"]
     launches = len(EAGER.prefill) + 10 * (len(EAGER.speculate) + len(EAGER.check))
     assert rate == pytest.approx(together / (0.01 * launches), rel=0.02)
@@ -271,6 +271,6 @@ def test_faster_stages_never_lower_throughput_of_one_lane(executor: str) -> None
     for device_s in (0.004, 0.002, 0.001):
         costs = RandomCosts(dict.fromkeys(Stage, lambda device_s=device_s: device_s))
         workload = closed_loop(4, Lengths(8, 16), ONE_DRAFT, np.random.SeedSequence(1))
-        config = Config("pdv", EXECUTORS[executor], batch_cap=4)
+        config = config_of("pdv", EXECUTORS[executor], batch_cap=4)
         rates.append(summarize(simulate(config, workload, costs))["output_throughput"])
     assert all(later == pytest.approx(2 * earlier) for earlier, later in pairwise(rates))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures.lane import ADMISSION_LIMIT, BATCH_END
+from pdvsim.architectures.pdv import PREFILL_IN_TURN
 from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, Stage
 from pdvsim.des import HostCosts, simulate
@@ -35,7 +36,7 @@ from pdvsim.explain.spans import Spans
 from pdvsim.profile import save_profile
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
-from tests.fakes import HOST, FixedCosts, profile_file
+from tests.fakes import HOST, FixedCosts, config_of, profile_file
 
 NANOSECOND = 1e-9
 ACCEPTANCE = Acceptance.constant(0.7, 4)
@@ -58,10 +59,10 @@ def simulated(
     contention: Contention | None = None,
     costs: FixedCosts | None = None,
     workload: Workload | None = None,
-    **config: int | float | bool,
+    switched_off: tuple[str, ...] = (),
 ) -> RunRecord:
     return simulate(
-        Config(architecture, EXECUTORS[executor], batch_cap=concurrency, **config),  # type: ignore[arg-type]
+        config_of(architecture, EXECUTORS[executor], concurrency, switched_off=switched_off),
         workload or loop(concurrency),
         costs or FixedCosts(),
         host,
@@ -93,7 +94,7 @@ def check_sums(trace: Trace) -> None:
     workers=st.integers(1, 3),
     rate=st.none() | st.floats(1.0, 200.0),
     deadline_s=st.none() | st.floats(0.01, 0.5),
-    switches=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    switched_off=st.sets(st.sampled_from([ADMISSION_LIMIT, BATCH_END, PREFILL_IN_TURN])),
     seed=st.integers(0, 2**32),
 )
 def test_causes_sum_to_the_latency_and_threads_to_the_run(
@@ -109,7 +110,7 @@ def test_causes_sum_to_the_latency_and_threads_to_the_run(
     workers: int,
     rate: float | None,
     deadline_s: float | None,
-    switches: tuple[bool, bool, bool],
+    switched_off: set[str],
     seed: int,
 ) -> None:
     seeds = np.random.SeedSequence(seed)
@@ -119,16 +120,14 @@ def test_causes_sum_to_the_latency_and_threads_to_the_run(
         else poisson(rate, 20, LENGTHS, ACCEPTANCE, seeds, deadline_s=deadline_s)
     )
     record = simulate(
-        Config(
+        config_of(
             name,
             EXECUTORS[executor],
             batch_cap=concurrency,
             admission_factor=factor,
             prefill_batch=prefill_batch,
             workers=workers,
-            admission_limit=switches[0],
-            batch_end=switches[1],
-            prefill_lane=switches[2],
+            switched_off=switched_off,
         ),
         workload,
         FixedCosts(launch_ms / 1e3, device_ms / 1e3),
@@ -176,7 +175,7 @@ def test_slow_down_needs_another_stream() -> None:
 def test_the_admission_hold_is_what_the_limit_keeps_out() -> None:
     burst = poisson(1e4, 12, LENGTHS, ACCEPTANCE, np.random.SeedSequence(3))
     held = explain_requests(of_record(simulated("pd", 2, workload=burst)))
-    free = simulated("pd", 2, workload=burst, admission_limit=False)
+    free = simulated("pd", 2, workload=burst, switched_off=(ADMISSION_LIMIT,))
     assert seconds(held, "admission hold").mean() > 0.05
     assert np.allclose(seconds(explain_requests(of_record(free)), "admission hold"), 0.0)
 
@@ -198,7 +197,9 @@ def test_only_lanes_that_hold_a_turn_make_requests_wait_for_its_end(
 
 
 def test_completing_each_round_at_once_ends_the_wait_for_the_turn() -> None:
-    found = explain_requests(of_record(simulated("pdv", 6, host=HostCosts(), batch_end=False)))
+    found = explain_requests(
+        of_record(simulated("pdv", 6, host=HostCosts(), switched_off=(BATCH_END,)))
+    )
     assert np.allclose(found.turn_end_s, 0.0, atol=NANOSECOND)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.core import GRAPH, Request, Stage
 from pdvsim.des import simulate
 from pdvsim.extrapolation import too_long
@@ -17,7 +16,7 @@ from pdvsim.profile import Profile
 from pdvsim.profile_file import ContentionFit, Estimate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, closed_loop
-from tests.fakes import FixedCosts, profile_file
+from tests.fakes import FixedCosts, config_of, profile_file
 
 
 def a_run(architecture: str, concurrency: int = 4, prompt_tokens: int = 32) -> RunRecord:
@@ -27,7 +26,7 @@ def a_run(architecture: str, concurrency: int = 4, prompt_tokens: int = 32) -> R
         Acceptance.constant(0.7, 4),
         np.random.SeedSequence(1),
     )
-    return simulate(Config(architecture, GRAPH, batch_cap=concurrency), plan, FixedCosts())
+    return simulate(config_of(architecture, GRAPH, batch_cap=concurrency), plan, FixedCosts())
 
 
 def a_profile(*contention_batches: int) -> Profile:

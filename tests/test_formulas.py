@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
 from pdvsim.core import Stage
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.theory import formulas as f
 from pdvsim.workload import Lengths, poisson
+from tests.fakes import config_of
 
 shares = st.floats(0.0, 1.0)
 times = st.floats(1e-4, 10.0)
@@ -88,7 +88,7 @@ def test_mg1_matches_a_simulated_single_lane() -> None:
     workload = poisson(
         10.0, 6000, Lengths(8, 1), Acceptance.constant(1.0, 2), np.random.SeedSequence(3)
     )
-    record = simulate(Config("baseline", draft_tokens=2), workload, _Constant())
+    record = simulate(config_of("baseline", draft_tokens=2), workload, _Constant())
     responses = [r.completed_s - r.arrival_s for r in record.requests if r.completed_s is not None]
     assert np.mean(responses) == pytest.approx(f.mg1_response_s(10.0, 0.06, 0.0), rel=0.06)
 

@@ -7,11 +7,11 @@ import random
 import pytest
 
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
 from pdvsim.core import GRAPH, Request
 from pdvsim.workload import Workload
 from realengine.graph import GraphConfig
 from realengine.world import RealWorld
+from tests.fakes import config_of
 from tests.graph_driver import SHAPE, engine, serve, similar_draft, verifier_weights
 
 VERIFIER = verifier_weights()
@@ -28,7 +28,7 @@ def test_every_architecture_yields_the_verifiers_own_tokens(name: str) -> None:
     config = GraphConfig(3, 2 * IN_FLIGHT, 96, 4)
     served = engine(config, VERIFIER, DRAFT, text)
     world = RealWorld(
-        Config(name, GRAPH, batch_cap=4, draft_tokens=3, prefill_batch=2), workload, served
+        config_of(name, GRAPH, batch_cap=4, draft_tokens=3, prefill_batch=2), workload, served
     )
     world.run()
     requests = world.source.released_requests

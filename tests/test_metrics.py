@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, GRAPH, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
 from pdvsim.metrics import METRICS, Slo, pdverify_metrics, stage_seconds, summarize
 from pdvsim.records import Recorder, RunRecord
 from pdvsim.statistics import Distribution, prediction_interval
+from tests.fakes import config_of
 
 Round = tuple[float, int]  # (when it ended, tokens)
 
@@ -63,7 +63,7 @@ def record_of(
             device_alone_s=0.1,
         )
         recorder.stage(execution, 0, when, [tokens] if tokens else [])
-    about = {"config": Config("pd", executor=executor)}
+    about = {"config": config_of("pd", executor=executor)}
     return recorder.finish(requests, end_s, {"device": 0.5 * end_s}, **about)
 
 
@@ -123,7 +123,7 @@ def test_a_percentile_beyond_the_data_is_none_with_a_reason() -> None:
 
 def test_speculation_counts_the_bonus_token_where_there_is_one() -> None:
     eager, graph = two_requests(), replace(two_requests(), about={})
-    graph.about["config"] = Config("pd", executor=GRAPH)
+    graph.about["config"] = config_of("pd", executor=GRAPH)
     assert summarize(eager)["spec_decode_acceptance_length"] == 4
     assert summarize(graph)["spec_decode_acceptance_length"] == 1 + 9 / 3
     assert summarize(eager)["spec_decode_acceptance_rate"] == 9 / 12
@@ -160,7 +160,7 @@ def test_stage_seconds_add_up_to_the_time_of_the_stages() -> None:
 
 
 def test_an_empty_run_has_no_latencies() -> None:
-    summary = summarize(Recorder(["lane"]).finish([], 1.0, {}, config=Config("pd")))
+    summary = summarize(Recorder(["lane"]).finish([], 1.0, {}, config=config_of("pd")))
     assert set(summary.metrics) == set(METRICS)
     assert summary["output_throughput"] == 0
     assert summary["median_ttft_ms"] is None

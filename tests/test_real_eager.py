@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, Request, Stage, Stream
 from pdvsim.models import ModelShape
 from pdvsim.records import RunRecord
@@ -21,6 +20,7 @@ from realengine.device import open_device
 from realengine.eager import EagerEngine
 from realengine.models import build
 from realengine.world import run
+from tests.fakes import config_of
 
 SHAPES = (
     ModelShape("wide", 2, 64, 4, 2, 128, 256),
@@ -68,7 +68,7 @@ def decode(
 ) -> tuple[RunRecord, EagerEngine]:
     draft, verifier = noisy_pair(shape, device)
     engine = EagerEngine(draft, verifier, open_device(device), draft_tokens, seed)
-    config = Config(name, batch_cap=3, workers=2, draft_tokens=draft_tokens)
+    config = config_of(name, batch_cap=3, workers=2, draft_tokens=draft_tokens)
     return run(config, workload, engine, stuck_s=30.0), engine
 
 

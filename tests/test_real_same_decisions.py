@@ -12,15 +12,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import ARCHITECTURES, Config
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
 from realengine.world import run
 from tests.engines import ScriptedEngine
-from tests.fakes import TableCosts
+from tests.fakes import TableCosts, config_of
 
 SCALES = (1.0, 3.0, 8.0)
 NOISE_S = 2e-3
@@ -108,7 +107,9 @@ def test_same_decisions(
         rng = np.random.default_rng(seed)
         costs = TableCosts({stage: scale * rng.uniform(5e-3, 15e-3) for stage in Stage})
         workload = workload_of(rng, closed, scale)
-        config = Config(name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2)
+        config = config_of(
+            name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2
+        )
         expected, *noisy = simulated_outcomes(config, workload, costs)
         assume(all(other == expected for other in noisy))
         engine = ScriptedEngine(executor, config.draft_tokens, costs)

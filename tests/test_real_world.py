@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
 from pdvsim.core import EAGER, EXECUTORS, GRAPH, Executor, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
@@ -28,7 +27,7 @@ from realengine.engine import Ticket
 from realengine.telemetry import Telemetry
 from realengine.world import RealWorld, run
 from tests.engines import IdleEngine, ScriptedEngine, ScriptedTicket, measure_verb_overhead
-from tests.fakes import TableCosts
+from tests.fakes import TableCosts, config_of
 
 ARCHITECTURE_NAMES = list(ARCHITECTURES)
 
@@ -99,7 +98,7 @@ def test_books_balance(
         Acceptance.constant(0.7, 4),
         np.random.SeedSequence(seed),
     )
-    config = Config(name, executor, batch_cap=batch_cap, workers=2)
+    config = config_of(name, executor, batch_cap=batch_cap, workers=2)
     record = run(config, workload, scripted(2e-4, executor), stuck_s=10.0)
     check_books(record)
     completed = sum(request.completed_s is not None for request in record.requests)
@@ -112,7 +111,7 @@ def test_books_balance(
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_the_deadline_cuts_the_run(name: str) -> None:
     began_s = time.perf_counter()
-    record = run(Config(name, workers=2), endless(deadline_s=0.15), scripted())
+    record = run(config_of(name, workers=2), endless(deadline_s=0.15), scripted())
     assert record.end_s == 0.15
     assert time.perf_counter() - began_s < 2.0
     assert not any(request.completed_s for request in record.requests)
@@ -125,7 +124,7 @@ def test_arrivals_come_on_time() -> None:
     for gap_s in (0.05, 0.2, 0.8):
         arrivals = [0.0, gap_s, 2 * gap_s]
         workload = Workload("poisson", [1] * 3, [1] * 3, [[0]] * 3, arrival_s=arrivals)
-        record = run(Config("pd"), workload, scripted())
+        record = run(config_of("pd"), workload, scripted())
         check_books(record)
         assert record.end_s == record.requests[-1].completed_s
         waits = [request.admitted_s - request.arrival_s for request in record.requests]
@@ -138,7 +137,7 @@ def test_arrivals_come_on_time() -> None:
 def test_requests_that_never_arrived_are_not_in_the_books() -> None:
     arrivals = [0.0, 30.0]
     workload = Workload("poisson", [1] * 2, [1] * 2, [[0]] * 2, arrival_s=arrivals, deadline_s=0.1)
-    record = run(Config("pdv"), workload, scripted())
+    record = run(config_of("pdv"), workload, scripted())
     assert [request.id for request in record.requests] == [0]
 
 
@@ -165,7 +164,7 @@ def test_an_exception_in_a_lane_ends_the_run(name: str, error: BaseException) ->
     before = set(threading.enumerate())
     stage = Stage.DECODE if name == "plain" else Stage.VERIFY
     with pytest.raises(type(error)) as caught:
-        run(Config(name, workers=3), endless(), Failing(stage, error), stuck_s=10.0)
+        run(config_of(name, workers=3), endless(), Failing(stage, error), stuck_s=10.0)
     assert caught.value is error
     assert set(threading.enumerate()) <= before
 
@@ -183,7 +182,7 @@ def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:
     engine = Hanging(EAGER, 4, TableCosts(dict.fromkeys(Stage, 1e-3)))
     try:
         with pytest.raises(InvariantError, match=r"\['decode'\] did not stop|\['prefill'\]"):
-            run(Config("pd"), endless(), engine, stuck_s=0.3)
+            run(config_of("pd"), endless(), engine, stuck_s=0.3)
     finally:
         hold.set()
 
@@ -203,7 +202,7 @@ def test_control_c_stops_cleanly() -> None:
     before = set(threading.enumerate())
     engine = Interrupting(EAGER, 4, TableCosts(dict.fromkeys(Stage, 1e-3)))
     with pytest.raises(KeyboardInterrupt):
-        run(Config("three_lane"), endless(), engine)
+        run(config_of("three_lane"), endless(), engine)
     assert set(threading.enumerate()) <= before
 
 
@@ -216,7 +215,7 @@ def test_unfinished_requests_are_released_by_the_engine() -> None:
 
     engine = Counting(EAGER, 4, TableCosts(dict.fromkeys(Stage, 1e-3)))
     workload = Workload("closed-loop", [1] * 6, [1] * 6, [[0]] * 6, in_flight=3, stop_after=3)
-    run(Config("pdv"), workload, engine)
+    run(config_of("pdv"), workload, engine)
     assert sorted(released) == list(range(6))
 
 
@@ -228,7 +227,7 @@ def test_garbage_collection_is_off_in_the_run_and_on_after_it() -> None:
             seen.append(gc.isenabled())
 
     workload = Workload("closed-loop", [1], [4], [[0] * 4], in_flight=1)
-    run(Config("plain"), workload, Looking(EAGER, 4))
+    run(config_of("plain"), workload, Looking(EAGER, 4))
     assert seen and not any(seen)
     assert gc.isenabled()
 
@@ -236,7 +235,7 @@ def test_garbage_collection_is_off_in_the_run_and_on_after_it() -> None:
 @pytest.mark.parametrize(("executor", "draft_tokens"), [(GRAPH, 4), (EAGER, 3)])
 def test_an_engine_of_another_kind_is_refused(executor: Executor, draft_tokens: int) -> None:
     with pytest.raises(InputError, match="draft tokens"):
-        RealWorld(Config("pdv"), endless(), IdleEngine(executor, draft_tokens))
+        RealWorld(config_of("pdv"), endless(), IdleEngine(executor, draft_tokens))
 
 
 def test_the_interpreter_is_cheap() -> None:
@@ -247,7 +246,7 @@ def test_the_interpreter_is_cheap() -> None:
 
 
 def test_busy_time_counts_overlap_once() -> None:
-    record = run(Config("three_lane"), endless(deadline_s=0.1), scripted(5e-3))
+    record = run(config_of("three_lane"), endless(deadline_s=0.1), scripted(5e-3))
     busy_s = busy_seconds(record)
     streams = sum(busy_s[name] for name in busy_s if name != "device")
     assert max(busy_s.values()) == busy_s["device"] < streams

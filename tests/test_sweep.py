@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdvsim.architectures.lane import Config
 from pdvsim.errors import InputError
 from pdvsim.metrics import METRICS, Slo
 from pdvsim.sweep import Cell, Load, sweep
 from pdvsim.workload import Lengths
-from tests.fakes import ACCEPTANCE, FakeModel, cell
+from tests.fakes import ACCEPTANCE, FakeModel, cell, config_of
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes() -> None:
@@ -94,7 +93,7 @@ def test_every_protocol_runs(tmp_path: Path) -> None:
     cells = [
         cell(protocol="pdverify"),
         cell(protocol="poisson", rate_per_s=5.0),
-        Cell(Config("pdv", batch_cap=4), "tiny:tiny", trace, FakeModel()),
+        Cell(config_of("pdv", batch_cap=4), "tiny:tiny", trace, FakeModel()),
     ]
     for result in sweep(cells, 1, seed=0, workers=1):
         throughput = result.metrics["output_throughput"]

@@ -1,11 +1,10 @@
 """Mechanisms switched off, and what differences are made of."""
 
-from pdvsim.ablate.mechanisms import MECHANISMS, Setting
+from pdvsim.ablate.mechanisms import Setting, mechanisms, without
 from pdvsim.ablate.shapley import SCALES, Ablation, Part, Subject, ablate
 from pdvsim.ablate.subjects import METRICS, predicted, published
 
 __all__ = [
-    "MECHANISMS",
     "METRICS",
     "SCALES",
     "Ablation",
@@ -13,6 +12,8 @@ __all__ = [
     "Setting",
     "Subject",
     "ablate",
+    "mechanisms",
     "predicted",
     "published",
+    "without",
 ]

@@ -1,15 +1,19 @@
-"""The mechanisms of a simulated run, and how each is switched off."""
+"""The mechanisms of a simulated run, and how each is switched off.
+
+Those of the machine and of the protocol are here; those of an architecture are its `switches`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
 import numpy as np
 
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config, architecture
+from pdvsim.architectures.lane import POLLING
 from pdvsim.core import Model
 from pdvsim.des import HostCosts, StageCosts, simulate
 from pdvsim.des.gpu import Contention
@@ -45,76 +49,71 @@ def _host(**changes: Any) -> Callable[[Setting], Setting]:
     return lambda s: replace(s, host=replace(s.host, **changes))
 
 
-def _config(**changes: Any) -> Callable[[Setting], Setting]:
-    return lambda s: replace(s, config=replace(s.config, **changes))
-
-
 def _unlock(model: Model) -> Callable[[Setting], Setting]:
     return lambda s: replace(s, host=replace(s.host, locks=s.host.locks - {model}))
 
 
-def _awake(setting: Setting) -> Setting:
-    """Nobody sleeps: what waits is seen within a microsecond."""
-    quick = _host(wake_s=0.0, lock_wake_s=0.0, event_wake_s=0.0, poll_overhead_s=0.0)
-    return _config(poll_s=1e-6, idle_sleep_s=1e-6)(quick(setting))
-
-
 GIL, DRAFT_LOCK, VERIFIER_LOCK = "GIL", "draft model's lock", "verifier's lock"
-CONTENTION, ADMISSION, POLLING = "contention of streams", "admission limit", "polling and waking"
-BATCH_END, ONE_PREFILL = "batch-end completion", "one prefill a turn"
-PREFILL_IN_TURN, OWN_SPEED = "prefill in the worker's turn", "stage times of its own"
+CONTENTION, OWN_SPEED = "contention of streams", "stage times of its own"
 OWN_WORK = "requests of its own"
 CUT, SURVIVORS = "cut at the deadline", "unfinished count as nothing"
 
-# In the order in which they are switched off.
-MECHANISMS: dict[str, Callable[[Setting], Setting]] = {
+# Of every architecture; in the order in which they are switched off. Each architecture has its
+# own besides, which its lane programs and parameters know.
+MACHINE: dict[str, Callable[[Setting], Setting]] = {
     GIL: _host(gil_speeds=(1.0,) * 256),
     DRAFT_LOCK: _unlock(Model.DRAFT),
     VERIFIER_LOCK: _unlock(Model.VERIFIER),
     CONTENTION: lambda s: replace(s, contention={}),
-    ADMISSION: _config(admission_limit=False),
-    BATCH_END: _config(batch_end=False),
-    ONE_PREFILL: _config(prefill_batch=100_000),
-    PREFILL_IN_TURN: _config(prefill_lane=True, prefill_batch=1),
-    POLLING: _awake,
+}
+RUN: dict[str, Callable[[Setting], Setting]] = {
+    # Nobody sleeps: what waits is seen at once, or within a microsecond where a lane polls.
+    POLLING: _host(wake_s=0.0, lock_wake_s=0.0, event_wake_s=0.0, poll_overhead_s=0.0),
     OWN_SPEED: lambda s: replace(s, costs=s.alike_costs or s.costs),
     OWN_WORK: lambda s: replace(s, workload=s.alike_workload or s.workload),
     CUT: lambda s: replace(s, workload=replace(s.workload, deadline_s=None)),
     SURVIVORS: lambda s: replace(s, survivors_only=False),
 }
-_THREADS = {"pd": 2, "three_lane": 3}
+
+
+def mechanisms(settings: Sequence[Setting]) -> list[str]:
+    """Names of all that can be switched off in any of the settings, in order."""
+    own = [name for s in settings for name in architecture(s.config.architecture).switches]
+    return list(dict.fromkeys((*MACHINE, *(name for name in own if name not in RUN), *RUN)))
+
+
+def without(setting: Setting, off: Off) -> Setting:
+    """The setting with the mechanisms `off` switched off, its parameters otherwise the user's."""
+    own = off & architecture(setting.config.architecture).switches.keys()
+    config = replace(setting.config, switched_off=setting.config.switched_off | own)
+    setting = replace(setting, config=config)
+    for name, switch_off in (MACHINE | RUN).items():
+        if name in off:
+            setting = switch_off(setting)
+    return setting
 
 
 def effective(setting: Setting, off: Off) -> Off:
     """The part of `off` that changes anything: combinations alike are simulated once."""
-    config, workload = setting.config, setting.workload
-    name = config.architecture
-    own_lane = name == "pdv" and (PREFILL_IN_TURN in off or config.prefill_lane)
-    threads = config.workers if name == "baseline" else _THREADS.get(name, 1) + own_lane
-    drop: set[str] = set()
-    if threads == 1:
+    shape, workload = architecture(setting.config.architecture), setting.workload
+    config = without(setting, off).config
+    in_flight = inf if workload.in_flight is None else workload.in_flight
+    drop = off - MACHINE.keys() - RUN.keys() - shape.switches.keys()
+    drop |= {name for name, one in shape.switches.items() if not one.acts(config, in_flight)}
+    if len(shape.threads(config)) == 1:
         drop |= {GIL, DRAFT_LOCK, VERIFIER_LOCK, CONTENTION}
     if not config.executor.synchronous:
         drop |= {DRAFT_LOCK, VERIFIER_LOCK}
     if not setting.contention:
-        drop.add(CONTENTION)
-    in_flight = inf if workload.in_flight is None else workload.in_flight
-    if name in ("baseline", "three_lane") or in_flight <= config.batch_cap:
-        drop.add(ADMISSION)
-    if name not in ("pdv", "three_lane") or config.executor.batched:
-        drop.add(BATCH_END)
-    if name != "pdv" or own_lane:
-        drop.add(ONE_PREFILL)
-    if name != "pdv":
-        drop.add(PREFILL_IN_TURN)
+        drop |= {CONTENTION}
     if setting.alike_costs is None:
-        drop.add(OWN_SPEED)
+        drop |= {OWN_SPEED}
     if setting.alike_workload is None:
-        drop.add(OWN_WORK)
+        drop |= {OWN_WORK}
     if workload.deadline_s is None:
-        drop.add(CUT)
+        drop |= {CUT}
     if not setting.survivors_only or workload.deadline_s is None or CUT in off:
-        drop.add(SURVIVORS)
+        drop |= {SURVIVORS}
     return off - drop
 
 
@@ -125,10 +124,7 @@ def run(task: tuple[Callable[[], Setting], Off, str]) -> float:
         InputError: the run cannot say.
     """
     make, off, metric = task
-    setting = make()
-    for name, switch_off in MECHANISMS.items():
-        if name in off:
-            setting = switch_off(setting)
+    setting = without(make(), off)
     record = simulate(
         setting.config, setting.workload, setting.costs, setting.host, setting.contention
     )

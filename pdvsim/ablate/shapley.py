@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.ablate.mechanisms import MECHANISMS, Off, Setting, effective, run
+from pdvsim.ablate.mechanisms import Off, Setting, effective, mechanisms, run
 from pdvsim.errors import InputError
 from pdvsim.pool import run_all
 from pdvsim.statistics import Interval
@@ -161,10 +161,11 @@ def players(subjects: Sequence[Subject], chosen: Sequence[str] | None) -> list[s
     Raises:
         InputError: an unknown mechanism, none left, or too many to combine.
     """
-    unknown = [name for name in chosen or () if name not in MECHANISMS]
+    known = mechanisms([subject.first for subject in subjects])
+    unknown = [name for name in chosen or () if name not in known]
     if unknown:
-        raise InputError(f"unknown mechanism {unknown[0]!r}; known are {', '.join(MECHANISMS)}")
-    names = [name for name in MECHANISMS if chosen is None or name in chosen]
+        raise InputError(f"unknown mechanism {unknown[0]!r}; known are {', '.join(known)}")
+    names = [name for name in known if chosen is None or name in chosen]
     everything = frozenset(names)
     found = [
         name

@@ -9,7 +9,7 @@ import numpy as np
 
 from pdvsim.ablate.mechanisms import Setting
 from pdvsim.ablate.shapley import Subject
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.core import EAGER
 from pdvsim.des import HostCosts
 from pdvsim.errors import InputError

@@ -12,10 +12,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from pdvsim.core import EAGER, Executor, Model, Request, Stage, Stream, unfinished
-from pdvsim.errors import InputError
+from pdvsim.core import Model, Request, Stage, Stream, unfinished
+
+if TYPE_CHECKING:
+    from pdvsim.architectures.config import Config
+
+# Mechanisms of several architectures that can be switched off.
+ADMISSION_LIMIT, BATCH_END = "admission limit", "batch-end completion"
+POLLING = "polling and waking"
 
 
 class Queue(Protocol):
@@ -123,18 +129,11 @@ class Wait:
 
 
 @dataclass(slots=True, eq=False)
-class Poll:
-    """Ask whether `event` has happened. Sent back: a bool; when true the batch is settled."""
-
-    event: Any
-
-
-@dataclass(slots=True, eq=False)
 class WaitUntil:
     """Sleep on the shared condition variable until `ready()` or `timeout_s` has passed."""
 
     ready: Callable[[], object]
-    timeout_s: float
+    timeout_s: float = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -152,95 +151,35 @@ class Complete:
     request: Request
 
 
-Verb: TypeAlias = (
-    Take | Put | Acquire | Release | Launch | Wait | Poll | WaitUntil | PollUntil | Complete
-)
+Verb: TypeAlias = Take | Put | Acquire | Release | Launch | Wait | WaitUntil | PollUntil | Complete
 Program: TypeAlias = Generator[Verb, Any, None]
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """One configuration of an architecture.
-
-    Attributes:
-        batch_cap: C of the published systems: requests per decode turn, and the base of the
-            admission limit.
-        draft_tokens: L, drafted tokens per round.
-        admission_factor: `pdv` admits while its decode queue is below factor x batch_cap
-            (measured code 1.0, slides 1.2, later code 1.5).
-        workers: threads of `baseline`.
-        prefill_batch: prompts prefilled in one stage by a batched executor (published: 1).
-        poll_s: spin interval of `pdv` when idle.
-        idle_sleep_s: sleep of an idle `three_lane` lane.
-        wait_timeout_s: time-out of condition-variable waits.
-        verify_batch, verify_batch_backlogged: micro-batch of the verify lane, and when backlogged.
-        verify_lead: verify goes first when its queue is longer than decode's by more than this.
-        queue_limit: `three_lane` admits nothing while its decode queue is this long.
-        admission_limit: False admits however many requests are in service (ablation).
-        batch_end: requests of a turn complete, or queue again, when the whole turn is done;
-            False: each when its own round is done (ablation).
-        prefill_lane: `pdv` prefills in a thread of its own, as `pd` does, and not at the
-            beginning of its worker's turns (ablation).
-    """
-
-    architecture: str
-    executor: Executor = EAGER
-    batch_cap: int = 8
-    draft_tokens: int = 4
-    admission_factor: float = 1.0
-    workers: int = 1
-    prefill_batch: int = 1
-    poll_s: float = 10e-6
-    idle_sleep_s: float = 1e-3
-    wait_timeout_s: float = 0.1
-    verify_batch: int = 8
-    verify_batch_backlogged: int = 12
-    verify_lead: int = 2
-    queue_limit: int = 1024
-    admission_limit: bool = True
-    batch_end: bool = True
-    prefill_lane: bool = False
-
-    def __post_init__(self) -> None:
-        for name, low, high in _BOUNDS:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}; it must be between {low} and {high}")
-
-
-_BOUNDS: tuple[tuple[str, float, float], ...] = (
-    ("batch_cap", 1, 100_000),
-    ("draft_tokens", 1, 16),
-    ("admission_factor", 0.01, 100),
-    ("workers", 1, 256),
-    ("prefill_batch", 1, 100_000),
-    ("poll_s", 1e-6, 1),
-    ("idle_sleep_s", 1e-6, 1),
-    ("wait_timeout_s", 1e-4, 60),
-    ("verify_batch", 1, 100_000),
-    ("verify_batch_backlogged", 1, 100_000),
-    ("queue_limit", 1, 10_000_000),
-)
 
 
 class Lanes:
     """What the lane programs of one run share: queues, configuration, requests in service.
 
     Attributes:
+        parameters: an instance of the architecture's own `Parameters`.
+        service_limit: requests that may be in service at once, where that is limited.
         room: whether the executor has memory for these requests besides those it holds; a world
             with an engine that can run out of KV cache pages puts the engine's word here.
     """
 
     room: Callable[[Sequence[Request]], bool]
 
-    def __init__(self, config: Config, queue_type: Callable[[str], Queue] = FifoQueue) -> None:
+    def __init__(
+        self, config: Config, parameters: Any = None, queue_type: Callable[[str], Queue] = FifoQueue
+    ) -> None:
         self.config = config
+        self.parameters = parameters
+        self.switched_off = config.switched_off
         self.executor = config.executor
         self.batch_cap = config.batch_cap
         # What a lane takes per turn when it need not hold a batch together: an executor that
         # runs one request after the other gains nothing from taking more.
         self.turn_limit = config.batch_cap if config.executor.batched else 1
-        self.service_limit = config.batch_cap if config.admission_limit else sys.maxsize
+        limited = ADMISSION_LIMIT not in config.switched_off
+        self.service_limit = config.batch_cap if limited else sys.maxsize
         self.prefill = queue_type("prefill")
         self.decode = queue_type("decode")
         self.verify = queue_type("verify")
@@ -268,7 +207,7 @@ class Lanes:
 
     def parts(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
         """Split a turn into what is passed on together."""
-        return (batch,) if self.config.batch_end else self.launches(batch)
+        return self.launches(batch) if BATCH_END in self.switched_off else (batch,)
 
     def launches(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
         """Split `batch` into what one launch can take."""

@@ -4,7 +4,17 @@ The prefill lane admits while fewer than C requests are in service. A request go
 decode queue, or completes, as soon as its own round is done.
 """
 
+from dataclasses import dataclass
+
+from pdvsim.architectures.architecture import (
+    Architecture,
+    LaneSketch,
+    Switch,
+    Work,
+    parameter,
+)
 from pdvsim.architectures.lane import (
+    ADMISSION_LIMIT,
     Lanes,
     Program,
     Take,
@@ -19,23 +29,29 @@ from pdvsim.core import Stream
 ROUND = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 
 
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+
+
+def admits(lanes: Lanes) -> bool:
+    return lanes.active < lanes.service_limit and lanes.admissible
+
+
 def prefill_lane(lanes: Lanes) -> Program:
     while True:
-        yield WaitUntil(
-            lambda: lanes.admissible and lanes.active < lanes.service_limit,
-            lanes.config.wait_timeout_s,
-        )
-        if lanes.active >= lanes.service_limit:
-            continue
+        yield WaitUntil(lambda: admits(lanes))
         free = lanes.service_limit - lanes.active
-        batch = yield Take(lanes.prefill, min(lanes.config.prefill_batch, free))
+        if free <= 0:
+            continue
+        batch = yield Take(lanes.prefill, min(lanes.parameters.prefill_batch, free))
         yield from prefill(lanes, batch)
         yield from pass_on(lanes, batch)
 
 
 def decode_lane(lanes: Lanes) -> Program:
     while True:
-        yield WaitUntil(lambda: lanes.decode, lanes.config.wait_timeout_s)
+        yield WaitUntil(lambda: lanes.decode)
         batch = yield Take(lanes.decode, lanes.turn_limit)
         yield from decode_round(lanes, batch, ROUND)
         yield from pass_on(lanes, batch)
@@ -43,3 +59,24 @@ def decode_lane(lanes: Lanes) -> Program:
 
 def programs(lanes: Lanes) -> dict[str, Program]:
     return {"prefill": prefill_lane(lanes), "decode": decode_lane(lanes)}
+
+
+ARCHITECTURE = Architecture(
+    "pd",
+    "Two threads: one prefills prompts while fewer than C requests are in service, the other "
+    "drafts and verifies; a request moves on as soon as its own round is done.",
+    programs,
+    admits,
+    (
+        LaneSketch("prefill", ("prefill",), {Work.PREFILL: Stream.PREFILL}, ("decode",)),
+        LaneSketch(
+            "decode",
+            ("decode",),
+            {Work.DRAFT: Stream.MAIN, Work.VERIFY: Stream.MAIN},
+            ("decode",),
+        ),
+    ),
+    parameters=Parameters,
+    switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
+    colour="#0072b2",
+)

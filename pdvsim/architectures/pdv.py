@@ -4,7 +4,19 @@ Each turn admits at most one prefill, and only while the decode queue is short; 
 round for up to C requests; only after the whole turn do requests complete or queue again.
 """
 
+from dataclasses import dataclass
+
+from pdvsim.architectures.architecture import (
+    Architecture,
+    LaneSketch,
+    Switch,
+    Work,
+    parameter,
+)
 from pdvsim.architectures.lane import (
+    ADMISSION_LIMIT,
+    BATCH_END,
+    POLLING,
     Lanes,
     PollUntil,
     Program,
@@ -17,24 +29,41 @@ from pdvsim.architectures.lane import (
 from pdvsim.core import Stream
 
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
+ONE_PREFILL, PREFILL_IN_TURN = "one prefill a turn", "prefill in the worker's turn"
 
 
-def may_admit(lanes: Lanes) -> bool:
-    limit = lanes.config.admission_factor * lanes.service_limit
-    return lanes.admissible and len(lanes.decode) < limit
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    admission_factor: float = parameter(
+        1.0,
+        0.01,
+        100.0,
+        "it admits while its decode queue is below this x C (measured code 1.0, slides 1.2, "
+        "later code 1.5)",
+    )
+    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+    poll_s: float = parameter(10e-6, 1e-6, 1.0, "spin interval when idle, seconds")
+
+
+def admits(lanes: Lanes) -> bool:
+    """Whether the decode queue is short. Those of the turn that is going on count, since they
+    are back in the queue when the worker looks; a prefill thread of its own looks meanwhile."""
+    queued = len(lanes.decode) if PREFILL_IN_TURN in lanes.switched_off else lanes.active
+    limit = lanes.parameters.admission_factor * lanes.service_limit
+    return queued < limit and lanes.admissible
 
 
 def worker(lanes: Lanes) -> Program:
-    busy = PollUntil(lambda: lanes.decode or lanes.admissible, lanes.config.poll_s)
+    busy = PollUntil(lambda: lanes.decode or lanes.admissible, lanes.parameters.poll_s)
     while True:
         yield busy
-        if may_admit(lanes):
+        if admits(lanes):
             yield from admit(lanes)
         yield from turn(lanes)
 
 
 def admit(lanes: Lanes) -> Program:
-    admitted = yield Take(lanes.prefill, lanes.config.prefill_batch)
+    admitted = yield Take(lanes.prefill, lanes.parameters.prefill_batch)
     yield from prefill(lanes, admitted)
     yield from pass_on(lanes, admitted)
 
@@ -49,18 +78,55 @@ def turn(lanes: Lanes) -> Program:
 def admitter(lanes: Lanes) -> Program:
     """The thread that prefills when the worker is relieved of it."""
     while True:
-        yield PollUntil(lambda: may_admit(lanes), lanes.config.poll_s)
+        yield PollUntil(lambda: admits(lanes), lanes.parameters.poll_s)
         yield from admit(lanes)
 
 
 def decoder(lanes: Lanes) -> Program:
     """The worker, relieved of prefills."""
     while True:
-        yield PollUntil(lambda: lanes.decode, lanes.config.poll_s)
+        yield PollUntil(lambda: lanes.decode, lanes.parameters.poll_s)
         yield from turn(lanes)
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:
-    if lanes.config.prefill_lane:
+    if PREFILL_IN_TURN in lanes.switched_off:
         return {"prefill": admitter(lanes), "worker": decoder(lanes)}
     return {"worker": worker(lanes)}
+
+
+ARCHITECTURE = Architecture(
+    "pdv",
+    "One thread, three CUDA streams: each turn prefills a prompt if the decode queue is short, "
+    "then drafts and verifies one round for up to C requests, which move on together.",
+    programs,
+    admits,
+    (
+        LaneSketch(
+            "worker",
+            ("prefill", "decode"),
+            {
+                Work.PREFILL: Stream.PREFILL,
+                Work.DRAFT: Stream.DRAFT,
+                Work.VERIFY: Stream.VERIFY,
+            },
+            ("decode",),
+        ),
+    ),
+    parameters=Parameters,
+    switches={
+        ADMISSION_LIMIT: Switch(
+            acts=lambda config, in_flight: (
+                in_flight > config.parameters["admission_factor"] * config.batch_cap
+            )
+        ),
+        BATCH_END: Switch(acts=lambda config, in_flight: not config.executor.batched),
+        ONE_PREFILL: Switch(
+            {"prefill_batch": 100_000},
+            lambda config, in_flight: PREFILL_IN_TURN not in config.switched_off,
+        ),
+        PREFILL_IN_TURN: Switch(),
+        POLLING: Switch({"poll_s": 1e-6}),
+    },
+    colour="#d55e00",
+)

@@ -1,6 +1,16 @@
 """No speculation: one lane admits while it has room, then decodes one token for each request."""
 
+from dataclasses import dataclass
+
+from pdvsim.architectures.architecture import (
+    Architecture,
+    LaneSketch,
+    Switch,
+    Work,
+    parameter,
+)
 from pdvsim.architectures.lane import (
+    ADMISSION_LIMIT,
     Lanes,
     Program,
     Take,
@@ -11,12 +21,21 @@ from pdvsim.architectures.lane import (
 from pdvsim.core import Model, Stage, Stream
 
 
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+
+
+def admits(lanes: Lanes) -> bool:
+    return lanes.active < lanes.service_limit and lanes.admissible
+
+
 def worker(lanes: Lanes) -> Program:
     streams = {Model.VERIFIER: Stream.MAIN}
     while True:
-        yield WaitUntil(lambda: lanes.admissible or lanes.decode, lanes.config.wait_timeout_s)
-        if lanes.admissible and lanes.active < lanes.service_limit:
-            room = min(lanes.config.prefill_batch, lanes.service_limit - lanes.active)
+        yield WaitUntil(lambda: lanes.decode or lanes.admissible)
+        if admits(lanes):
+            room = min(lanes.parameters.prefill_batch, lanes.service_limit - lanes.active)
             admitted = yield Take(lanes.prefill, room)
             yield from run_stages(lanes, lanes.executor.plain_prefill, admitted, streams)
             yield from pass_on(lanes, admitted)
@@ -27,3 +46,24 @@ def worker(lanes: Lanes) -> Program:
 
 def programs(lanes: Lanes) -> dict[str, Program]:
     return {"worker": worker(lanes)}
+
+
+ARCHITECTURE = Architecture(
+    "plain",
+    "No draft model: one thread prefills waiting prompts while fewer than C requests are in "
+    "service, then decodes one token for each.",
+    programs,
+    admits,
+    (
+        LaneSketch(
+            "worker",
+            ("prefill", "decode"),
+            {Work.PREFILL: Stream.MAIN, Work.DECODE: Stream.MAIN},
+            ("decode",),
+        ),
+    ),
+    parameters=Parameters,
+    switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
+    speculative=False,
+    colour="#7f7f7f",
+)

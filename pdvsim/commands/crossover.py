@@ -61,8 +61,8 @@ def command(
     output_tokens: int,
     acceptance: float,
     draft_tokens: int,
-    admission_factor: float,
-    prefill_batch: int,
+    admission_factor: float | None,
+    prefill_batch: int | None,
     seed: int,
     replications: int,
     as_json: bool,
@@ -107,6 +107,7 @@ def command(
     )
     grid = axis.grid(low, high, points)
     for value in (grid[0], grid[-1]):  # refuse what cannot run before running anything
+        axis.place(setting, value).check_parameters(sides)
         for side in sides:
             side.cell(axis.place(setting, value), profile.executor, profile.pair.name, profile)
     with output.progress("simulating", as_json) as update:

@@ -130,8 +130,8 @@ def cells_of(
     output_tokens: int,
     acceptance: float,
     draft_tokens: int,
-    admission_factor: float,
-    prefill_batch: int,
+    admission_factor: float | None,
+    prefill_batch: int | None,
 ) -> list[Cell]:
     """The cells to simulate, as `pdvsim predict` makes them."""
     from pdvsim.sweep import Load

@@ -10,8 +10,7 @@ import click
 
 from pdvsim import cli, output
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import ARCHITECTURES, architecture
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import ARCHITECTURES, Config, architecture, shared
 from pdvsim.errors import InputError
 from pdvsim.options import cell_options
 from pdvsim.workload import Lengths
@@ -43,13 +42,20 @@ def cells_of(
     chosen: Sequence[str],
     profile: Profile,
     load: Load,
-    admission_factor: float,
-    prefill_batch: int,
+    admission_factor: float | None,
+    prefill_batch: int | None,
 ) -> list[Cell]:
-    """One cell per architecture; C is the batch cap of each."""
+    """One cell per architecture; C is the batch cap of each, and parameters go to those that
+    have them.
+
+    Raises:
+        InputError: a parameter that none has.
+    """
     from pdvsim.sweep import Cell
 
     assert load.acceptance is not None  # a simulation has no tokens to compare
+    given = {"admission_factor": admission_factor, "prefill_batch": prefill_batch}
+    parameters = shared([architecture(name) for name in chosen], given)
     return [
         Cell(
             Config(
@@ -57,14 +63,13 @@ def cells_of(
                 executor=profile.executor,
                 batch_cap=load.concurrency,
                 draft_tokens=load.acceptance.draft_tokens,
-                admission_factor=admission_factor,
-                prefill_batch=prefill_batch,
+                parameters=own,
             ),
             profile.pair.name,
             load,
             profile,
         )
-        for name in chosen
+        for name, own in zip(chosen, parameters, strict=True)
     ]
 
 
@@ -96,8 +101,8 @@ def command(
     output_tokens: int,
     acceptance: float,
     draft_tokens: int,
-    admission_factor: float,
-    prefill_batch: int,
+    admission_factor: float | None,
+    prefill_batch: int | None,
     seed: int,
     replications: int,
     slo_ttft_ms: float | None,
@@ -143,7 +148,7 @@ def command(
         },
         "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
         "slo": _slo(slo),
-        "prefill_batch": prefill_batch,
+        "prefill_batch": 1 if prefill_batch is None else prefill_batch,
         "notes": list(read_trace(trace, limit=requests).notes) if trace else [],
         "cells": [result.to_dict() for result in results],
         "too_close_to_call": [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import architecture
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config, architecture, shared
 from pdvsim.core import Executor, Model, Stage
 from pdvsim.crossover.search import Sample, Sampler
 from pdvsim.des.gpu import Contention
@@ -40,6 +39,7 @@ class Setting:
     Attributes:
         acceptance: per draft position.
         model_ratio: times of the draft model's stages, relative to the calibrated ones.
+        admission_factor, prefill_batch: of the sides that have them; None for their defaults.
         rate_per_s: arrivals, of the poisson protocol.
     """
 
@@ -48,11 +48,24 @@ class Setting:
     draft_tokens: int = 4
     prompt_tokens: int = 128
     output_tokens: int = 64
-    admission_factor: float = 1.0
-    prefill_batch: int = 1
+    admission_factor: float | None = None
+    prefill_batch: int | None = None
     model_ratio: float = 1.0
     rate_per_s: float | None = None
     protocol: str = "closed-loop"
+
+    @property
+    def parameters(self) -> dict[str, float | None]:
+        """Parameters of architectures, which go to those that have them."""
+        return {"admission_factor": self.admission_factor, "prefill_batch": self.prefill_batch}
+
+    def check_parameters(self, sides: Sequence[Side]) -> None:
+        """Refuse what no side has.
+
+        Raises:
+            InputError: names the parameter.
+        """
+        shared([architecture(side.architecture) for side in sides], self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,27 +139,28 @@ class Side:
             InputError: unknown architecture or parameter, or a value of the wrong kind.
         """
         name, at, rest = text.partition("@")
-        defaults = {f.name: f.default for f in fields(Config) if isinstance(f.default, int | float)}
+        found = architecture(name)
+        own = {name: one.default for name, one in found.fields().items()}
+        defaults = {"batch_cap": 8, "draft_tokens": 4, **own}
         parameters = []
         for part in rest.split(",") if at else ():
             key, equals, value = part.partition("=")
             if key not in defaults or not equals:
                 known = ", ".join(defaults)
-                raise InputError(f"{text!r}: {part!r} is no PARAMETER=VALUE; known are {known}")
+                raise InputError(
+                    f"{text!r}: {part!r} is no PARAMETER=VALUE of {found.name}; it has {known}"
+                )
             parameters.append((key, _typed(value, defaults[key], part)))
-        return cls(text, architecture(name).name, tuple(parameters))
+        return cls(text, found.name, tuple(parameters))
 
     def cell(self, setting: Setting, executor: Executor, pair: str, machine: Machine) -> Cell:
         """What to simulate for this side at `setting`."""
         given = dict(self.parameters)
         draft_tokens = given.pop("draft_tokens", setting.draft_tokens)
         # C is the batch cap unless a side says otherwise, as everywhere.
-        parameters = {
-            "batch_cap": setting.concurrency,
-            "admission_factor": setting.admission_factor,
-            "prefill_batch": setting.prefill_batch,
-            **given,
-        }
+        batch_cap = given.pop("batch_cap", setting.concurrency)
+        common = {name: value for name, value in setting.parameters.items() if value is not None}
+        parameters = {**architecture(self.architecture).own(common), **given}
         load = Load(
             setting.protocol,
             setting.concurrency,
@@ -156,17 +170,11 @@ class Side:
         )
         if setting.model_ratio != 1.0:
             machine = DraftTimes(machine, setting.model_ratio)
-        config = Config(
-            self.architecture, executor=executor, draft_tokens=draft_tokens, **parameters
-        )
+        config = Config(self.architecture, executor, batch_cap, draft_tokens, parameters)
         return Cell(config, pair, load, machine)
 
 
 def _typed(value: str, default: Any, part: str) -> Any:
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false"):
-            raise InputError(f"{part!r}: the value must be true or false")
-        return value.lower() == "true"
     try:
         return type(default)(value)
     except ValueError:

@@ -12,13 +12,11 @@ from typing import Any, Protocol
 
 from simpy.events import Event, Timeout
 
-from pdvsim.architectures import architecture
+from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
-    Config,
     Launch,
-    Poll,
     PollUntil,
     Program,
     Put,
@@ -102,7 +100,6 @@ class SimulatedWorld:
             Release: self._release,
             Launch: self._launch,
             Wait: self._wait,
-            Poll: self._poll,
             WaitUntil: self._wait_until,
             PollUntil: self._poll_until,
             Complete: self._complete,
@@ -261,11 +258,6 @@ class SimulatedWorld:
         else:
             op.alarm = alarm
         return alarm
-
-    def _poll(self, lane: _Lane, verb: Poll) -> None:
-        lane.result = verb.event.done
-        if verb.event.done:
-            self._settle(lane, verb.event)
 
     def _settle(self, lane: _Lane, op: Operation) -> None:
         if op.settled:

@@ -29,6 +29,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from pdvsim.architectures.lane import ADMISSION_LIMIT
 from pdvsim.core import Stage
 from pdvsim.explain.run_arrays import STAGES, Times, Trace
 from pdvsim.explain.spans import EMPTY, Spans
@@ -162,9 +163,9 @@ def closed(trace: Trace) -> Spans:
     limit = {
         "pd": config.batch_cap,
         "plain": config.batch_cap,
-        "pdv": config.admission_factor * config.batch_cap,
+        "pdv": config.parameters.get("admission_factor", 1.0) * config.batch_cap,
     }.get(config.architecture, inf)
-    if limit == inf or not config.admission_limit:
+    if limit == inf or ADMISSION_LIMIT in config.switched_off:
         return EMPTY
     admitted, completed = trace.requests["admitted_s"], trace.requests["completed_s"]
     admitted, completed = admitted[~np.isnan(admitted)], completed[~np.isnan(completed)]

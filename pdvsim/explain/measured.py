@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.des import simulate
 from pdvsim.explain.causes import CAUSES
 from pdvsim.explain.compare import Explained, Run, explain_run

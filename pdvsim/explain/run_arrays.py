@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.architectures import ARCHITECTURES
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import ARCHITECTURES, Config
+from pdvsim.architectures.lane import BATCH_END
 from pdvsim.core import EXECUTORS, Stage, Stream
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.records import RunRecord
@@ -164,11 +164,11 @@ def _limits(config: Config) -> dict[int, int]:
     """
     if config.executor.batched:
         return {}
-    limits = dict.fromkeys(PREFILLS, config.prefill_batch)
-    if config.architecture in ("pdv", "plain") and config.batch_end:
+    limits = dict.fromkeys(PREFILLS, config.parameters.get("prefill_batch", 1))
+    if config.architecture in ("pdv", "plain") and BATCH_END not in config.switched_off:
         limits.update({STAGES.index(s): config.batch_cap for s in (Stage.DRAFT, Stage.DECODE)})
-    if config.architecture == "three_lane" and config.batch_end:
-        limits[STAGES.index(Stage.VERIFY)] = config.verify_batch_backlogged
+    if config.architecture == "three_lane" and BATCH_END not in config.switched_off:
+        limits[STAGES.index(Stage.VERIFY)] = config.parameters["verify_batch_backlogged"]
     return limits
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config, architecture
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.measured.host_speed import gil_speed, host_factors
@@ -73,7 +73,9 @@ def cell_of(measured: Bench, arguments: Bench, profile: Profile) -> tuple[Config
         profile.executor,
         batch_cap=load.concurrency,
         draft_tokens=draft_tokens,
-        prefill_batch=int(arguments["prefill_batch"]),
+        parameters=architecture(measured["architecture"]).own(
+            {"prefill_batch": int(arguments["prefill_batch"])}
+        ),
     )
     return config, load
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pdvsim.architectures.lane import Config
+from pdvsim.architectures import Config
 from pdvsim.core import EAGER, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError

@@ -152,7 +152,7 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
 def cells_of(arguments: dict[str, Any]) -> list[Cell]:
     """The cells that the command's options describe."""
     from pdvsim.acceptance import Acceptance
-    from pdvsim.architectures.lane import Config
+    from pdvsim.architectures import Config, architecture
     from pdvsim.sweep import Cell, Load
     from pdvsim.workload import Lengths
 
@@ -166,7 +166,7 @@ def cells_of(arguments: dict[str, Any]) -> list[Cell]:
                 executor,
                 batch_cap=concurrency,
                 draft_tokens=draft_tokens,
-                prefill_batch=arguments["prefill_batch"],
+                parameters=architecture(name).own({"prefill_batch": arguments["prefill_batch"]}),
             ),
             arguments["pair"],
             Load(

@@ -1,0 +1,46 @@
+"""One configuration of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdvsim.architectures.registry import architecture
+from pdvsim.core import Executor
+from pdvsim.errors import InputError
+
+BOUNDS = {"batch_cap": (1, 100_000), "draft_tokens": (1, 16)}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One configuration of an architecture; picklable, hashable, and checked when made.
+
+    Attributes:
+        architecture: what `pdvsim.architectures.architecture` resolves.
+        batch_cap: C of the published systems: requests per decode turn, and the base of the
+            admission limit.
+        draft_tokens: L, drafted tokens per round.
+        parameters: of that architecture; those not given get their defaults.
+        switched_off: mechanisms that are off, of those the architecture has (ablation).
+    """
+
+    architecture: str
+    executor: Executor
+    batch_cap: int = 8
+    draft_tokens: int = 4
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    switched_off: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}; it must be between {low} and {high}")
+        found = architecture(self.architecture)
+        object.__setattr__(self, "architecture", found.name)
+        object.__setattr__(self, "parameters", found.checked(self.parameters))
+        unknown = sorted(self.switched_off - set(found.switches))
+        if unknown:
+            raise InputError(f"{found.name} has no mechanism {unknown[0]!r} to switch off")

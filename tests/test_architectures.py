@@ -1,0 +1,78 @@
+"""An architecture says all of itself, and refuses what it does not have."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdvsim.architectures import ARCHITECTURES, Architecture, Config, architecture, shared
+from pdvsim.core import EAGER
+from pdvsim.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "says"),
+    [
+        ("plain", {"verify_batch": 1}, "plain has no parameter verify_batch; it has prefill_batch"),
+        ("pd", {"workers": 2}, "pd has no parameter workers"),
+        ("three_lane", {"verify_lead": -1}, "verify_lead is -1; it must be a whole number between"),
+        ("pdv", {"admission_factor": float("nan")}, "admission_factor is nan"),
+        ("pdv", {"prefill_batch": 1.5}, "prefill_batch is 1.5; it must be a whole number"),
+        ("baseline", {"workers": True}, "workers is True"),
+        ("baseline", {"workers": "two"}, "workers is two"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(
+    name: str, parameters: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        Config(name, EAGER, parameters=parameters)
+
+
+@pytest.mark.parametrize("one", ARCHITECTURES.values(), ids=lambda one: one.name)
+def test_every_parameter_has_bounds_and_a_meaning(one: Architecture) -> None:
+    for field in one.fields().values():
+        assert field.metadata["low"] <= field.default <= field.metadata["high"]
+        assert field.metadata["meaning"]
+
+
+@given(text=st.sampled_from(["PDV", "Three_Lane", "plain"]))
+def test_names_ignore_case(text: str) -> None:
+    assert architecture(text).name == text.lower()
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="unknown architecture 'pvd'; known are plain, baseline"):
+        architecture("pvd")
+
+
+def test_unknown_mechanisms_cannot_be_switched_off() -> None:
+    with pytest.raises(InputError, match="pd has no mechanism 'luck' to switch off"):
+        Config("pd", EAGER, switched_off=frozenset({"luck"}))
+
+
+def test_a_configuration_travels_and_holds_every_parameter() -> None:
+    config = Config("pdv", EAGER, parameters={"prefill_batch": 4})
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert config.parameters == {"admission_factor": 1.0, "prefill_batch": 4, "poll_s": 1e-5}
+    assert config == Config("pdv", EAGER, parameters={"prefill_batch": 4, "poll_s": 1e-5})
+
+
+def test_shared_parameters_go_to_those_that_have_them() -> None:
+    chosen = [ARCHITECTURES[name] for name in ("plain", "pdv")]
+    given = {"admission_factor": 1.5, "prefill_batch": None}
+    assert shared(chosen, given) == [{}, {"admission_factor": 1.5}]
+    with pytest.raises(InputError, match="none of plain has the parameter admission_factor"):
+        shared(chosen[:1], given)
+
+
+def test_a_drawing_shows_queues_threads_and_streams() -> None:
+    assert architecture("pd").drawing().splitlines() == [
+        "prefill -> [prefill: prefill on stream prefill] -> decode or done",
+        "decode -> [decode: draft on stream main, verify on stream main] -> decode or done",
+    ]
