@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -108,8 +112,11 @@ def cli(ctx: click.Context) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line `arguments`; returns the exit code."""
+    if sys.stdout is None:
+        return _refuse("stdout is closed, and results are printed there; > /dev/null drops them")
     try:
         code = cli.main(list(arguments), prog_name="pdvsim", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         return _refuse(error.format_message())
     except PdvsimError as error:
@@ -122,7 +129,34 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("pdvsim: interrupted", file=sys.stderr)
         return 130
+    except (BrokenPipeError, SystemExit):  # by `| head`; click makes an exit of it
+        _drop_stdout()
+        return 128 + signal.SIGPIPE  # the shell's name for an end by that signal
+    except OSError as error:
+        _drop_stdout()
+        return _refuse(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
+    except MemoryError:
+        return _refuse("not enough memory; ask for less at a time")
     return code if isinstance(code, int) else 0
+
+
+def _prepare_streams() -> None:
+    for descriptor in (0, 1, 2):  # a closed one would be given to the next file that is opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """What is left to print would fail again when Python exits."""
+    with suppress(OSError):  # no file: under a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> int:
@@ -132,4 +166,5 @@ def _refuse(message: str) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    _prepare_streams()
     sys.exit(run(sys.argv[1:]))

@@ -5,17 +5,20 @@ Progress goes to stderr, so stdout holds the result and nothing else.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdvsim.errors import InputError
+from pdvsim.result_file import check_writable as check_writable
+from pdvsim.result_file import make_folder as make_folder
+from pdvsim.result_file import write_text as write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,35 +46,15 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a result file; a half-written one never appears under its name.
-
-    Raises:
-        InputError: the file cannot be written there.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def check_writable(path: Path | None) -> None:
-    """Refuse an output path early, before the work.
-
-    Raises:
-        InputError: its folder does not exist, or it is a folder itself.
-    """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"cannot write {path}: no such folder, or a folder itself")
-
-
 def console() -> Console:
     """The console for people, on stdout."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PAGE_WIDTH, highlight=False)
+    class Page(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return Page(width=None if sys.stdout.isatty() else PAGE_WIDTH, highlight=False)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from pdvsim.json_file import read_json
 from pdvsim.models import Pair, pair
 from pdvsim.profile_file import SCHEMA_VERSION, TERMS, CostFit, Estimate, ProfileFile, padded
 from pdvsim.records import RunRecord
+from pdvsim.result_file import write_text
 
 SHIPPED = Path(__file__).parent / "data" / "profiles"
 DEFAULT_PAIR = "tinyllama-1.1b:llama-2-7b"
@@ -192,9 +193,7 @@ def save_profile(file: ProfileFile, path: Path) -> None:
     """Write `file` with a digest of its content, so that later edits are noticed."""
     content = file.model_dump(mode="json")
     document = {**content, "digest": _digest(content)}
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def shipped_profiles() -> dict[str, Path]:

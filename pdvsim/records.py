@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.core import Request, Stage, Stream
+from pdvsim.result_file import make_folder, write_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -190,6 +191,6 @@ class RunRecord:
 
     def write(self, folder: Path, stem: str) -> None:
         """Write `<stem>_requests.parquet` and `<stem>_stages.parquet`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.request_table().write_parquet(folder / f"{stem}_requests.parquet")
-        self.stage_table().write_parquet(folder / f"{stem}_stages.parquet")
+        make_folder(folder)
+        write_parquet(folder / f"{stem}_requests.parquet", self.request_table())
+        write_parquet(folder / f"{stem}_stages.parquet", self.stage_table())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,4 +57,4 @@ def command(
         output.print_json(report.to_dict())
     else:
         click.echo(report.to_text())
-    sys.exit(1 if report.failed else 0)
+    click.get_current_context().exit(1 if report.failed else 0)
