@@ -8,8 +8,11 @@ batched pass). Both worlds, simulated and real, use these types and nothing else
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
+from itertools import repeat
+from typing import TypeAlias
 
 
 class Name(StrEnum):
@@ -18,8 +21,17 @@ class Name(StrEnum):
     __hash__ = str.__hash__
 
 
+class Drafter(Name):
+    """What proposes the tokens that a verifier checks. `pdvsim.drafters` says what each costs."""
+
+    MODEL = "model"  # a smaller model with a cache of its own
+    EAGLE3 = "eagle3"  # a head of one layer over the verifier's hidden states
+    NGRAM = "ngram"  # what followed when the newest tokens occurred before: no model
+    NONE = "none"
+
+
 class Model(Name):
-    """The two models of a speculative pair; each has one lock in the eager executor."""
+    """The two sides of a speculative pair; each has one lock in the eager executor."""
 
     DRAFT = "draft"
     VERIFIER = "verifier"
@@ -51,6 +63,9 @@ _MODEL_OF = {
 for _stage, _model in _MODEL_OF.items():
     _stage.model = _model
 
+# Drafted tokens of a round: one number for the whole batch, or one for each request.
+DraftTokens: TypeAlias = int | Sequence[int]
+
 # For hot loops: before Python 3.12 it takes 0.1 us to find a member through its class.
 _PREFILL_DRAFT, _PREFILL_VERIFIER = Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER
 _DRAFT, _DECODE = Stage.DRAFT, Stage.DECODE
@@ -67,7 +82,7 @@ class Stream(Name):
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """What "a stage for a batch" is, independently of the architecture.
+    """What "a stage for a batch" is, and which stages there are, independently of the architecture.
 
     Attributes:
         batched: one pass serves a whole batch; otherwise a launch takes one request.
@@ -82,6 +97,7 @@ class Executor:
         prefill_emits: tokens that prefill itself yields (0 or 1).
         truncates: output stops at exactly `output_tokens`; otherwise at the end of the round
             that reaches it.
+        drafter: what proposes tokens.
         settles_round: the stage whose end makes a round's tokens count; the last of `check`.
     """
 
@@ -94,6 +110,7 @@ class Executor:
     bonus_token: bool
     prefill_emits: int
     truncates: bool
+    drafter: Drafter = Drafter.MODEL
     settles_round: Stage = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,9 +121,14 @@ class Executor:
         """Prefill stages without a draft model."""
         return tuple(stage for stage in self.prefill if stage.model is Model.VERIFIER)
 
+    def with_drafter(self, drafter: Drafter) -> Executor:
+        """This executor with another drafter; the same object for the same drafter."""
+        return self if drafter is self.drafter else _with_drafter(EXECUTORS[self.name], drafter)
+
     def tokens_of_round(self, accepted: int, draft_tokens: int) -> int:
-        """Tokens that a round yields when `accepted` of `draft_tokens` drafts were kept."""
-        if self.bonus_token or accepted < draft_tokens:
+        """Tokens that a round yields when `accepted` of `draft_tokens` drafts were kept: at least
+        one, for a round without drafts is a plain decode."""
+        if self.bonus_token or accepted < draft_tokens or not draft_tokens:
             return accepted + 1
         return draft_tokens
 
@@ -134,6 +156,26 @@ GRAPH = Executor(
     truncates=True,
 )
 EXECUTORS = {executor.name: executor for executor in (EAGER, GRAPH)}
+
+
+@cache
+def _with_drafter(executor: Executor, drafter: Drafter) -> Executor:
+    """Only a model drafts from a cache that is filled beside the verifier's: a head's is filled by
+    the verifier's own stages, and nothing else has one."""
+    if drafter is Drafter.MODEL:
+        return executor
+
+    def verifiers(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+        return tuple(stage for stage in stages if stage.model is Model.VERIFIER)
+
+    plain = drafter is Drafter.NONE
+    return replace(
+        executor,
+        drafter=drafter,
+        prefill=verifiers(executor.prefill),
+        speculate=() if plain else executor.speculate,
+        check=(Stage.DECODE,) if plain else verifiers(executor.check),
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -189,26 +231,27 @@ def settle(
     executor: Executor,
     stage: Stage,
     batch: Sequence[Request],
-    draft_tokens: int,
+    draft_tokens: DraftTokens,
     now_s: float,
     accepted: Sequence[int] | None = None,
 ) -> list[int]:
     """Advance the requests of `batch` when `stage` has ended; both worlds call this, once.
 
     Args:
+        draft_tokens: drafts of the round that ends.
         accepted: drafts kept per request, if the engine compared real tokens; otherwise the
             requests' own `outcomes` say.
 
     Returns:
         New output tokens per request; empty if the stage yields none.
     """
-    if stage is executor.settles_round:
+    if stage is _DECODE:
+        tokens = 1
+    elif stage is executor.settles_round:
         if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
                 request.kept.append(kept)
         return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
-    if stage is _DECODE:
-        tokens = 1
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
         tokens = executor.prefill_emits
     else:
@@ -221,28 +264,33 @@ def settle(
 def _settle_round(
     executor: Executor,
     batch: Sequence[Request],
-    draft_tokens: int,
+    draft_tokens: DraftTokens,
     now_s: float,
     injected: bool,
 ) -> list[int]:
     """`settle` for the stage that ends a round, with drawn outcomes or what was just `kept`.
 
-    A simulation spends much of its time here, hence the few calls.
+    An outcome is drawn for the longest round; a shorter one keeps no more than it drafted. A
+    simulation spends much of its time here, hence the few calls.
     """
-    truncates = executor.truncates
-    all_kept = executor.tokens_of_round(draft_tokens, draft_tokens)
+    truncates, bonus = executor.truncates, executor.bonus_token
+    lengths = repeat(draft_tokens) if isinstance(draft_tokens, int) else draft_tokens
     emitted = []
-    for request in batch:
+    for request, drafted in zip(batch, lengths, strict=False):
         rounds = request.rounds
         kept = request.outcomes[rounds] if injected else request.kept[-1]
-        tokens = kept + 1 if kept < draft_tokens else all_kept
+        if kept < drafted:
+            tokens = kept + 1
+        else:
+            kept = drafted
+            tokens = drafted + 1 if bonus or not drafted else drafted
         produced = request.produced_tokens + tokens
         if produced > request.output_tokens and truncates:
             tokens -= produced - request.output_tokens
             produced = request.output_tokens
         request.produced_tokens = produced
         request.rounds = rounds + 1
-        request.drafted_tokens += draft_tokens
+        request.drafted_tokens += drafted
         request.accepted_tokens += kept
         if request.first_token_s is None and tokens:
             request.first_token_s = now_s
@@ -251,7 +299,7 @@ def _settle_round(
 
 
 def query_tokens(
-    executor: Executor, stage: Stage, batch: Sequence[Request], draft_tokens: int
+    executor: Executor, stage: Stage, batch: Sequence[Request], draft_tokens: DraftTokens
 ) -> int:
     """New tokens that `stage` passes through its model for the whole batch.
 
@@ -260,8 +308,10 @@ def query_tokens(
     """
     if stage is _PREFILL_DRAFT or stage is _PREFILL_VERIFIER:
         return sum([request.prompt_tokens for request in batch])
+    count = len(batch)
     if stage is _DECODE:
-        return len(batch)
+        return count
+    drafted = draft_tokens * count if isinstance(draft_tokens, int) else sum(draft_tokens)
     if executor.synchronous:
-        return len(batch) * (draft_tokens - 1 if stage is _DRAFT else draft_tokens)
-    return len(batch) * (draft_tokens if stage is _DRAFT else draft_tokens + 1)
+        return max(0, drafted - count) if stage is _DRAFT else drafted
+    return drafted if stage is _DRAFT else drafted + count

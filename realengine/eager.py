@@ -1,9 +1,10 @@
 """The eager executor: one request after the other, Hugging Face forward passes, own KV caches.
 
-This is how the published systems run. A round for one request is `draft_tokens` - 1 draft
-forwards, one verifier forward over the drafts, and one forward of each model over the tokens
-that the round yields, which brings both caches and the kept last logits up to date. Between
-stages both caches hold exactly the prompt and the tokens produced so far.
+This is how the published systems run. A round for one request is one draft forward less than it
+drafts (the first draft comes from kept logits), one verifier forward over the drafts,
+and one forward of each model over the tokens that the round yields, which brings both caches and
+the kept last logits up to date. Between stages both caches hold exactly the prompt and the tokens
+produced so far. A round without drafts needs no forward before those.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM
 
-from pdvsim.core import EAGER, Request, Stage, Stream
+from pdvsim.core import EAGER, DraftTokens, Request, Stage, Stream
 from realengine.device import Device
 from realengine.engine import Ticket
 
@@ -52,6 +53,11 @@ class _Side:
         """Append `tokens` and keep the logits of the last one."""
         self.logits = self.forward(tokens, 1)
 
+    def forget(self, tokens: int) -> None:
+        """Take the newest `tokens` out of the cache."""
+        if tokens > 0:
+            self.cache.crop(-tokens)
+
     def move_to(self, stream: Stream) -> Any:
         """Work goes on on `stream`. Returns what must outlive that work: the allocator would hand
         memory that belongs to another stream back to that stream while `stream` still reads it."""
@@ -69,7 +75,7 @@ class _State:
     draft: _Side
     verifier: _Side
     drafts: list[int]  # of this round
-    predicted: Tensor  # what the verifier says in place of each draft; shape (1, draft_tokens)
+    predicted: Tensor  # what the verifier says in place of each draft; shape (1, drafts or 1)
     accepted: int
     tokens: list[int]  # that this round yields
 
@@ -96,7 +102,6 @@ class EagerEngine:
         self._stages: dict[Stage, Callable[[Request, Stream], Any]] = {
             Stage.PREFILL_DRAFT: self._prefill_draft,
             Stage.PREFILL_VERIFIER: self._prefill_verifier,
-            Stage.DRAFT: self._draft_tokens,
             Stage.VERIFY: self._verify,
             Stage.COMMIT_DRAFT: self._commit_draft,
             Stage.COMMIT_VERIFIER: self._commit_verifier,
@@ -112,7 +117,12 @@ class EagerEngine:
         self._device.align()
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> Ticket:
         """Run the forward passes of `stage` for the one request in `batch`.
 
@@ -120,6 +130,12 @@ class EagerEngine:
             CapacityError: out of device memory.
         """
         (request,) = batch
+        if stage is Stage.DRAFT:
+            lengths = self.draft_tokens if draft_tokens is None else draft_tokens
+            length = lengths if isinstance(lengths, int) else lengths[0]
+            return self._device.run(
+                stage, batch, stream, after, lambda: self._propose(request, stream, length)
+            )
         work = self._stages[stage]
         return self._device.run(stage, batch, stream, after, lambda: work(request, stream))
 
@@ -150,35 +166,37 @@ class EagerEngine:
     def _prefill_verifier(self, request: Request, stream: Stream) -> None:
         self._state(request).verifier = _Side(self._verifier, self._prompt(request), stream)
 
-    def _draft_tokens(self, request: Request, stream: Stream) -> Any:
+    def _propose(self, request: Request, stream: Stream, length: int) -> Any:
+        """Draft `length` tokens; the verify stage checks what is here."""
         state = self._states[request.id]
         side = state.draft
         keep = side.move_to(stream)
-        token = side.logits.argmax(-1)
-        drafts = [int(token.item())]
-        for _ in range(self.draft_tokens - 1):
-            token = side.forward(token, 1).argmax(-1)
-            drafts.append(int(token.item()))
-        side.cache.crop(1 - self.draft_tokens)
-        state.drafts = drafts
+        state.drafts, token = [], side.logits.argmax(-1)
+        while len(state.drafts) < length:
+            if state.drafts:
+                token = side.forward(token, 1).argmax(-1)
+            state.drafts.append(int(token.item()))
+        side.forget(length - 1)
         return keep
 
     def _verify(self, request: Request, stream: Stream) -> Any:
         state = self._states[request.id]
         side = state.verifier
         keep = side.move_to(stream)
-        logits = side.forward(self._tensor(state.drafts), self.draft_tokens)
-        state.predicted = torch.cat((side.logits.argmax(-1), logits[:, :-1].argmax(-1)), 1)
-        side.cache.crop(-self.draft_tokens)
+        state.predicted, count = side.logits.argmax(-1), len(state.drafts)
+        if count:
+            logits = side.forward(self._tensor(state.drafts), count)
+            state.predicted = torch.cat((state.predicted, logits[:, :-1].argmax(-1)), 1)
+            side.forget(count)
         return keep
 
     def _compare(self, request: Request, state: _State) -> None:
         """Decide how many drafts are kept and what the round yields."""
         drafts, predicted = state.drafts, state.predicted[0].tolist()
         if request.outcomes:
-            accepted = request.outcomes[request.rounds]
+            accepted = min(request.outcomes[request.rounds], len(drafts))
         else:
-            agree = (a == b for a, b in zip(drafts, predicted, strict=True))
+            agree = (a == b for a, b in zip(drafts, predicted, strict=False))
             accepted = next((i for i, same in enumerate(agree) if not same), len(drafts))
         state.accepted = accepted
         state.tokens = drafts[:accepted] + predicted[accepted : accepted + 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pdvsim.core import Executor, Request, Stage, Stream
+from pdvsim.core import DraftTokens, Executor, Request, Stage, Stream
 
 
 class Ticket(Protocol):
@@ -45,9 +45,18 @@ class Engine(Protocol):
         ...
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> Ticket:
-        """Put the work of `stage` for `batch` on `stream`, behind the tickets `after`."""
+        """Put the work of `stage` for `batch` on `stream`, behind the tickets `after`.
+
+        Args:
+            draft_tokens: of the round; None stands for the engine's own `draft_tokens`.
+        """
         ...
 
     def settle(self, ticket: Ticket) -> Sequence[int] | None:

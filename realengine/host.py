@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pdvsim.architectures.lane import Program
-from pdvsim.core import Model, Request, Stage, Stream
+from pdvsim.core import DraftTokens, Model, Request, Stage, Stream
 from realengine.engine import Ticket
 
 
@@ -46,6 +46,7 @@ class Operation:
     stage: Stage
     batch: Sequence[Request]
     stream: Stream
+    draft_tokens: DraftTokens
     query_tokens: int
     context_tokens: int
     queued_s: float

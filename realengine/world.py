@@ -316,11 +316,12 @@ class RealWorld:
 
     def _launch(self, lane: Lane, verb: Launch) -> Operation:
         stage, batch, stream, after = verb.stage, verb.batch, verb.stream, verb.after
-        new = query_tokens(self.executor, stage, batch, self.config.draft_tokens)
+        drafts = self.config.draft_tokens if verb.draft_tokens is None else verb.draft_tokens
+        new = query_tokens(self.executor, stage, batch, drafts)
         context = sum([request.context_tokens for request in batch])
         tickets = [event.ticket for event in after]
         began_s, began_cpu_s = time.perf_counter(), time.thread_time()
-        ticket = self.engine.launch(stage, batch, stream, tickets)
+        ticket = self.engine.launch(stage, batch, stream, tickets, drafts)
         cpu_s, wall_s = time.thread_time() - began_cpu_s, time.perf_counter() - began_s
         lane.outside_s += wall_s
         launched_s = began_s - self._start_s
@@ -331,6 +332,7 @@ class RealWorld:
             stage,
             batch,
             stream,
+            drafts,
             new,
             context,
             queued_s,
@@ -369,7 +371,7 @@ class RealWorld:
                 self.executor,
                 operation.stage,
                 operation.batch,
-                self.config.draft_tokens,
+                operation.draft_tokens,
                 now,
                 accepted,
             )

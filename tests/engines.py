@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pdvsim.architectures import Config
-from pdvsim.core import EAGER, Executor, Request, Stage, Stream
+from pdvsim.core import EAGER, DraftTokens, Executor, Request, Stage, Stream
 from pdvsim.workload import Workload
 from realengine.engine import Ticket
 from realengine.world import run
@@ -49,7 +49,12 @@ class IdleEngine:
         return
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> Ticket:
         return IdleTicket(stage, batch)
 
@@ -100,7 +105,12 @@ class ScriptedEngine(IdleEngine):
         self._free_s = dict.fromkeys(Stream, 0.0)
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> ScriptedTicket:
         earlier = [ticket.ended_s for ticket in after if isinstance(ticket, ScriptedTicket)]
         with self._lock:

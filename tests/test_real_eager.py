@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.core import EAGER, Request, Stage, Stream
+from pdvsim.core import EAGER, Request, Stage, Stream, settle
 from pdvsim.models import ModelShape
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
@@ -122,6 +122,29 @@ def test_injected_acceptance_decides_and_every_kernel_runs() -> None:
     stages = [row["stage"] for row in record.stage_table().iter_rows(named=True)]
     once = ["draft", "verify", "commit_draft", "commit_verifier"]
     assert stages == ["prefill_draft", "prefill_verifier", *once * 5]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_every_round_may_have_its_own_length(shape: ModelShape) -> None:
+    """... and none at all is a plain decode that keeps the draft's cache right."""
+    draft, verifier = noisy_pair(shape, "cpu")
+    engine = EagerEngine(draft, verifier, open_device("cpu"), draft_tokens=4)
+    prompt = [5, 9, 2, 7]
+    request, drafted = Request(0, len(prompt), 30, prompt=prompt), 0
+    for stage in EAGER.prefill:
+        engine.launch(stage, [request], Stream.MAIN, ())
+    for length in [3, 0, 1, 0, 0, 6, 2, 0, 5, 1, 4] * 3:
+        if request.finished:
+            break
+        for stage in EAGER.speculate + EAGER.check:
+            ticket = engine.launch(stage, [request], Stream.MAIN, (), [length])
+            settle(EAGER, stage, [request], [length], 0.0, engine.settle(ticket))
+        drafted += length
+        state = engine._states[0]
+        for side in (state.draft, state.verifier):
+            assert side.cache.get_seq_length() == request.context_tokens
+    assert request.drafted_tokens == drafted > request.accepted_tokens
+    assert request.tokens == greedy(verifier, prompt, len(request.tokens))
 
 
 def test_a_round_leaves_both_caches_at_the_text() -> None:

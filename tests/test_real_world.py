@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES
-from pdvsim.core import EAGER, EXECUTORS, GRAPH, Executor, Request, Stage, Stream
+from pdvsim.core import EAGER, EXECUTORS, GRAPH, DraftTokens, Executor, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
 from pdvsim.records import RunRecord
@@ -149,13 +149,18 @@ class Failing(ScriptedEngine):
         self._fatal, self._error, self._left = stage, error, 3
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> ScriptedTicket:
         if stage is self._fatal:
             self._left -= 1
             if not self._left:
                 raise self._error
-        return super().launch(stage, batch, stream, after)
+        return super().launch(stage, batch, stream, after, draft_tokens)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
@@ -174,10 +179,15 @@ def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:
 
     class Hanging(ScriptedEngine):
         def launch(
-            self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+            self,
+            stage: Stage,
+            batch: Sequence[Request],
+            stream: Stream,
+            after: Sequence[Ticket],
+            draft_tokens: DraftTokens | None = None,
         ) -> ScriptedTicket:
             hold.wait()
-            return super().launch(stage, batch, stream, after)
+            return super().launch(stage, batch, stream, after, draft_tokens)
 
     engine = Hanging(EAGER, 4, TableCosts(dict.fromkeys(Stage, 1e-3)))
     try:
@@ -192,12 +202,17 @@ def test_control_c_stops_cleanly() -> None:
         launches = 0
 
         def launch(
-            self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+            self,
+            stage: Stage,
+            batch: Sequence[Request],
+            stream: Stream,
+            after: Sequence[Ticket],
+            draft_tokens: DraftTokens | None = None,
         ) -> ScriptedTicket:
             self.launches += 1
             if self.launches == 20:
                 os.kill(os.getpid(), signal.SIGINT)
-            return super().launch(stage, batch, stream, after)
+            return super().launch(stage, batch, stream, after, draft_tokens)
 
     before = set(threading.enumerate())
     engine = Interrupting(EAGER, 4, TableCosts(dict.fromkeys(Stage, 1e-3)))

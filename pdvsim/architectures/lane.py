@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from pdvsim.core import Model, Request, Stage, Stream, unfinished
+from pdvsim.core import DraftTokens, Model, Request, Stage, Stream, unfinished
 
 if TYPE_CHECKING:
     from pdvsim.architectures.config import Config
@@ -113,12 +113,16 @@ class Release:
 
 @dataclass(slots=True, eq=False)
 class Launch:
-    """Launch `stage` for `batch` on `stream` behind the events `after`. Sent back: an event."""
+    """Launch `stage` for `batch` on `stream` behind the events `after`. Sent back: an event.
+
+    `draft_tokens` says how many tokens the round drafts; None stands for the configuration's.
+    """
 
     stage: Stage
     batch: Sequence[Request]
     stream: Stream
     after: tuple[Any, ...] = ()
+    draft_tokens: DraftTokens | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -232,20 +236,25 @@ PREFILL_STREAM = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
 
 
 def run_stages(
-    lanes: Lanes, stages: Sequence[Stage], batch: Sequence[Request], streams: Streams
+    lanes: Lanes,
+    stages: Sequence[Stage],
+    batch: Sequence[Request],
+    streams: Streams,
+    draft_tokens: int | None = None,
 ) -> Program:
     """Run `stages` in order for `batch`, each on its model's stream."""
     for group in lanes.launches(batch):
         if lanes.executor.synchronous:
             for stage in stages:
                 yield Acquire(stage.model)
-                yield Wait((yield Launch(stage, group, streams[stage.model])))
+                yield Wait((yield Launch(stage, group, streams[stage.model], (), draft_tokens)))
                 yield Release(stage.model)
         else:
             after: tuple[Any, ...] = ()
             for stage in stages:
-                after = ((yield Launch(stage, group, streams[stage.model], after)),)
-            yield Wait(after[0])
+                after = ((yield Launch(stage, group, streams[stage.model], after, draft_tokens)),)
+            if after:
+                yield Wait(after[0])
 
 
 def pass_on(lanes: Lanes, batch: Sequence[Request]) -> Program:
@@ -269,6 +278,11 @@ def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams = PREFILL_S
     return run_stages(lanes, lanes.executor.prefill, batch, streams)
 
 
-def decode_round(lanes: Lanes, batch: Sequence[Request], streams: Streams) -> Program:
-    """One round for `batch`: draft, verify, and whatever the executor needs to advance."""
-    return run_stages(lanes, lanes.round_stages, batch, streams)
+def decode_round(
+    lanes: Lanes, batch: Sequence[Request], streams: Streams, draft_tokens: int | None = None
+) -> Program:
+    """One round for `batch`: draft, verify, and whatever the executor needs to advance.
+
+    `draft_tokens` is the round's own number of drafts, if it is not the configuration's.
+    """
+    return run_stages(lanes, lanes.round_stages, batch, streams, draft_tokens)

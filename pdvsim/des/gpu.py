@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from pdvsim.core import Request, Stage, Stream
+from pdvsim.core import DraftTokens, Request, Stage, Stream
 from pdvsim.des.clock import Clock
 from pdvsim.des.host import Alarm
 from pdvsim.des.sharing import Job, SharedServer
@@ -31,6 +31,7 @@ class Operation(Job):
         "dependents",
         "device_alone_s",
         "done",
+        "draft_tokens",
         "ended_s",
         "gpu",
         "launch_alone_s",
@@ -59,7 +60,9 @@ class Operation(Job):
         batch: Sequence[Request],
         stream: Stream,
         after: Sequence[Operation] = (),
+        draft_tokens: DraftTokens = 0,
     ) -> None:
+        self.draft_tokens = draft_tokens
         self.stage = stage
         self.batch = batch
         self.stream = stream

@@ -233,8 +233,9 @@ class SimulatedWorld:
     def _launch(self, lane: _Lane, verb: Launch) -> Event | None:
         stage, batch = verb.stage, verb.batch
         now = self.env.now
-        lane.result = op = Operation(stage, batch, verb.stream, verb.after)
-        op.query_tokens = query = query_tokens(self.executor, stage, batch, self._draft_tokens)
+        drafts = self._draft_tokens if verb.draft_tokens is None else verb.draft_tokens
+        lane.result = op = Operation(stage, batch, verb.stream, verb.after, drafts)
+        op.query_tokens = query = query_tokens(self.executor, stage, batch, drafts)
         if batch is not self._counted_batch:  # the stages of a turn share one
             self._counted_batch = batch
             self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
@@ -269,7 +270,7 @@ class SimulatedWorld:
             op.after = ()
         now = self.env.now
         self._counted_batch = ()  # tokens are about to be produced
-        emitted = settle(self.executor, op.stage, op.batch, self._draft_tokens, now)
+        emitted = settle(self.executor, op.stage, op.batch, op.draft_tokens, now)
         self.recorder.stage(op, lane.index, now, emitted)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from pdvsim.core import GRAPH, Request, Stage, Stream
+from pdvsim.core import GRAPH, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
 from realengine.engine import Ticket
 from realengine.graph.admission import Admission
@@ -259,8 +259,15 @@ class GraphEngine:
         self.device.align()
 
     def launch(
-        self, stage: Stage, batch: Sequence[Request], stream: Stream, after: Sequence[Ticket]
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
     ) -> GraphTicket:
+        if draft_tokens not in (None, self.draft_tokens):
+            raise InputError(f"this engine drafts {self.draft_tokens} tokens a round")
         if stage not in self._stages:
             raise InputError(f"this engine does not run {stage}: it has {', '.join(self._stages)}")
         prologue = self._admit(batch) if stage in _PREFILL else None
