@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from realengine.build import Opened
 CACHE_SHARE = 0.8
 MOST_PROMPT_TOKENS = 65_536
 RESERVE_BYTES = 6 << 30  # graphs, workspaces, activations of a long prefill
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ def calibrate(
     beside = [b for b in plan.beside if block is not None and b <= most_beside]
     steps = plan.passes * len(points) + len(profiled) + len(beside) + 6 + cuda
 
-    def step(key: str, measurement: Callable[[], Any]) -> Any:
-        value = store.measure(key, measurement)
+    def step(key: str, measurement: Callable[[], T], kind: type[T]) -> T:
+        value = store.measure(key, measurement, kind)
         on_step(steps)
         return value
 
@@ -135,12 +137,15 @@ def calibrate(
                     time_rounds,
                     *(engine, batch, prompt, plan.rounds, ids.take(3 * batch), seed, block),
                 ),
+                Samples,
             )
         passes.append(samples)
     kernels: Samples = []
     for prompt in profiled:
         kernels += step(
-            f"kernels-{prompt}", partial(kernel_seconds, engine, prompt, ids.take(2), seed)
+            f"kernels-{prompt}",
+            partial(kernel_seconds, engine, prompt, ids.take(2), seed),
+            Samples,
         )
     pairs: Samples = []
     for batch in beside:
@@ -148,14 +153,20 @@ def calibrate(
         pairs += step(
             f"beside-{batch}",
             partial(measure_pairs, engine, batch, ids.take(100_000), block),
+            Samples,
         )
     threads = {
-        "wake_s": step("wake", host.wake_seconds),
-        "lock_wake_s": step("lock_wake", host.lock_wake_seconds),
-        "poll_overhead_s": step("poll", host.poll_overhead_seconds),
+        "wake_s": step("wake", host.wake_seconds, list[float]),
+        "lock_wake_s": step("lock_wake", host.lock_wake_seconds, list[float]),
+        "poll_overhead_s": step("poll", host.poll_overhead_seconds, list[float]),
     }
-    races = [step(f"race-{n}", partial(_race, opened, plan, n, seed)) for n in (2, 3)]
-    ceilings = step("ceilings", partial(measure_ceilings, opened.device)) if cuda else None
+    races = [
+        step(f"race-{n}", partial(_race, opened, plan, n, seed), list[dict[str, list[float]]])
+        for n in (2, 3)
+    ]
+    ceilings = None
+    if cuda:
+        ceilings = step("ceilings", partial(measure_ceilings, opened.device), dict[str, float])
     rng = np.random.default_rng(seed)
     every = [sample for one in passes for sample in one]
     stages = fit_stages(every, kernels, engine, cuda, rng)

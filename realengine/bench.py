@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,32 @@ from pdvsim.store import Store
 from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
 from pdvsim.workload import closed_loop
 from realengine.engine import Engine
-from realengine.telemetry import Telemetry
+from realengine.telemetry import Summary, Telemetry
 from realengine.world import run
 
-ABOUT = (
-    *("elapsed_s", "verb_overhead_s", "rounds"),
-    *("undisturbed", "launched", "launching_s"),
-)
+Launches = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One finished run, as it is kept on disk; launches as `host_speed.launches` has them."""
+
+    run: Run
+    telemetry: Summary
+    elapsed_s: float
+    verb_overhead_s: float
+    rounds: int
+    undisturbed: list[Launches]
+    launched: Launches
+    launching_s: list[float]
+
+    def about(self) -> dict[str, Any]:
+        """What a document says of one run."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("run", "telemetry")
+        }
 
 
 def bench(
@@ -41,19 +60,19 @@ def bench(
         gpu_index: NVML's number of the GPU that telemetry looks at.
         on_run: called with (runs done, runs in all) after each.
     """
-    measured: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
+    measured: dict[Cell, list[Measured]] = {cell: [] for cell in cells}
     # Cells take turns, so that a slow minute of the machine does not fall on one of them alone.
     for index in range(replications):
         for cell in cells:
             key = _key(cell, index)
             work = partial(_run_cell, cell, index, seed, engine, records, gpu_index)
-            measured[cell].append(store.measure(key, work))
+            measured[cell].append(store.measure(key, work, Measured))
             if on_run is not None:
                 on_run(sum(map(len, measured.values())), replications * len(cells))
     return [
-        combine(cell, [_run_from(one["run"]) for one in runs]).to_dict()
-        | {"telemetry": [one["telemetry"] for one in runs]}
-        | {"runs": [{name: one[name] for name in ABOUT} for one in runs]}
+        combine(cell, [one.run for one in runs]).to_dict()
+        | {"telemetry": [one.telemetry.as_dict() for one in runs]}
+        | {"runs": [one.about() for one in runs]}
         for cell, runs in measured.items()
     ]
 
@@ -72,23 +91,17 @@ def _key(cell: Cell, index: int) -> str:
 
 def _run_cell(
     cell: Cell, index: int, seed: int, engine: Engine, records: Path | None, gpu_index: int
-) -> dict[str, Any]:
+) -> Measured:
     plan_seed, _ = replication_seeds(seed, index)
     with Telemetry(gpu_index) as telemetry:
         record = run(cell.config, cell.load.plan(plan_seed), engine)
     if records is not None:
         record.write(records, _key(cell, index))
-    return {
-        "run": asdict(evaluate(cell, record, draw=index == 0)),
-        "telemetry": telemetry.summary().as_dict(),
-        "elapsed_s": record.end_s,
-        "verb_overhead_s": record.about["verb_overhead_s"],
-        "rounds": sum(request.rounds for request in record.requests),
+    return Measured(
+        evaluate(cell, record, draw=index == 0),
+        telemetry.summary(),
+        elapsed_s=record.end_s,
+        verb_overhead_s=record.about["verb_overhead_s"],
+        rounds=sum(request.rounds for request in record.requests),
         **launches(record),
-    }
-
-
-def _run_from(content: dict[str, Any]) -> Run:
-    """A run as it was stored: JSON has lists where the run has tuples."""
-    tuples = {name: tuple(content[name]) for name in ("acceptance_per_position", "extrapolated")}
-    return Run(**content | tuples)
+    )

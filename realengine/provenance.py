@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+import pdvsim
 from realengine.device import open_device
+
+MACHINE = ("gpu", "driver", "torch", "transformers", "python", "host_cpu", "git_revision")
+PACKAGES = ("pdvsim", "realengine", "calibration")
 
 
 def provenance(device: torch.device, seed: int, acceptance: str) -> dict[str, Any]:
@@ -32,6 +38,30 @@ def provenance(device: torch.device, seed: int, acceptance: str) -> dict[str, An
         "seed": seed,
         "acceptance": acceptance,
     }
+
+
+def identity(about: Mapping[str, Any], *references: str | None) -> dict[str, Any]:
+    """What a measurement depends on beside its options: machine, versions, our own code, and the
+    contents of the files and folders among `references` (a pair, a trace)."""
+    parts = [part for reference in references if reference for part in reference.split(":")]
+    paths = [Path(part.rpartition("=")[2]) for part in parts]
+    home = Path(pdvsim.__file__).parents[1]
+    return {
+        **{key: about[key] for key in MACHINE},
+        "code": [_content(home / package, "*.py") for package in PACKAGES],
+        "contents": {str(path): _content(path) for path in paths if path.exists()},
+    }
+
+
+def _content(path: Path, pattern: str = "*") -> str:
+    """A digest of a file, or of the names and contents of a folder's files."""
+    files = sorted(p for p in path.rglob(pattern) if p.is_file()) if path.is_dir() else [path]
+    digests = []
+    for file in files:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digests.append(f"{file.relative_to(path)} {digest}")
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
 def free_bytes(device_name: str) -> int | None:

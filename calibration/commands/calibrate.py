@@ -39,9 +39,10 @@ def command(
     from calibration.stages import context_growth
     from pdvsim.errors import InputError
     from pdvsim.profile import save_profile
-    from pdvsim.store import Store
+    from pdvsim.result_file import write_parquet
+    from pdvsim.store import Store, partial_path
     from realengine.build import Demand, describe_pair, open_engine
-    from realengine.provenance import free_bytes, provenance
+    from realengine.provenance import free_bytes, identity, provenance
 
     output.check_writable(out)
     if not 1 <= draft_tokens <= 16:
@@ -54,16 +55,17 @@ def command(
     demand = Demand(draft_tokens, largest, longest, most_tokens, seed)
     opened = open_engine(pair, EXECUTORS[executor], device, demand)
     about = provenance(opened.device, seed, "injected, 0.7 at each draft position")
-    identity = {
+    same = {
         "pair": pair,
         "executor": executor,
         "draft_tokens": draft_tokens,
         "seed": seed,
         "quick": quick,
-        "gpu": about["gpu"],
-        "torch": about["torch"],
+        "cache_tokens": most_tokens,
+        **identity(about, pair),
     }
-    store = Store(out.with_suffix(".partial.jsonl"), identity)
+    store = Store(partial_path(out), same)
+    name = out.name.removesuffix(".json")
     with output.progress("measuring", as_json) as update:
         done = 0
 
@@ -72,14 +74,12 @@ def command(
             done += 1
             update(done, steps)
 
-        profile, samples, pairs = calibrate(
-            opened, plan, most_tokens, store, about, out.stem, on_step
-        )
+        profile, samples, pairs = calibrate(opened, plan, most_tokens, store, about, name, on_step)
     import polars as pl
 
-    pl.DataFrame(samples).write_parquet(out.with_name(profile.provenance.measurements))
+    write_parquet(out.with_name(profile.provenance.measurements), pl.DataFrame(samples))
     if pairs:
-        pl.DataFrame(pairs).write_parquet(out.with_name(f"{out.stem}_beside.parquet"))
+        write_parquet(out.with_name(f"{name}_beside.parquet"), pl.DataFrame(pairs))
     save_profile(profile, out)
     store.remove()
     document = profile.model_dump(mode="json")

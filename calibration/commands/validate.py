@@ -38,15 +38,19 @@ def command(
     from calibration.validate import validate
     from pdvsim.measured.benched import read_bench
     from pdvsim.profile import select_profile
+    from pdvsim.store import Store
     from realengine.commands.bench import bench_document
 
     output.check_writable(out)
+    output.make_folder(records)
     if not 1 <= predictions <= 1000:
         raise InputError(f"predictions is {predictions}; it must be between 1 and 1000")
+    store = Store(None, {})
     if benches:
         measured = [read_bench(path) for path in benches]
     else:
-        measured = [bench_document(arguments, out, records, as_json)]
+        bench, store = bench_document(arguments, out, records, as_json)
+        measured = [bench]
     about = measured[0]["arguments"]
     profile = select_profile(profile_name, about["pair"], about["executor"])
     with output.progress("predicting", as_json) as update:
@@ -62,6 +66,7 @@ def command(
         }
     if out is not None:
         output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
+    store.remove()
     if as_json:
         output.print_json(document)
     else:

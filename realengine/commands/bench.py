@@ -15,6 +15,7 @@ from pdvsim.errors import InputError
 from pdvsim.workload import PROTOCOLS
 
 if TYPE_CHECKING:
+    from pdvsim.store import Store
     from pdvsim.sweep import Cell
 
 
@@ -79,9 +80,11 @@ def command(out: Path | None, records: Path | None, as_json: bool, **arguments: 
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
     output.check_writable(out)
-    document = bench_document(_plain(arguments), out, records, as_json)
+    output.make_folder(records)
+    document, store = bench_document(_plain(arguments), out, records, as_json)
     if out is not None:
         output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
+    store.remove()
     if as_json:
         output.print_json(document)
     else:
@@ -90,14 +93,16 @@ def command(out: Path | None, records: Path | None, as_json: bool, **arguments: 
 
 def bench_document(
     arguments: dict[str, Any], out: Path | None, records: Path | None, as_json: bool
-) -> dict[str, Any]:
-    """Run the cells that `arguments` (the command's options) describe."""
-    import tempfile
+) -> tuple[dict[str, Any], Store]:
+    """Run the cells that `arguments` (the command's options) describe.
 
-    from pdvsim.store import Store
+    Returns:
+        The document, and the finished runs on disk: to be removed once the result is written.
+    """
+    from pdvsim.store import Store, partial_path
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
-    from realengine.provenance import physical_index, provenance
+    from realengine.provenance import identity, physical_index, provenance
 
     if not 1 <= arguments["replications"] <= 1000:
         raise InputError(
@@ -114,24 +119,22 @@ def bench_document(
     kind = "real tokens" if injected is None else f"injected, {injected:g} at each draft position"
     about = provenance(opened.device, seed, kind)
     warm_up(cells[0], opened.engine, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        beside = Path(folder) / "bench" if out is None else out
-        # What would make finished runs wrong for this call; C and architecture are in each key.
-        same = {k: v for k, v in arguments.items() if k not in ("concurrency", "architecture")}
-        store = Store(beside.with_suffix(".partial.jsonl"), {**same, "gpu": about["gpu"]})
-        with output.progress("running", as_json) as update:
-            results = bench(
-                cells,
-                arguments["replications"],
-                seed,
-                opened.engine,
-                store,
-                records,
-                physical_index(opened.device),
-                update,
-            )
-        store.remove()
-    return {
+    # What would make finished runs wrong for this call; C and architecture are in each key.
+    same = {k: v for k, v in arguments.items() if k not in ("concurrency", "architecture")}
+    about_here = identity(about, arguments["pair"], arguments["trace"])
+    store = Store(partial_path(out), {**same, **about_here})
+    with output.progress("running", as_json) as update:
+        results = bench(
+            cells,
+            arguments["replications"],
+            seed,
+            opened.engine,
+            store,
+            records,
+            physical_index(opened.device),
+            update,
+        )
+    document = {
         "command": "bench",
         "seed": seed,
         "replications": arguments["replications"],
@@ -142,6 +145,7 @@ def bench_document(
         "cells": results,
         "profile": about,
     }
+    return document, store
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
