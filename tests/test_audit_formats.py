@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from pdvsim.audit import FORMATS, Severity, audit, parse_columns, read
+from pdvsim.audit import FORMATS, Severity, audit, read
 from pdvsim.commands import audit as audit_command
 from pdvsim.commands.audit import command
 from pdvsim.errors import InputError
+from pdvsim.tables import parse_columns
 
 
 def put(path: Path, content: Any) -> Path:
@@ -227,12 +228,15 @@ def test_request_parquet_of_a_run(tmp_path: Path) -> None:
         ("a.json", "[]", "empty"),
         ("a.json", {k: v for k, v in VLLM.items() if k != "completed"}, "completed"),
         ("a.json", VLLM | {"duration": "long"}, "duration"),
-        ("a.json", {"benchmarks": [{"metrics": {}}]}, "request_totals"),
-        ("a.csv", "x,y\n1,2\n", "it has x, y"),
-        ("a.csv", "system,output_throughput\na,fast\n", "'fast' is not a number"),
+        ("a.json", {"benchmarks": [{"metrics": {}}]}, "requests_per_second"),
+        ("a.json", {"key": 1}, "not a format I know (it has key); known are vLLM"),
+        ("a.csv", "x,y\n1,2\n", "none of its columns (x, y) is a result"),
+        ("a.csv", "system,output_throughput\na,fast\n", "output_throughput is 'fast'"),
+        ("a.csv", "system,output_throughput\na,1.5k\n", "'1.5k' is not a number"),
+        ("a.csv", 'system,output_throughput\na,"1,5"\n', "'1,5' is not a number"),
         ("a.csv", "system,load,offered\na,1,2.5\n", "offered"),
         ("a.csv", "Engine,Concurrency,Throughput (TPS)\nPD,1,2\n", "missing column"),
-        ("a.csv", "", "not a readable CSV"),
+        ("a.csv", "", "the file is empty"),
         ("a.parquet", "no parquet", "not a readable Parquet"),
     ],
 )

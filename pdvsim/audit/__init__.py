@@ -1,14 +1,15 @@
 """Hold a benchmark table against arithmetic: what in it cannot be, and what would settle it."""
 
 from pdvsim.audit.finding import Finding, Limits, Severity
-from pdvsim.audit.readers import FORMATS, parse_columns, read
+from pdvsim.audit.readers import FORMATS, read
 from pdvsim.audit.report import RULES, Report, audit
-from pdvsim.audit.table import Cell, Served, Table
+from pdvsim.audit.table import Cell, Distribution, Served, Table
 
 __all__ = [
     "FORMATS",
     "RULES",
     "Cell",
+    "Distribution",
     "Finding",
     "Limits",
     "Report",
@@ -16,6 +17,5 @@ __all__ = [
     "Severity",
     "Table",
     "audit",
-    "parse_columns",
     "read",
 ]

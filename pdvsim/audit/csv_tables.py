@@ -1,17 +1,16 @@
-"""CSV files into `Table`: the pdverify results, and any CSV with a column map."""
+"""The pdverify result files as a `Table`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from pdvsim.audit.rows import Row, parse_row
-from pdvsim.audit.table import Cell, Served, Table
+from pdvsim.audit.fields import NotANumber, Number, number
+from pdvsim.audit.table import Cell, Distribution, Served, Table
 from pdvsim.errors import InputError
 from pdvsim.models import SHAPES, Pair
 from pdvsim.tables import read_csv
@@ -23,7 +22,10 @@ _PDVERIFY_COLUMNS = {
     "Engine": pl.String,
     "Concurrency": pl.Int64,
     "Throughput (TPS)": pl.String,
+    "Latency P50 (ms)": pl.Float64,
+    "Latency P99 (ms)": pl.Float64,
     "Acceptance Rate": pl.String,
+    "GPU Util %": pl.Float64,
     "GPU Mem (MB)": pl.Float64,
     "Avg Request Latency (ms)": pl.Float64,
 }
@@ -44,7 +46,7 @@ def read_pdverify(path: Path, detail: Path | None, models: Pair | None = None) -
 
     "Concurrency" sets the rate, 0.05 C requests/s; the arrivals of each C are known exactly.
     "TokensGenerated" are drafted tokens and "TokensAccepted" output tokens, the verifier's own
-    included. The percentiles of the summary are over tokens, not requests, and are left out.
+    included. The percentiles of the summary are over tokens, not requests.
     Without `models`, the file name says which pair is claimed.
 
     Raises:
@@ -66,10 +68,10 @@ def read_pdverify(path: Path, detail: Path | None, models: Pair | None = None) -
             )
     models = models or _pair_of_file(path)
     cells = []
-    for row in rows.iter_rows(named=True):
+    for i, row in enumerate(rows.iter_rows(named=True)):
         load, served = row["Concurrency"], tuple(requests[row["Engine"], row["Concurrency"]])
         tokens = sum(r.output_tokens or 0 for r in served) / len(served) if served else None
-        throughput, step = number(row["Throughput (TPS)"], path)
+        throughput = _printed(row, "Throughput (TPS)", path, i)
         cells.append(
             Cell(
                 system=row["Engine"],
@@ -77,18 +79,56 @@ def read_pdverify(path: Path, detail: Path | None, models: Pair | None = None) -
                 pair=models,
                 concurrency=load,
                 rate_per_s=PDVERIFY_RATE_PER_C * load,
-                offered=len(pdverify_arrivals(load)),
-                output_throughput=throughput,
-                resolution=step,
+                offered=_arrivals(load),
+                output_throughput=throughput.value,
+                resolution=throughput.step,
                 latency_s=row["Avg Request Latency (ms)"] / 1e3,
-                acceptance_rate=number(row["Acceptance Rate"], path)[0],
+                acceptance_rate=_printed(row, "Acceptance Rate", path, i).value,
                 draft_tokens=PDVERIFY_DRAFT_TOKENS,
                 tokens_per_request=PDVERIFY_PROMPT_TOKENS + tokens if tokens else None,
                 memory_mib=row["GPU Mem (MB)"],
+                utilization=row["GPU Util %"] / 100,
+                distributions=(
+                    Distribution(
+                        "latency of a token",
+                        percentiles=(
+                            (50.0, row["Latency P50 (ms)"] / 1e3),
+                            (99.0, row["Latency P99 (ms)"] / 1e3),
+                        ),
+                    ),
+                ),
                 requests=served,
             )
         )
     return Table(str(path), "pdverify", tuple(cells), same_requests=True, demand_memory=True)
+
+
+def is_pdverify(path: Path) -> bool:
+    """Whether the header is that of a pdverify summary."""
+    with path.open(encoding="utf-8") as file:
+        return "Engine,Concurrency,Throughput (TPS)" in file.readline(65536)
+
+
+@lru_cache(maxsize=4096)
+def _arrivals(load: int) -> int:
+    """Requests that arrive at one C."""
+    return len(pdverify_arrivals(load))
+
+
+def _printed(row: Mapping[str, str], column: str, path: Path, index: int) -> Number:
+    """The number in a column of text, with the step to which it was printed.
+
+    Raises:
+        InputError: it holds none.
+    """
+    try:
+        found = number(row[column])
+    except NotANumber:
+        found = None
+    if not isinstance(found, Number):
+        where = f"{path}: row {index + 2}, column {column}"
+        raise InputError(f"{where}: {row[column]!r} is not a number")
+    return found
 
 
 def _pair_of_file(path: Path) -> Pair | None:
@@ -100,112 +140,3 @@ def _pair_of_file(path: Path) -> Pair | None:
             if claim == "-".join(short):
                 return Pair(draft, verifier)
     return None
-
-
-def number(text: str, path: Path) -> tuple[float, float]:
-    """(value, printed step) of "12.48" or "40.38%"; a percentage becomes a share of 1.
-
-    Raises:
-        InputError: it is not a number.
-    """
-    digits = text.strip()
-    scale = 0.01 if digits.endswith("%") else 1.0
-    digits = digits.rstrip("%")
-    try:
-        value = float(digits)
-    except ValueError:
-        raise InputError(f"{path}: {text!r} is not a number") from None
-    decimals = len(digits.partition(".")[2]) if "e" not in digits.lower() else 0
-    return value * scale, scale * 10.0**-decimals
-
-
-def read_plain_csv(path: Path, detail: Path | None, columns: Mapping[str, str]) -> Table:
-    """A CSV whose columns bear the names of `Row`, or are mapped to them.
-
-    The detail file has the columns system, load, id, e2el_ms and, if known, output_tokens,
-    drafted_tokens, accepted_tokens; every other column that ends in `_ms` is a time too. The
-    map applies to both files.
-
-    Raises:
-        InputError: an unknown name in the map, a missing column, or text for a number.
-    """
-    known = set(Row.model_fields) | set(_DETAIL_FIELDS)
-    unknown = sorted(set(columns) - known)
-    if unknown:
-        raise InputError(
-            f"unknown in the column map: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-    requests = _detail_rows(detail, columns) if detail is not None else {}
-    cells = []
-    for raw in _text_rows(path, columns, Row.model_fields):
-        values: dict[str, Any] = dict(raw)
-        step = 0.0
-        for name, text in raw.items():
-            if name not in ("system", "pair"):
-                values[name], printed = number(text, path)
-                step = printed if name == "output_throughput" else step
-        cell = parse_row(values, path).cell()
-        served = requests.get((cell.system, cell.load), ())
-        cells.append(replace(cell, resolution=step, requests=served))
-    return Table(str(path), "csv", tuple(cells))
-
-
-_DETAIL_FIELDS = (
-    "system",
-    "load",
-    "id",
-    "e2el_ms",
-    "output_tokens",
-    "drafted_tokens",
-    "accepted_tokens",
-)
-
-
-def _text_rows(
-    path: Path, columns: Mapping[str, str], fields: Mapping[str, Any] | tuple[str, ...]
-) -> list[dict[str, str]]:
-    """Rows of a CSV as text under canonical names; empty fields are left out."""
-    try:
-        header = pl.read_csv(path, infer_schema=False, n_rows=0).columns
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: not a readable CSV file") from None
-    wanted = {name: columns.get(name, name) for name in fields}
-    present = {name: column for name, column in wanted.items() if column in header}
-    missing = [columns[name] for name in wanted if name in columns and name not in present]
-    if missing or not present:
-        raise InputError(
-            f"{path}: missing column {', '.join(missing) or ' or '.join(wanted)}; it has "
-            f"{', '.join(header)} (map them with --columns NAME=COLUMN,...)"
-        )
-    frame = pl.read_csv(path, infer_schema=False, columns=list(dict.fromkeys(present.values())))
-    return [
-        {name: row[column] for name, column in present.items() if row[column] not in (None, "")}
-        for row in frame.iter_rows(named=True)
-    ]
-
-
-def _detail_rows(
-    path: Path, columns: Mapping[str, str]
-) -> dict[tuple[str, float | None], tuple[Served, ...]]:
-    header = pl.read_csv(path, infer_schema=False, n_rows=0).columns if path.exists() else []
-    fields = dict.fromkeys((*_DETAIL_FIELDS, *(name for name in header if name.endswith("_ms"))))
-    mapped = {name: column for name, column in columns.items() if column in header}
-    served: dict[tuple[str, float | None], list[Served]] = defaultdict(list)
-    for i, row in enumerate(_text_rows(path, mapped, tuple(fields))):
-        load = number(row["load"], path)[0] if "load" in row else None
-        timings = [v for k, v in row.items() if k.endswith("_ms") and k != "e2el_ms"]
-        served[row.get("system", "all"), load].append(
-            Served(
-                id=row.get("id", str(i)),
-                latency_s=number(row["e2el_ms"], path)[0] / 1e3 if "e2el_ms" in row else None,
-                timings=tuple(number(text, path)[0] / 1e3 for text in timings),
-                output_tokens=_count(row.get("output_tokens"), path),
-                drafted=_count(row.get("drafted_tokens"), path),
-                accepted=_count(row.get("accepted_tokens"), path),
-            )
-        )
-    return {key: tuple(rows) for key, rows in served.items()}
-
-
-def _count(text: str | None, path: Path) -> int | None:
-    return None if text is None else round(number(text, path)[0])

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pdvsim.audit import csv_tables, exports, rows
-from pdvsim.audit.table import Table
+from pdvsim.audit import csv_tables, plain_csv, rows
+from pdvsim.audit.foreign.aiperf import read_aiperf
+from pdvsim.audit.foreign.guidellm import read_guidellm
+from pdvsim.audit.foreign.items import Item, read_items, refusal, writer
+from pdvsim.audit.foreign.llmperf import read_llmperf
+from pdvsim.audit.foreign.vllm import read_sglang, read_vllm
+from pdvsim.audit.table import Cell, Table
 from pdvsim.errors import InputError
 from pdvsim.models import Pair
 
-FORMATS = ("auto", "pdverify", "vllm", "aiperf", "guidellm", "csv", "pdvsim")
+FOREIGN: dict[str, Callable[[Sequence[Item]], list[Cell]]] = {
+    "vllm": read_vllm,
+    "sglang": read_sglang,
+    "aiperf": read_aiperf,
+    "guidellm": read_guidellm,
+    "llmperf": read_llmperf,
+}
+FORMATS = ("auto", "pdverify", *FOREIGN, "csv", "pdvsim")
 
 
 def read(
@@ -35,17 +47,16 @@ def read(
         raise InputError(f"unknown format {format!r}; known are {', '.join(FORMATS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    chosen = _detect(path, columns) if format == "auto" else format
-    if columns and chosen != "csv":
-        raise InputError(f"a column map is for csv tables; {path} was read as {chosen}")
-    if detail is not None and chosen not in ("csv", "pdverify"):
-        raise InputError(f"a detail table goes with csv and pdverify; {path} was read as {chosen}")
-    if chosen == "csv":
-        table = csv_tables.read_plain_csv(path, detail, columns or {})
-    elif chosen == "pdverify":
-        table = csv_tables.read_pdverify(path, detail, models)
+    text = _is_text_table(path, columns) if format == "auto" else format in ("csv", "pdverify")
+    if not text and (columns or detail is not None):
+        what = "a column map" if columns else "a detail table"
+        raise InputError(f"{what} goes with csv and pdverify tables; {path} is none")
+    if text:
+        table = _read_text_table(path, detail, format, columns, models)
+    elif path.suffix == ".parquet":
+        table = rows.read_parquet(path)
     else:
-        table = _READERS[chosen](path)
+        table = _read_json(path, format)
     if not table.cells:
         raise InputError(f"{path}: no rows in it")
     if models is not None:
@@ -54,41 +65,52 @@ def read(
     return table
 
 
-def _detect(path: Path, columns: Mapping[str, str] | None) -> str:
-    if path.suffix == ".parquet":
-        return "pdvsim"
+def _is_text_table(path: Path, columns: Mapping[str, str] | None) -> bool:
+    if path.is_dir() or path.suffix in (".parquet", ".json", ".jsonl"):
+        return False
     if columns:
-        return "csv"
-    if path.suffix in (".json", ".jsonl") or path.is_dir():
-        return exports.detect(path)
+        return True
     try:
-        header = path.open(encoding="utf-8").readline()
+        with path.open(encoding="utf-8-sig") as file:
+            start = file.read(4096).lstrip()
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path}: neither JSON, Parquet nor CSV") from None
-    return "pdverify" if "Engine,Concurrency,Throughput (TPS)" in header else "csv"
+    return not start.startswith(("{", "["))
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {
-    "vllm": exports.read_vllm,
-    "aiperf": exports.read_aiperf,
-    "guidellm": exports.read_guidellm,
-    "pdvsim": rows.read_pdvsim,
-}
+def _read_text_table(
+    path: Path,
+    detail: Path | None,
+    format: str,
+    columns: Mapping[str, str] | None,
+    models: Pair | None,
+) -> Table:
+    if format == "auto":
+        format = "csv" if columns or not csv_tables.is_pdverify(path) else "pdverify"
+    if format == "csv":
+        return plain_csv.read_plain_csv(path, detail, columns or {})
+    if columns:
+        raise InputError(f"a column map is for csv tables; {path} was read as pdverify")
+    return csv_tables.read_pdverify(path, detail, models)
 
 
-def parse_columns(text: str) -> dict[str, str]:
-    """`name=column,name=column` -> mapping.
+def _read_json(path: Path, format: str) -> Table:
+    """A table of one format; a folder must not mix them.
 
     Raises:
-        InputError: a part without `=`, or a name twice.
+        InputError: also for an object that nobody writes as a result.
     """
-    columns: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, column = part.strip().partition("=")
-        if not equals or not name or not column or name in columns:
-            raise InputError(
-                f"a column map is written NAME=COLUMN,NAME=COLUMN with each name once; "
-                f"got {part.strip()!r}"
+    items, left_out = read_items(path)
+    if format == "auto":
+        writers = {writer(item.content): item for item in items}
+        if None in writers:
+            raise refusal(writers[None])
+        if len(writers) > 1:
+            named = " and ".join(
+                f"{name} ({item.path.name})" for name, item in writers.items() if name
             )
-        columns[name] = column
-    return columns
+            raise InputError(f"{path}: results of {named} together; audit one after the other")
+        format = next(name for name in writers if name)
+    if format == "pdvsim":
+        return replace(rows.read_objects(path, items), left_out=tuple(left_out))
+    return Table(str(path), format, tuple(FOREIGN[format](items)), tuple(left_out))

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pdvsim.audit import rules_consistency, rules_hardware, rules_load, rules_tokens
+from pdvsim.audit import (
+    rules_consistency,
+    rules_hardware,
+    rules_little,
+    rules_load,
+    rules_numbers,
+    rules_tokens,
+)
 from pdvsim.audit.finding import Finding, Limits, Outcome, Severity
 from pdvsim.audit.table import Table
 
@@ -24,11 +31,13 @@ class Rule:
 
 
 RULES = (
+    Rule(rules_numbers.impossible, "numbers"),
     Rule(rules_load.truncation, "tokens and throughput of survivors, or a duration"),
     Rule(rules_load.survivorship, "offered and completed counts, or numbered requests"),
-    Rule(rules_load.littles_law, "throughput, latency, and a concurrency or rate"),
+    Rule(rules_little.littles_law, "throughput, latency, and a concurrency or rate"),
     Rule(rules_load.samples, "completed requests of each cell"),
     Rule(rules_load.overload, "offered rate and completed requests"),
+    Rule(rules_load.client_queue, "an offered rate and a cap on requests in flight"),
     Rule(rules_hardware.memory, "a model pair and GPU memory"),
     Rule(rules_hardware.floors, "a model pair, its draft length, and speeds"),
     Rule(rules_hardware.one_configuration, "several model pairs at the same loads"),
@@ -37,6 +46,7 @@ RULES = (
     Rule(rules_tokens.same_requests, "requests that are the same in every run"),
     Rule(rules_tokens.acceptance, "acceptance, or drafted and accepted tokens"),
     Rule(rules_consistency.arithmetic, "rows"),
+    Rule(rules_numbers.statistics, "a mean, spread or percentiles of one quantity"),
     Rule(rules_consistency.gains, "two systems at one load"),
 )
 
@@ -69,6 +79,7 @@ class Report:
             "source": self.table.source,
             "format": self.table.format,
             "cells": len(self.table.cells),
+            "left_out": list(self.table.left_out),
             "verdict": "claims fail" if self.failed else "no claim fails",
             "findings": [
                 {
@@ -90,9 +101,10 @@ class Report:
         """The report for people."""
         counts = {s: sum(f.severity is s for f in self.findings) for s in Severity}
         lines = [
-            f"{self.table.source} ({self.table.format}, {len(self.table.cells)} cells): "
-            + ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())
+            f"{self.table.source} ({self.table.format}, {_count(len(self.table.cells), 'cell')}): "
+            + ", ".join(_count(n, severity) for severity, n in counts.items())
         ]
+        lines += [f"left out: {sentence}" for sentence in self.table.left_out]
         for finding in self.findings:
             shown = ", ".join(finding.cells[:6])
             more = f" and {len(finding.cells) - 6} more" if len(finding.cells) > 6 else ""
@@ -114,6 +126,10 @@ class Report:
         return "\n".join(lines)
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _short(value: object) -> str:
     if isinstance(value, list | tuple):
         join = "; " if value and isinstance(value[0], str) else ", "
@@ -122,10 +138,12 @@ def _short(value: object) -> str:
 
 
 def audit(table: Table, limits: Limits | None = None) -> Report:
-    """Hold `table` against every rule."""
+    """Hold `table` against every rule; impossible numbers are seen by the one that names them."""
     limits = limits or Limits()
     outcomes = []
+    sound = rules_numbers.possible(table)
     for rule in RULES:
-        checked, findings = rule.check(table, limits)
+        raw = rule.check is rules_numbers.impossible
+        checked, findings = rule.check(table if raw else sound, limits)
         outcomes.append(Outcome(rule.name, checked, tuple(findings), rule.needs))
     return Report(table, limits, tuple(outcomes))

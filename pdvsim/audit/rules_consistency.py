@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import pairwise
 from math import log, sqrt
 from statistics import fmean, stdev
 
@@ -76,23 +76,30 @@ def identical(table: Table, limits: Limits) -> Checked:
     """Different loads or systems with the same digits."""
     findings = []
     measured = [c for c in table.cells if c.output_throughput and c.mean_latency_s]
-    for a, b in combinations(measured, 2):
-        same = a.output_throughput == b.output_throughput and a.mean_latency_s == b.mean_latency_s
-        different = (a.system, a.load) != (b.system, b.load) and a.pair == b.pair
-        if same and different:
-            findings.append(
-                Finding(
-                    "identical",
-                    Severity.ERROR if a.system == b.system else Severity.WARNING,
-                    names([a, b]),
-                    f"{a.name} and {b.name} show the same throughput and latency to the last digit",
-                    {
-                        "output_throughput": a.output_throughput or 0.0,
-                        "latency_s": a.mean_latency_s or 0.0,
-                    },
-                    "The raw log of both runs.",
-                )
+    same: dict[tuple[object, ...], list[Cell]] = defaultdict(list)
+    for cell in measured:
+        same[cell.pair, cell.output_throughput, cell.mean_latency_s].append(cell)
+    for group in same.values():
+        where = {(cell.system, cell.load) for cell in group}
+        if len(where) < 2:
+            continue
+        systems = {cell.system for cell in group}
+        first, others = group[0], len(where) - 1
+        which = next(c for c in group if (c.system, c.load) != (first.system, first.load)).name
+        which += f" (and {others - 1} more)" if others > 1 else ""
+        findings.append(
+            Finding(
+                "identical",
+                Severity.ERROR if len(systems) < len(where) else Severity.WARNING,
+                names(group),
+                f"{first.name} and {which} show the same throughput and latency to the last digit",
+                {
+                    "output_throughput": first.output_throughput or 0.0,
+                    "latency_s": first.mean_latency_s or 0.0,
+                },
+                "The raw logs of these runs.",
             )
+        )
     for _, cells in table.by_system():
         groups: dict[float, list[Cell]] = defaultdict(list)
         for cell in cells:
@@ -157,6 +164,11 @@ def _sums(cell: Cell) -> list[tuple[str, float, float, float]]:
         know("mean latency and that of its requests", cell.latency_s, derived)
     if cell.completed is not None and cell.done:
         know("completed and its requests", cell.completed, len(cell.done))
+    if cell.offered is not None and cell.completed is not None:
+        ended = cell.completed + (cell.failed or 0)
+        if ended > cell.offered:
+            failed = f" + {cell.failed} failed" if cell.failed else ""
+            know(f"{cell.completed} completed{failed} and requests offered", ended, cell.offered)
     return rows
 
 
@@ -164,7 +176,7 @@ def _orders(cell: Cell, windowed: bool) -> list[tuple[str, float | None, float |
     """(what, the smaller, the larger) of everything that has an order."""
     length_s = None if windowed else cell.elapsed_s
     return [
-        ("the median and the 99th percentile of latency", cell.latency_p50_s, cell.latency_p99_s),
+        ("goodput and request throughput", cell.request_goodput, cell.served_per_s),
         ("TTFT and end-to-end latency", cell.ttft_s, cell.latency_s),
         ("mean latency and the length of the run", cell.latency_s, length_s),
     ]
@@ -182,18 +194,21 @@ def _disagreement(cell: Cell, what: str, first: float, second: float) -> Finding
 
 
 def gains(table: Table, limits: Limits) -> Checked:
-    """Whether a difference in latency between two systems at one load exceeds its noise.
+    """Whether a difference in latency between two systems at one load exceeds its noise; systems
+    that are neighbours in the order of latency are compared.
 
     The interval is Student's on log latency, paired where both ran the same requests. Requests
     of one run are correlated, so it is too narrow: what it covers is noise for certain.
     """
     checked, noisy = 0, list[tuple[Cell, Cell, float, float]]()
     for _, cells in table.by_load():
-        for a, b in combinations(cells, 2):
-            if a.system == b.system or not a.mean_latency_s or not b.mean_latency_s:
+        timed = [cell for cell in cells if cell.mean_latency_s]
+        timed.sort(key=lambda cell: cell.mean_latency_s or 0.0)
+        for a, b in pairwise(timed):
+            if a.system == b.system:
                 continue
             checked += 1
-            gain = log(b.mean_latency_s / a.mean_latency_s)
+            gain = log((b.mean_latency_s or 1.0) / (a.mean_latency_s or 1.0))
             half = _half_width(a, b)
             if half is None or abs(gain) < half:
                 noisy.append((a, b, gain, half if half is not None else float("inf")))
@@ -218,7 +233,7 @@ def gains(table: Table, limits: Limits) -> Checked:
 
 def _half_width(a: Cell, b: Cell) -> float | None:
     """Half width of the interval of log(latency of b / latency of a); None if unknown."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mine = {r.id: r for r in a.done}
     shared = [(mine[r.id], r) for r in b.done if r.id in mine]
@@ -228,13 +243,13 @@ def _half_width(a: Cell, b: Cell) -> float | None:
         if x.output_tokens == y.output_tokens and x.latency_s and y.latency_s
     ]
     if len(logs) >= LEAST_PAIRED and len(logs) == len(a.done) == len(b.done):
-        return float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * stdev(logs) / sqrt(len(logs))
+        return float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2)) * stdev(logs) / sqrt(len(logs))
     relative = [_relative_error(cell) for cell in (a, b)]
     if None in relative:
         return None
     counts = min(a.samples or 2, b.samples or 2) - 1
     error = sqrt(sum((value or 0.0) ** 2 for value in relative))
-    return float(t.ppf((1 + CONFIDENCE) / 2, counts)) * error
+    return float(stdtrit(counts, (1 + CONFIDENCE) / 2)) * error
 
 
 def _relative_error(cell: Cell) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from pdvsim.audit.finding import Finding, Limits, Severity
 from pdvsim.audit.rules_load import Checked, names, rounded
 from pdvsim.audit.table import Cell, Table
@@ -167,7 +169,7 @@ def _token_floor_s(cell: Cell, limits: Limits) -> float | None:
         return None
     rates = (limits.bytes_per_s, limits.flops_per_s)
     drafts = cell.draft_tokens * cell.pair.draft.floor_s(1, 0, *rates)
-    return (drafts + cell.pair.verifier.floor_s(cell.draft_tokens + 1, 0, *rates)) / per_round
+    return (drafts + cell.pair.verifier.floor_s(int(cell.draft_tokens) + 1, 0, *rates)) / per_round
 
 
 def _token_flops(cell: Cell) -> float:
@@ -209,25 +211,23 @@ def _floor_finding(cell: Cell, what: str, observed: float, floor: float, limits:
 
 def one_configuration(table: Table, limits: Limits) -> Checked:
     """Pairs of different size that show the same memory and speed are one pair, measured twice."""
-    pairs = {cell.pair.name: cell.pair for cell in table.cells if cell.pair}
-    by_key = {(cell.system, cell.load, cell.pair.name): cell for cell in table.cells if cell.pair}
-    checked, findings = 0, []
-    ordered = sorted(pairs.values(), key=lambda pair: pair.weight_bytes)
-    for i, small in enumerate(ordered):
-        for large in ordered[i + 1 :]:
+    at: dict[tuple[str, float | None], dict[str, Cell]] = {}
+    for cell in table.cells:
+        if cell.pair:
+            at.setdefault((cell.system, cell.load), {})[cell.pair.name] = cell
+    checked, alike = 0, dict[tuple[Pair, Pair], list[tuple[Cell, Cell]]]()
+    for cells in at.values():
+        for a, b in combinations(cells.values(), 2):
+            assert a.pair is not None and b.pair is not None
+            pairs = (a.pair, b.pair)
+            small, large = sorted(pairs, key=lambda pair: pair.weight_bytes)
             if large.weight_bytes < DISTINCT_WEIGHTS * small.weight_bytes:
                 continue
-            shared = [
-                (cell, other)
-                for (system, load, name), cell in by_key.items()
-                if name == small.name
-                and (other := by_key.get((system, load, large.name))) is not None
-            ]
-            checked += len(shared)
-            alike = [(a, b) for a, b in shared if _alike(a, b)]
-            if alike:
-                findings.append(_one_configuration(small, large, alike))
-    return checked, findings
+            checked += 1
+            if _alike(a, b):
+                cells_of = (a, b) if pairs == (small, large) else (b, a)
+                alike.setdefault((small, large), []).append(cells_of)
+    return checked, [_one_configuration(*pairs, found) for pairs, found in alike.items()]
 
 
 def _alike(a: Cell, b: Cell) -> bool:

@@ -7,17 +7,19 @@ from math import sqrt
 
 from pdvsim.audit.finding import Finding, Limits, Number, Severity
 from pdvsim.audit.table import Cell, Table
+from pdvsim.models import Pair
 
 Checked = tuple[int, list[Finding]]
 
 SAME_END = 0.004  # relative; runs of different loads do not end this close together by chance
+CAP_FULL = 0.7  # of a cap in use on average: requests waited for it
 UNFINISHED_ERROR = 0.05
 UNFINISHED_WARNING = 0.01
+MOST_ANCHORS = 32  # cells tried as the common end; more would say no more
 FEW_SAMPLES = 10
 PERCENTILE_SAMPLES = 100
 OVERLOAD = 1.1
-IN_FLIGHT_SLACK = 0.03
-STEADY_SLACK = 0.25  # X R against N when both come from a window of the run
+BACKLOG = 1.3  # unfinished requests against X R; a queue that grows makes it twice the overload
 
 
 def names(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -30,19 +32,52 @@ def rounded(values: Sequence[float | None], digits: int = 4) -> list[float]:
 
 
 def truncation(table: Table, limits: Limits) -> Checked:
-    """Runs cut at one time limit while requests were in flight.
+    """Runs cut at a time limit while requests were in flight.
 
     Runs at different loads last differently; several that end at the same instant, the longest
     of the table, were stopped. That harms the numbers if unfinished requests were a share worth
     naming; how many there were comes from the offered count, the rate, or the concurrency.
     """
-    timed = [cell for cell in table.cells if cell.elapsed_s]
     if table.counts_unfinished:
         return 0, []
-    limit_s, members = _common_end(timed)
+    timed = [cell for cell in table.cells if cell.elapsed_s]
+    findings = [_stated_cut(cell) for cell in timed if cell.cut]
+    limit_s, members = _common_end([cell for cell in timed if not cell.cut])
     cut = [cell for cell in members if _cut_short(cell, members)]
-    if not cut:
-        return len(timed), []
+    if cut:
+        findings.append(_common_cut(table, cut, limit_s))
+    return len(timed), findings
+
+
+def _stated_cut(cell: Cell) -> Finding:
+    """A cell whose file says that it cut its requests."""
+    share = (cell.unfinished_share or (0.0, ""))[0]
+    evidence: dict[str, Number] = {
+        "time_limit_s": float(cell.time_limit_s or 0),
+        "elapsed_s": float(f"{_elapsed(cell):.4g}"),
+        "completed": float(cell.samples or 0),
+        "offered": float(cell.offered or 0),
+        "unfinished_share": float(f"{share:.3g}"),
+    }
+    message = (
+        f"{cell.name}: {cell.cut} ({cell.samples} of {cell.offered} were counted); throughput is "
+        f"over {_elapsed(cell):.4g} s"
+    )
+    if cell.completed_span_s is not None:
+        evidence["completed_span_s"] = cell.completed_span_s
+        message += f", the stated duration of {cell.completed_span_s:.4g} s over completed ones"
+    return Finding(
+        "truncation",
+        Severity.ERROR if share > UNFINISHED_ERROR else Severity.WARNING,
+        (cell.name,),
+        message,
+        evidence,
+        "Give the phase a grace period in which what was sent may finish, or run longer.",
+    )
+
+
+def _common_cut(table: Table, cut: Sequence[Cell], limit_s: float) -> Finding:
+    """Cells that ended together, whatever their load."""
     shares = [cell.unfinished_share for cell in cut]
     evidence: dict[str, Number] = {
         "time_limit_s": round(limit_s, 2),
@@ -60,8 +95,7 @@ def truncation(table: Table, limits: Limits) -> Checked:
         "Run until every request is done, or measure a steady state that counts tokens when "
         "they are produced and treats requests in flight as censored."
     )
-    finding = Finding("truncation", Severity.ERROR, names(cut), message, evidence, settle)
-    return len(timed), [finding]
+    return Finding("truncation", Severity.ERROR, names(cut), message, evidence, settle)
 
 
 def _common_end(timed: Sequence[Cell]) -> tuple[float, list[Cell]]:
@@ -69,11 +103,14 @@ def _common_end(timed: Sequence[Cell]) -> tuple[float, list[Cell]]:
     configured = [c for c in timed if c.time_limit_s and _elapsed(c) >= 0.98 * c.time_limit_s]
     if configured:
         return max(cell.time_limit_s or 0.0 for cell in configured), configured
+    # No cell may outlast the common end, so it lies where the longest cell allows it.
+    least_s = max(
+        (_elapsed(cell) / (1 + SAME_END + cell.elapsed_slack) for cell in timed), default=0.0
+    )
+    anchors = [cell for cell in timed if _elapsed(cell) >= least_s]
     best: tuple[float, list[Cell]] = (0.0, [])
-    for anchor in sorted(timed, key=lambda cell: cell.elapsed_slack):
+    for anchor in sorted(anchors, key=lambda cell: cell.elapsed_slack)[:MOST_ANCHORS]:
         end_s = _elapsed(anchor)
-        if any(_elapsed(c) > end_s * (1 + SAME_END + c.elapsed_slack) for c in timed):
-            continue
         members = [
             cell
             for cell in timed
@@ -174,93 +211,6 @@ def _left_out(cell: Cell) -> tuple[int, float] | None:
     return missing, missing / len(early)
 
 
-def littles_law(table: Table, limits: Limits) -> Checked:
-    """Mean in flight = throughput x latency, against the concurrency or rate that is claimed."""
-    checked, findings = 0, []
-    low: list[Cell] = []
-    for cell in table.cells:
-        in_flight, served = cell.in_flight, cell.served_per_s
-        if in_flight is None or served is None:
-            continue
-        if cell.concurrency is None and cell.rate_per_s is None:
-            continue
-        checked += 1
-        if cell.concurrency is not None:
-            slack = STEADY_SLACK if table.counts_unfinished else IN_FLIGHT_SLACK
-            if in_flight > cell.concurrency * (1 + slack + cell.elapsed_slack):
-                findings.append(_too_many(cell, in_flight))
-            elif in_flight < _least_in_flight(cell, slack):
-                low.append(cell)
-        noise = 4 / sqrt(max(cell.samples or 1, 1))
-        if cell.rate_per_s is not None and served > cell.rate_per_s * (1 + max(noise, 0.1)):
-            findings.append(_faster_than_offered(cell, served))
-    paced = [cell for cell in low if cell.rate_per_s is not None]
-    held = [cell for cell in low if cell.rate_per_s is None]
-    for cells, severity in ((paced, Severity.NOTE), (held, Severity.ERROR)):
-        if cells:
-            findings.append(_too_few(cells, severity))
-    return checked, findings
-
-
-def _least_in_flight(cell: Cell, slack: float) -> float:
-    """What a closed loop of N must show: the loop runs dry only over the last latency."""
-    slots = min(cell.concurrency or 0.0, float(cell.offered or cell.samples or 0))
-    longest, elapsed = cell.longest_latency_s, cell.elapsed_s
-    if not elapsed or not cell.mean_latency_s:
-        return 0.0
-    tail = min(1.0, (longest or 3 * cell.mean_latency_s) / elapsed)
-    return slots * (1 - tail) * (0.95 - slack)
-
-
-def _too_many(cell: Cell, in_flight: float) -> Finding:
-    return Finding(
-        "littles_law",
-        Severity.ERROR,
-        (cell.name,),
-        f"throughput x latency puts {in_flight:.3g} requests in flight, but at most "
-        f"{cell.concurrency:g} may be",
-        {
-            "in_flight": round(in_flight, 3),
-            "concurrency": float(cell.concurrency or 0),
-            "requests_per_s": float(f"{cell.served_per_s or 0:.4g}"),
-            "mean_latency_s": float(f"{cell.mean_latency_s or 0:.4g}"),
-        },
-        "Recompute throughput and latency from one request log with arrivals and completions.",
-    )
-
-
-def _faster_than_offered(cell: Cell, served: float) -> Finding:
-    return Finding(
-        "littles_law",
-        Severity.ERROR,
-        (cell.name,),
-        f"{served:.3g} requests/s complete, but only {cell.rate_per_s:g} requests/s arrive",
-        {"requests_per_s": served, "rate_per_s": float(cell.rate_per_s or 0)},
-        "Recompute the throughput from the request log; check the units of the rate.",
-    )
-
-
-def _too_few(cells: Sequence[Cell], severity: Severity) -> Finding:
-    worst = min(cells, key=lambda cell: (cell.in_flight or 0.0) / (cell.concurrency or 1.0))
-    why = (
-        "the offered rate sets the load, so the label is no concurrency"
-        if severity is Severity.NOTE
-        else "the other slots were idle or held by requests that the table does not count"
-    )
-    return Finding(
-        "littles_law",
-        severity,
-        names(cells),
-        f"{worst.name}: throughput x latency accounts for {worst.in_flight or 0:.3g} of "
-        f"{worst.concurrency:g} requests in flight; {why}",
-        {
-            "in_flight": rounded([cell.in_flight for cell in cells]),
-            "concurrency": rounded([cell.concurrency for cell in cells]),
-        },
-        "Give the number in flight over time, and every request's arrival and completion.",
-    )
-
-
 def samples(table: Table, limits: Limits) -> Checked:
     """Completed requests behind each cell."""
     counted = [cell for cell in table.cells if cell.samples is not None]
@@ -305,16 +255,21 @@ def samples(table: Table, limits: Limits) -> Checked:
 
 
 def overload(table: Table, limits: Limits) -> Checked:
-    """Offered load against the capacity that the table itself shows: its best completed rate."""
+    """Offered load against the capacity that the table itself shows: its best completed rate.
+
+    A run that ends on time completes less than it was offered by what is in flight at the end;
+    that alone is no overload. What waits for a client's cap is looked at by `client_queue`.
+    """
     offered = [cell for cell in table.cells if cell.rate_per_s and cell.served_per_s]
+    best: dict[Pair | None, float] = {}
+    for cell in table.cells:
+        if (cell.samples or 0) >= FEW_SAMPLES:
+            best[cell.pair] = max(best.get(cell.pair, 0.0), cell.served_per_s or 0.0)
     beyond: list[tuple[Cell, float]] = []
     for cell in offered:
-        capacity = max(
-            other.served_per_s or 0.0
-            for other in table.cells
-            if (other.pair == cell.pair and (other.samples or 0) >= FEW_SAMPLES) or other is cell
-        )
-        if (cell.rate_per_s or 0.0) > OVERLOAD * capacity:
+        capacity = max(best.get(cell.pair, 0.0), cell.served_per_s or 0.0)
+        over = (cell.rate_per_s or 0.0) > OVERLOAD * capacity
+        if over and _queue_grows(cell) and not waits_for_cap(cell):
             beyond.append((cell, capacity))
     findings = []
     for severity in (Severity.ERROR, Severity.NOTE):
@@ -345,6 +300,67 @@ def overload(table: Table, limits: Limits) -> Checked:
             )
         )
     return len(offered), findings
+
+
+def _queue_grows(cell: Cell) -> bool:
+    """Whether more was unfinished, or more time passed after the last arrival, than the latency
+    of the completed requests explains."""
+    in_flight = cell.in_flight
+    if cell.offered is None or cell.samples is None or in_flight is None:
+        return True
+    unfinished = cell.offered - cell.samples
+    after_s = _elapsed(cell) - cell.offered / (cell.rate_per_s or 1.0)  # the last arrival
+    latency_s = cell.mean_latency_s or 0.0
+    if unfinished > 0:
+        return unfinished > BACKLOG * in_flight + sqrt(in_flight) or after_s > latency_s
+    return after_s > BACKLOG * latency_s
+
+
+def waits_for_cap(cell: Cell) -> bool:
+    """Whether requests waited for the client's cap, outside of the latency that is stated."""
+    if not cell.client_cap or cell.concurrency is None or cell.in_flight is None:
+        return False
+    return cell.in_flight > CAP_FULL * cell.concurrency
+
+
+def client_queue(table: Table, limits: Limits) -> Checked:
+    """Requests that came at a rate but were held back by the client's own cap on those in flight.
+
+    Latency starts when the client sends a request, so the wait for the cap is not in it. With
+    arrivals at r/s and completions at X < r, request i of n waits i (1/X - 1/r): the mean from
+    its due time is R + (n - 1)/2 (1/X - 1/r).
+    """
+    capped = [
+        cell
+        for cell in table.cells
+        if cell.client_cap and cell.concurrency and cell.rate_per_s and cell.served_per_s
+    ]
+    findings = []
+    for cell in capped:
+        rate, served = cell.rate_per_s or 1.0, cell.served_per_s or 1.0
+        if not waits_for_cap(cell) or rate < OVERLOAD * served:
+            continue
+        stated = cell.mean_latency_s or 0.0
+        count = cell.offered or cell.samples or 1
+        due = stated + (count - 1) / 2 * (1 / served - 1 / rate)
+        findings.append(
+            Finding(
+                "client_queue",
+                Severity.WARNING,
+                (cell.name,),
+                f"{cell.name}: the stated latency ({stated:.3g} s) leaves out the wait at the "
+                f"client's cap of {cell.concurrency:g}: {count} requests due at {rate:.3g}/s were "
+                f"served at {served:.3g}/s, {due:.3g} s on average from when they were due",
+                {
+                    "stated_latency_s": float(f"{stated:.4g}"),
+                    "latency_from_schedule_s": float(f"{due:.4g}"),
+                    "rate_per_s": rate,
+                    "completed_per_s": float(f"{served:.4g}"),
+                },
+                "Time requests from their arrival in the schedule, or offer a rate below capacity.",
+            )
+        )
+    return len(capped), findings
 
 
 def _overload_severity(table: Table, cell: Cell) -> Severity:

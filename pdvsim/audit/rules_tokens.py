@@ -12,6 +12,7 @@ from pdvsim.audit.table import Table
 AGREE = 0.01  # relative
 LENGTH_AGREE = 0.03  # relative; rate and length may be over different windows
 RATE_AGREE = 0.002  # absolute, on a share of 1
+MOST_ORDERS = 16  # of prompts; with more, each load is an order of its own
 
 Work = tuple[int, int]  # drafted and output tokens of one request
 
@@ -72,7 +73,7 @@ def _orders_of_prompts(
     """Loads in groups within which most request ids took the same tokens."""
     groups: list[tuple[dict[str, set[Work]], list[float]]] = []
     for load, values in sorted(by_load.items(), reverse=True):
-        for known, loads in groups:
+        for known, loads in groups[:MOST_ORDERS]:
             shared = known.keys() & values.keys()
             if 2 * sum(bool(known[id] & values[id]) for id in shared) >= len(shared):
                 loads.append(load)
@@ -96,7 +97,10 @@ def acceptance(table: Table, limits: Limits) -> Checked:
             problems.append((f"an acceptance rate of {rate:.4g}", "it is a share of 1"))
         if length is not None and per_round and not 1 <= length <= per_round + 1 + AGREE:
             problems.append(
-                (f"{length:.4g} tokens a round", f"{per_round} drafts give 1 to {per_round + 1}")
+                (
+                    f"{length:.4g} tokens a round",
+                    f"{per_round:.4g} drafts give 1 to {per_round + 1:.4g}",
+                )
             )
         elif length is not None and rate is not None and per_round:
             implied = 1 + rate * per_round

@@ -13,6 +13,37 @@ from itertools import groupby
 
 from pdvsim.models import Pair
 
+LATENCY = "E2E latency"
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a table states of one quantity over requests or tokens, in seconds.
+
+    Attributes:
+        of: the quantity: TTFT, TPOT, ITL, E2E latency, ...
+        percentiles: (percent, value), percents rising; the median is 50.
+    """
+
+    of: str
+    mean: float | None = None
+    std: float | None = None
+    least: float | None = None
+    most: float | None = None
+    percentiles: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def numbers(self) -> list[tuple[str, float]]:
+        """(name, seconds) of all that is known."""
+        named = [("mean", self.mean), ("standard deviation", self.std)]
+        named += [("minimum", self.least), ("maximum", self.most)]
+        known = [(name, value) for name, value in named if value is not None]
+        return known + [(f"p{percent:g}", value) for percent, value in self.percentiles]
+
+    def at(self, percent: float) -> float | None:
+        """One percentile, if it is known."""
+        return dict(self.percentiles).get(percent)
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -45,34 +76,54 @@ class Cell:
 
     Attributes:
         load: the table's own label of the load.
+        run: which of several runs of the same cell, if the table has them.
         concurrency: requests that the table says are kept in flight (or at most in flight).
+        client_cap: `concurrency` is the client's cap, and latency starts when it sends a request:
+            what waits for the cap is not in the latency.
+        sessions: why `concurrency` counts sessions that pause, if it does.
+        in_flight_stated: mean number in flight that the table itself states.
         rate_per_s: offered requests/s; None where the load is a concurrency alone.
         duration_s: measured wall time, if the file gives it.
         time_limit_s: the run was configured to end here at the latest.
+        cut: what the file says of requests that were in flight at the end, if they were cut.
+        completed_span_s: from the first request to the last completion, where the file counts
+            that as the duration and throughput over another time.
         offered: requests sent, or due to be sent by the end.
+        failed: requests that ended with an error.
+        request_goodput: completed requests per second that kept an SLO.
         output_tokens: tokens that `output_throughput` counts.
         resolution: step to which `output_throughput` was printed, tokens/s (0: exact).
         latency_s, latency_std_s, latency_p99_s: end to end, over completed requests.
         tpot_s: time per output token after the first.
         acceptance_rate: share of 1; accepted_length: tokens per round with the verifier's own.
-        draft_tokens: drafted per round (L); None if unknown, 0 without speculation.
+        draft_tokens: drafted per round (L, or its mean); None if unknown, 0 without speculation.
         tokens_per_request: prompt and output together, mean.
         memory_mib: peak GPU memory.
+        utilization: share of 1 in which the GPU had work.
+        distributions: of every latency that the table gives more than a mean of.
     """
 
     system: str
     load: float | None = None
+    run: str | None = None
     pair: Pair | None = None
     concurrency: float | None = None
+    client_cap: bool = False
+    sessions: str | None = None
+    in_flight_stated: float | None = None
     rate_per_s: float | None = None
     duration_s: float | None = None
     time_limit_s: float | None = None
+    cut: str | None = None
+    completed_span_s: float | None = None
     offered: int | None = None
     completed: int | None = None
+    failed: int | None = None
     output_tokens: int | None = None
     output_throughput: float | None = None
     resolution: float = 0.0
     request_throughput: float | None = None
+    request_goodput: float | None = None
     latency_s: float | None = None
     latency_std_s: float | None = None
     latency_p50_s: float | None = None
@@ -81,14 +132,17 @@ class Cell:
     tpot_s: float | None = None
     acceptance_rate: float | None = None
     accepted_length: float | None = None
-    draft_tokens: int | None = None
+    draft_tokens: float | None = None
     tokens_per_request: float | None = None
     memory_mib: float | None = None
+    utilization: float | None = None
+    distributions: tuple[Distribution, ...] = field(default=(), repr=False)
     requests: tuple[Served, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
-        return self.system if self.load is None else f"{self.system} @ {self.load:g}"
+        load = "" if self.load is None else f" @ {self.load:g}"
+        return self.system + load + ("" if self.run is None else f", run {self.run}")
 
     @cached_property
     def done(self) -> tuple[Served, ...]:
@@ -148,10 +202,24 @@ class Cell:
 
     @property
     def longest_latency_s(self) -> float | None:
-        """Longest latency that is known: of the requests, else the 99th percentile."""
+        """The longest latency, of the requests or as the table states it."""
         if self.done:
             return max(r.latency_s or 0.0 for r in self.done)
-        return self.latency_p99_s
+        return self.latency.most
+
+    @cached_property
+    def latency(self) -> Distribution:
+        """All that is stated of end-to-end latency."""
+        for distribution in self.distributions:
+            if distribution.of == LATENCY:
+                return distribution
+        known = ((50.0, self.latency_p50_s), (99.0, self.latency_p99_s))
+        return Distribution(
+            LATENCY,
+            self.latency_s,
+            self.latency_std_s,
+            percentiles=tuple((p, value) for p, value in known if value is not None),
+        )
 
     @property
     def in_flight(self) -> float | None:
@@ -179,6 +247,7 @@ class Table:
     """A benchmark table.
 
     Attributes:
+        left_out: what of the source was not read, and why, a sentence each.
         counts_unfinished: throughput counts tokens when they are produced and latency accounts
             for requests in flight at the end, so a cut run is not biased by its survivors.
         windowed: durations are those of a steady-state window: requests that completed in it may
@@ -191,6 +260,7 @@ class Table:
     source: str
     format: str
     cells: tuple[Cell, ...]
+    left_out: tuple[str, ...] = ()
     counts_unfinished: bool = False
     windowed: bool = False
     same_requests: bool = False

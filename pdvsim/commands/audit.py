@@ -9,7 +9,7 @@ import click
 
 from pdvsim import output
 
-_FORMATS = ("auto", "pdverify", "vllm", "aiperf", "guidellm", "csv", "pdvsim")
+_FORMATS = ("auto", "pdverify", "vllm", "sglang", "aiperf", "guidellm", "llmperf", "csv", "pdvsim")
 
 
 @click.command("audit")
@@ -39,8 +39,9 @@ def command(
 
     Exit code 1 if a claim of the table fails.
     """
-    from pdvsim.audit import Limits, audit, parse_columns, read
+    from pdvsim.audit import Limits, audit, read
     from pdvsim.models import pair
+    from pdvsim.tables import parse_columns
 
     read_table = read(
         table,
