@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ RULES = (
     Rule(rules_consistency.gains, "two systems at one load"),
 )
 
+SHOWN_FINDINGS = 12  # of one rule, in the text
+SHOWN_VALUES = 12  # of one list, in the text
 _ORDER = {severity: i for i, severity in enumerate(Severity)}
 
 
@@ -105,13 +108,15 @@ class Report:
             + ", ".join(_count(n, severity) for severity, n in counts.items())
         ]
         lines += [f"left out: {sentence}" for sentence in self.table.left_out]
+        told = Counter[str]()
         for finding in self.findings:
-            shown = ", ".join(finding.cells[:6])
-            more = f" and {len(finding.cells) - 6} more" if len(finding.cells) > 6 else ""
+            told[finding.rule] += 1
+            if told[finding.rule] > SHOWN_FINDINGS:
+                continue
             lines += [
                 "",
                 f"{finding.severity.upper()} {finding.rule}: {finding.message}",
-                f"  cells: {shown}{more}",
+                f"  cells: {_short(finding.cells, joint=', ')}",
                 *(
                     f"  {name}: {_short(v)}"
                     for name, v in finding.evidence.items()
@@ -119,6 +124,10 @@ class Report:
                 ),
                 f"  to settle it: {finding.settle}",
             ]
+        more = {rule: n - SHOWN_FINDINGS for rule, n in told.items() if n > SHOWN_FINDINGS}
+        if more:
+            lines += ["", "more of the same (--json has them all):"]
+            lines += [f"  {rule}: {_count(n, 'finding')}" for rule, n in more.items()]
         blind = [outcome for outcome in self.outcomes if not outcome.checked]
         if blind:
             lines += ["", "not checked, for want of:"]
@@ -130,10 +139,13 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _short(value: object) -> str:
+def _short(value: object, joint: str = "; ") -> str:
+    """A value, or the first ones of a list; `joint` stands between words."""
     if isinstance(value, list | tuple):
-        join = "; " if value and isinstance(value[0], str) else ", "
-        return join.join(_short(item) for item in value)
+        between = joint if value and isinstance(value[0], str) else ", "
+        more = len(value) - SHOWN_VALUES
+        shown = between.join(_short(item) for item in value[:SHOWN_VALUES])
+        return shown + (f" and {more} more" if more > 0 else "")
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
