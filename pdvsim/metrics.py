@@ -26,27 +26,9 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Request, Stage
 from pdvsim.errors import InputError
+from pdvsim.quantities import METRICS, STATISTICS
 from pdvsim.records import RunRecord
 from pdvsim.statistics import Distribution
-
-STATISTICS = ("mean", "median", "std", "p99")
-LATENCIES = ("ttft", "tpot", "itl", "e2el")
-LATENCY_METRICS = tuple(f"{stat}_{name}_ms" for name in LATENCIES for stat in STATISTICS)
-METRICS = (
-    "request_throughput",
-    "output_throughput",
-    "total_token_throughput",
-    "request_goodput",
-    *LATENCY_METRICS,
-    "spec_decode_acceptance_rate",
-    "spec_decode_acceptance_length",
-    "gpu_busy",
-    "completed",
-    "in_flight_at_end",
-    "censored",
-    "duration_s",
-)
-PDVERIFY_METRICS = ("pdverify_tps", "pdverify_latency_ms", "pdverify_completed")
 
 _STAGE_CODE = {stage: i for i, stage in enumerate(Stage)}
 

@@ -84,6 +84,8 @@ class Distribution:
 class Interval:
     """A value and its 95 % interval; no interval (None) from a single run."""
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - it stands in documents as it is
+
     value: float
     low: float | None
     high: float | None

@@ -29,14 +29,13 @@ from pdvsim.des.world import StageCosts, simulate
 from pdvsim.errors import InputError
 from pdvsim.invariants import check
 from pdvsim.metrics import (
-    METRICS,
-    PDVERIFY_METRICS,
     Slo,
     pdverify_metrics,
     stage_seconds,
     summarize,
 )
 from pdvsim.pool import run_all
+from pdvsim.quantities import METRICS, PDVERIFY_METRICS
 from pdvsim.records import RunRecord
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.workload import (

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from pdvsim import cli
-from pdvsim.metrics import METRICS
+from pdvsim.quantities import METRICS
 
 HEAVY = ("numpy", "scipy", "simpy", "polars", "pydantic", "rich", "altair", "torch")
 

@@ -15,7 +15,8 @@ from scipy import stats
 from pdvsim.core import EAGER, GRAPH, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
-from pdvsim.metrics import METRICS, Slo, pdverify_metrics, stage_seconds, summarize
+from pdvsim.metrics import Slo, pdverify_metrics, stage_seconds, summarize
+from pdvsim.quantities import METRICS
 from pdvsim.records import Recorder, RunRecord
 from pdvsim.statistics import Distribution, prediction_interval
 from tests.fakes import config_of

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pdvsim.errors import InputError
-from pdvsim.metrics import METRICS, Slo
+from pdvsim.metrics import Slo
+from pdvsim.quantities import METRICS
 from pdvsim.sweep import Cell, Load, sweep
 from pdvsim.workload import Lengths
 from tests.fakes import ACCEPTANCE, FakeModel, cell, config_of

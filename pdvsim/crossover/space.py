@@ -16,9 +16,9 @@ from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.des.world import StageCosts
 from pdvsim.errors import InputError
-from pdvsim.metrics import LATENCY_METRICS, PDVERIFY_METRICS
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile
+from pdvsim.quantities import LATENCY_METRICS, PDVERIFY_METRICS
 from pdvsim.records import RunRecord
 from pdvsim.sweep import Cell, Load, simulate_cell
 from pdvsim.sweep import Model as Machine

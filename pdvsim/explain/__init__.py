@@ -1,8 +1,7 @@
 """Why a request took as long as it did, and what every thread and stream did meanwhile."""
 
-from pdvsim.explain.causes import CAUSES, Requests, explain_requests
+from pdvsim.explain.causes import CAUSES, MEMOS, Requests, explain_requests
 from pdvsim.explain.compare import (
-    MEMOS,
     Difference,
     Explained,
     Run,

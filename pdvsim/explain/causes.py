@@ -45,6 +45,9 @@ CAUSES = (
     "wake-up and polling",
     "batch mates",
 )
+# Seconds that are contained in the causes: drafting and verifying what was rejected, and waiting
+# for the turn's end after the last own stage.
+MEMOS = ("wasted drafts", "end of turn")
 # What a row costs whoever waits for it, in the order of its moments.
 OWN = ("lock wait", "launch", "queueing", "device", "wake-up and polling")
 DRAFTING = (STAGES.index(Stage.DRAFT), STAGES.index(Stage.VERIFY))

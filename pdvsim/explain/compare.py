@@ -11,7 +11,7 @@ import numpy as np
 
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
-from pdvsim.explain.causes import CAUSES, explain_requests
+from pdvsim.explain.causes import CAUSES, MEMOS, explain_requests
 from pdvsim.explain.run_arrays import Trace, of_record
 from pdvsim.explain.threads import Seconds, stream_seconds, thread_seconds
 from pdvsim.statistics import Interval, prediction_interval
@@ -19,7 +19,6 @@ from pdvsim.sweep import Cell, replication_seeds
 
 MOST_SHARE = 10.0
 SPOKEN = 0.05  # a part of a difference is named from this share of all movement on
-MEMOS = ("wasted drafts", "end of turn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,209 @@
+"""What every document has, and what a Python user can do with one.
+
+A document is the answer to one question: of whom it was asked, what ran, what came out, and in
+how many words it may be relied on. Everything that is said about the numbers (verdict, ties,
+what is extrapolated or censored) is decided by the analysis and stored here, so that terminal,
+page and Python say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pdvsim.quantities import QUANTITIES
+from pdvsim.statistics import Interval
+
+if TYPE_CHECKING:
+    import altair as alt
+    import polars as pl
+
+SCHEMA_VERSION = 1
+
+# The kinds of interval that a document may hold; each says once which one it is.
+OF_ONE_RUN = "95 % prediction interval for one run"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Validity = Literal["valid", "valid with care", "invalid"]
+
+
+class Model(BaseModel):
+    """A part of a document: frozen, and a key that is missing or unknown is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    unknown = [name for name in values if name not in QUANTITIES]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no metric")
+    return values
+
+
+# By metric; null where the runs could not say (`reasons` says why).
+Metrics = Annotated[dict[str, Interval | None], AfterValidator(_known)]
+Reasons = Annotated[dict[str, str], AfterValidator(_known)]
+
+
+class Verdict(Model):
+    """One sentence that says what came out, and whether it may be relied on.
+
+    Attributes:
+        caveats: why it holds only with care, or why it does not hold; empty where it is valid.
+    """
+
+    sentence: str
+    validity: Validity
+    caveats: tuple[str, ...]
+
+    @property
+    def badge(self) -> str:
+        """`VALID`, or what stands against it."""
+        because = f", because {'; '.join(self.caveats)}" if self.caveats else ""
+        return self.validity.upper() + because
+
+
+class RunLength(Model):
+    """How much stands behind a number: what was measured after the warm-up, per run.
+
+    Attributes:
+        seconds: mean of the runs (virtual seconds in a simulation).
+        requests: mean of the runs, completed inside these seconds.
+    """
+
+    runs: int = Field(ge=1)
+    seconds: Finite | None
+    requests: Finite | None
+
+
+class Calibration(Model):
+    """The profile that predictions rest on."""
+
+    name: str
+    pair: str
+    executor: str
+    gpu: str
+    driver: str
+    torch: str
+    transformers: str
+    python: str
+    host_cpu: str
+    git_revision: str
+    created: str
+    command: str
+    seed: int
+    acceptance: str
+    measurements: str
+
+
+class Machine(Model):
+    """What runs were measured on, and when."""
+
+    gpu: str
+    driver: str
+    torch: str
+    transformers: str
+    python: str
+    host_cpu: str
+    git_revision: str
+    created: str
+    command: str
+    seed: int
+    acceptance: str
+
+
+class Table(NamedTuple):
+    """A table for people: each cell a value and what stands small below it."""
+
+    title: str
+    head: tuple[str, ...]
+    lines: Sequence[Sequence[tuple[str, str]]]
+
+
+class Document(Model):
+    """The answer of one command, as it is written, read, shown and handed to Python.
+
+    Attributes:
+        pdvsim: version that wrote it; null where that was not yet recorded.
+        created: when, ISO 8601 in UTC; null where that was not yet recorded.
+        git_revision: of pdvsim, where it ran from a checkout.
+        command: as it was called.
+        subject: what was asked about, in a line.
+        valid_for: the engine whose behaviour this describes; others differ.
+        interval: what every interval in here is.
+        notes: what else has to be known to read the numbers, a sentence each.
+    """
+
+    kind: str
+    schema_version: Literal[1]
+    pdvsim: str | None
+    created: str | None
+    git_revision: str | None
+    command: str
+    subject: str
+    valid_for: str
+    interval: str
+    verdict: Verdict
+    notes: tuple[str, ...]
+
+    NAME: ClassVar[str] = "document"  # in a sentence
+
+    def tables(self) -> Iterator[Table]:
+        """What terminal and notebook show."""
+        raise NotImplementedError
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of `frame`."""
+        raise NotImplementedError
+
+    def frame(self) -> pl.DataFrame:
+        """Its numbers as a data frame: a row per cell and metric with `value`, `low`, `high` and
+        `unit`; null where there is no interval, or where the runs could not say."""
+        import polars as pl
+
+        return pl.DataFrame(list(self.rows()), infer_schema_length=None)
+
+    def chart(self, name: str) -> alt.TopLevelMixin:
+        """One of the charts of its page, by the name of its section (in any case).
+
+        Raises:
+            InputError: there is no such chart; the sentence names those that there are.
+        """
+        from importlib import import_module  # reports stands above this package
+
+        found: alt.TopLevelMixin = import_module("reports.door").chart(self, name)
+        return found
+
+    def save(self, path: str | Path) -> Path:
+        """Write it: an `.html` path gets the page, any other the JSON document.
+
+        Raises:
+            InputError: the file cannot be written there.
+        """
+        from importlib import import_module
+
+        from pdvsim.output import write_text
+
+        path = Path(path)
+        if path.suffix.lower() in (".html", ".htm"):
+            write_text(path, import_module("reports.page").render(self))
+        else:
+            write_text(path, self.to_json(indent=1))
+        return path
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The JSON document, one line or indented, with a newline behind it."""
+        return self.model_dump_json(indent=indent) + "\n"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.subject}. {self.verdict.sentence}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from pdvsim.documents.shown import as_html
+
+        return as_html(self)

@@ -1,0 +1,425 @@
+"""Documents of cells with metrics: predictions, real runs, and the two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from pdvsim.cell import Cell
+from pdvsim.core import Stage
+from pdvsim.documents.base import (
+    Calibration,
+    Document,
+    Finite,
+    Machine,
+    Metrics,
+    Model,
+    Reasons,
+    RunLength,
+    Table,
+)
+from pdvsim.quantities import COLUMNS, COMPARED, METRICS, PDVERIFY_METRICS, QUANTITIES, Better
+from pdvsim.statistics import Interval
+
+
+class StageSeconds(Model):
+    """Where the time of one stage went, seconds summed over a run, mean over the runs.
+
+    Attributes:
+        count: executions.
+        lock: wanted to launch, but another thread held the model.
+        launch: host time, as it is alone.
+        gil: host time beyond that.
+        device: from the end of the launch to the end of the kernels.
+        wake: ended, but the thread did not know yet.
+    """
+
+    count: Finite
+    lock: Finite
+    launch: Finite
+    gil: Finite
+    device: Finite
+    wake: Finite
+
+
+class Execution(Model):
+    """One execution of a stage, for drawing; seconds of the run."""
+
+    stage: Stage
+    lane: str
+    stream: str
+    batch: int
+    launched_s: Finite
+    launch_end_s: Finite
+    started_s: Finite
+    ended_s: Finite
+    settled_s: Finite
+
+
+class Row(Model):
+    """One cell, and what it achieved.
+
+    Attributes:
+        label: what tables and charts call it: the architecture with its parameters, and the
+            executor or pair where there are several. No two of a document share label and load.
+        cell: all that was specified; null where that was not yet recorded.
+        metrics: by name; those of the published benchmark's own protocol only under that.
+        acceptance_per_position: share of rounds that kept draft i, i = 0, 1, ...
+        reasons: why a metric is null, or rests on fewer runs than there were.
+        extrapolated: what lay outside the calibrated range, a sentence each.
+        timeline: stage executions of the first run after its warm-up.
+    """
+
+    label: str
+    concurrency: int = Field(ge=1)
+    cell: Cell | None
+    length: RunLength
+    metrics: Metrics
+    acceptance_per_position: tuple[Interval, ...]
+    reasons: Reasons
+    extrapolated: tuple[str, ...]
+    stages: dict[Stage, StageSeconds]
+    timeline: tuple[Execution, ...]
+
+    @field_validator("metrics", mode="after")
+    @classmethod
+    def _whole(cls, metrics: dict[str, Interval | None]) -> dict[str, Interval | None]:
+        wanted = {*METRICS, *(PDVERIFY_METRICS if set(PDVERIFY_METRICS) & set(metrics) else ())}
+        missing = [name for name in (*METRICS, *PDVERIFY_METRICS) if name in wanted - set(metrics)]
+        if missing:
+            raise ValueError(f"{missing[0]!r} is missing")
+        return metrics
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Row:
+        if self.cell is not None and self.cell.concurrency != self.concurrency:
+            raise ValueError(
+                f"concurrency is {self.concurrency}, but {self.cell.concurrency} in its cell"
+            )
+        return self
+
+    def metric(self, name: str) -> Interval | None:
+        """A metric; None where the runs could not say, or nobody asked."""
+        return self.metrics.get(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in QUANTITIES:
+            return self.metrics.get(name)
+        return super().__getattr__(name)  # type: ignore[misc]
+
+
+class Tie(Model):
+    """Two neighbours, and the second's metric over the first's: the interval includes 1."""
+
+    first: str
+    second: str
+    ratio: Interval | None
+
+
+class Rank(Model):
+    """Who is best at one load, by one metric.
+
+    Attributes:
+        order: labels, the best first; those without a value are left out.
+        decided: whether the first is certainly better than the second; null where there is no
+            second, or single runs say nothing of certainty.
+        ties: neighbours in the order of which either may be better.
+        sentence: all that in words.
+    """
+
+    concurrency: int
+    metric: str
+    better: Better
+    order: tuple[str, ...]
+    decided: bool | None
+    ties: tuple[Tie, ...]
+    sentence: str
+
+
+class Formula(Model):
+    """A closed form beside the simulated value.
+
+    Attributes:
+        error: formula / simulated - 1.
+        why: what the formula leaves out.
+    """
+
+    label: str
+    formula: str
+    quantity: str
+    value: Finite | None
+    simulated: Interval | None
+    error: Finite | None
+    why: str
+
+
+class _Cells(Document):
+    """What these have in common.
+
+    Attributes:
+        ranks: one for each load.
+    """
+
+    cells: tuple[Row, ...]
+    ranks: tuple[Rank, ...]
+
+    def __getitem__(self, label: str) -> Row:
+        """The cell of that label, which must be at one load only."""
+        from pdvsim.errors import InputError
+
+        found = [row for row in self.cells if row.label == label]
+        if len(found) != 1:
+            known = ", ".join(dict.fromkeys(row.label for row in self.cells))
+            many = "is there at several loads" if found else "is not there"
+            raise InputError(f"{label!r} {many}; labels are {known}")
+        return found[0]
+
+    @property
+    def loads(self) -> list[int]:
+        """Concurrencies, ascending."""
+        return sorted({row.concurrency for row in self.cells})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for row in self.cells:
+            for name, found in row.metrics.items():
+                yield _frame_row(row, name, found)
+
+    def tables(self) -> Iterator[Table]:
+        columns = [n for n in COLUMNS if any(row.metric(n) for row in self.cells)]
+        if any(row.metric("pdverify_tps") for row in self.cells):
+            columns = [n for n in columns if n not in ("output_throughput", "request_throughput")]
+        several = len(self.loads) > 1
+        head = ("C",) if several else ()
+        lines = [
+            (
+                *(((str(row.concurrency), ""),) if several else ()),
+                (row.label, ""),
+                *(told(row.metric(n), QUANTITIES[n].scale) for n in columns),
+            )
+            for row in self.cells
+        ]
+        yield Table("", (*head, "architecture", *(QUANTITIES[n].title for n in columns)), lines)
+
+
+def _frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:
+    return {
+        "architecture": row.label,
+        "concurrency": row.concurrency,
+        "metric": name,
+        "value": found and found.value,
+        "low": found and found.low,
+        "high": found and found.high,
+        "unit": QUANTITIES[name].unit,
+    }
+
+
+def told(found: Interval | None, scale: float = 1.0) -> tuple[str, str]:
+    """A value, and its interval or that there is none."""
+    from pdvsim.output import number
+
+    if found is None:
+        return "n/a", ""
+    value = number(scale * found.value)
+    if found.low is None or found.high is None:
+        return value, "one run"
+    return value, f"{number(scale * found.low)} to {number(scale * found.high)}"
+
+
+class Prediction(_Cells):
+    """`pdvsim predict`: every architecture at a load, from a profile."""
+
+    NAME: ClassVar[str] = "prediction"
+
+    kind: Literal["predict"]
+    formulas: tuple[Formula, ...]
+    profile: Calibration
+
+    def tables(self) -> Iterator[Table]:
+        from pdvsim.output import number
+
+        yield from super().tables()
+        if self.formulas:
+            lines = [
+                (
+                    (line.formula, line.quantity),
+                    (line.label, ""),
+                    (number(line.value), ""),
+                    (told(line.simulated)[0], ""),
+                    ("n/a" if line.error is None else f"{line.error:+.0%}", ""),
+                    (line.why, ""),
+                )
+                for line in self.formulas
+            ]
+            head = ("formula", "of", "formula says", "simulated", "off by", "because")
+            yield Table("Closed forms", head, lines)
+
+
+class Telemetry(Model):
+    """What the GPU's own counters said during a run; `reason` says why they did not."""
+
+    samples: int
+    utilisation_mean: Finite | None
+    utilisation_max: Finite | None
+    memory_bytes_mean: Finite | None
+    memory_bytes_max: Finite | None
+    sm_clock_mhz_mean: Finite | None
+    power_w_mean: Finite | None
+    reason: str | None
+
+
+class Launches(Model):
+    """Launches of one stage: how many, and their means."""
+
+    stage: Stage
+    count: int
+    batch: Finite
+    query_tokens: Finite
+    context_tokens: Finite
+    launch_s: Finite
+
+
+class MeasuredRun(Model):
+    """One real run, and what it says of its host (`pdvsim.measured.host_speed`).
+
+    Attributes:
+        launched: all launches by stage.
+        undisturbed: those that no launch of another lane overlapped, in equal spans of the run.
+        launching_s: seconds in which exactly 1, 2, ... threads were launching.
+    """
+
+    elapsed_s: Finite
+    verb_overhead_s: Finite
+    rounds: int
+    launched: tuple[Launches, ...]
+    undisturbed: tuple[tuple[Launches, ...], ...]
+    launching_s: tuple[Finite, ...]
+    telemetry: Telemetry
+
+
+class BenchRow(Row):
+    """A measured cell and its runs."""
+
+    runs: tuple[MeasuredRun, ...]
+
+
+class Benchmark(_Cells):
+    """`pdvsim bench`: cells on the real engine."""
+
+    NAME: ClassVar[str] = "benchmark"
+
+    kind: Literal["bench"]
+    cells: tuple[BenchRow, ...]
+    machine: Machine
+
+
+# Of each metric in `COMPARED`; null where a side could not say.
+Errors = dict[str, Finite | None]
+
+
+class ValidationRow(Row):
+    """A cell predicted (`metrics`, on the host as it was) and measured.
+
+    Attributes:
+        measured: the same metrics of the real runs.
+        errors: predicted / measured - 1.
+        errors_as_calibrated: the same where the host is as it was calibrated.
+        host_factors: host seconds relative to the calibrated ones, in spans of the runs.
+        gil_speeds: of each of two launching threads, relative to one alone.
+    """
+
+    measured: Metrics
+    errors: Errors
+    errors_as_calibrated: Errors
+    host_factors: tuple[Finite, ...]
+    gil_speeds: tuple[Finite, ...]
+    telemetry: tuple[Telemetry, ...]
+
+    @field_validator("measured", "errors", "errors_as_calibrated", mode="after")
+    @classmethod
+    def _compared(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return of_all(found, COMPARED)
+
+
+def of_all(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """`found`, whose keys are exactly `names`.
+
+    Raises:
+        ValueError: names the first that is unknown or missing.
+    """
+    unknown = [name for name in found if name not in names]
+    missing = [name for name in names if name not in found]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is unknown")
+    if missing:
+        raise ValueError(f"{missing[0]!r} is missing")
+    return found
+
+
+def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
+    """A check that a value is one of `names`."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"{value!r} is unknown; known are {', '.join(names)}")
+        return value
+
+    return check
+
+
+class ErrorSummary(Model):
+    """Absolute errors of one metric over all cells that have one."""
+
+    metric: Annotated[str, AfterValidator(one_of(COMPARED))]
+    median_abs: Finite
+    max_abs: Finite
+    cells: int
+
+
+class Validation(_Cells):
+    """`pdvsim validate`: predictions held against real runs.
+
+    Attributes:
+        as_calibrated, at_run_speed: errors on the host as calibrated, and as it was during the
+            runs (empty for an executor whose time is not the host's).
+        measured_on: where each benchmark comes from.
+    """
+
+    NAME: ClassVar[str] = "validation"
+
+    kind: Literal["validate"]
+    cells: tuple[ValidationRow, ...]
+    as_calibrated: tuple[ErrorSummary, ...]
+    at_run_speed: tuple[ErrorSummary, ...]
+    measured_on: tuple[Machine, ...]
+    profile: Calibration
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for row in self.cells:
+            for name in COMPARED:
+                measured = row.measured[name]
+                yield _frame_row(row, name, row.metric(name)) | {
+                    "measured": measured and measured.value,
+                    "error": row.errors[name],
+                }
+
+    def tables(self) -> Iterator[Table]:
+        lines = []
+        for row in self.cells:
+            factors = row.host_factors
+            lines.append(
+                (
+                    (str(row.concurrency), ""),
+                    (row.label, f"host {sum(factors) / len(factors):.2f}" if factors else ""),
+                    *(self._compared(row, name) for name in COMPARED),
+                )
+            )
+        yield Table("", ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
+
+    @staticmethod
+    def _compared(row: ValidationRow, name: str) -> tuple[str, str]:
+        scale, error = QUANTITIES[name].scale, row.errors[name]
+        measured, predicted = told(row.measured[name], scale)[0], told(row.metric(name), scale)[0]
+        off = "n/a" if error is None else f"{100 * error:+.1f} %"
+        return off, f"{measured} : {predicted}"

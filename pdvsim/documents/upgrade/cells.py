@@ -1,0 +1,262 @@
+"""Old predictions, benchmarks and validations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pdvsim.cell import Cell, Trace
+from pdvsim.documents.cells import Rank, Row, Validation
+from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
+from pdvsim.errors import InputError
+from pdvsim.quantities import METRICS, PDVERIFY_METRICS
+from pdvsim.verdict import (
+    PENDING,
+    Contender,
+    cell_notes,
+    of_ranks,
+    of_validation,
+    rank,
+    ranking_metric,
+)
+
+# Options that every command had, and those that some had.
+_NEEDED = ("prompt_tokens", "output_tokens", "acceptance", "draft_tokens", "seed")
+_OPTIONS = (
+    *("concurrency", "architecture", "pair", "executor", "profile_name", "protocol", "rate"),
+    *("trace", "requests", "cycles", "admission_factor", "prefill_batch", "replications"),
+    *("slo_ttft_ms", "slo_tpot_ms", "formulas", "device", "first", "second", "over", "low"),
+    *("high", "points", "metric", "second_axis"),
+)
+_NAMES = ("architecture", "executor", "pair", "protocol", "concurrency")
+_OF_RUN = ("launched", "undisturbed", "launching_s", "elapsed_s", "verb_overhead_s", "rounds")
+_LATER = {"sm_clock_mhz_mean": None, "power_w_mean": None}  # telemetry of later versions
+Tied = Callable[[str, str], bool | None]
+
+
+def arguments_of(old: Old) -> Plain:
+    """The options of the command."""
+    arguments = old.inside("arguments")
+    needed = {name: arguments.take(name) for name in _NEEDED}
+    return {**arguments.rest(_OPTIONS), **needed}
+
+
+def cell_of(named: Plain, arguments: Plain) -> Cell:
+    """What ran, from what names a cell and the options of its command."""
+    given = {
+        name: arguments[name]
+        for name, default in (("prefill_batch", 1), ("admission_factor", 1.0))
+        if arguments.get(name, default) != default
+    }
+    draft_tokens, acceptance = int(arguments["draft_tokens"]), arguments["acceptance"]
+    trace = arguments.get("trace")
+    return Cell(
+        **{name: named[name] for name in _NAMES},
+        parameters=given,  # type: ignore[arg-type]
+        rate_per_s=arguments.get("rate"),
+        trace=None if trace is None else Trace(trace),
+        requests=arguments.get("requests"),
+        cycles=arguments.get("cycles") or 2,
+        prompt_tokens=arguments["prompt_tokens"],
+        output_tokens=arguments["output_tokens"],
+        acceptance="real" if acceptance == "real" else (float(acceptance),) * draft_tokens,
+        draft_tokens=draft_tokens,
+        slo_ttft_ms=arguments.get("slo_ttft_ms"),
+        slo_tpot_ms=arguments.get("slo_tpot_ms"),
+        seed=arguments["seed"],
+    )
+
+
+def predict(old: Old) -> tuple[Plain, Decide]:
+    """`pdvsim predict`."""
+    arguments = arguments_of(old)
+    rows, named = _rows(old, arguments)
+    close = set()
+    for tie in old.each("too_close_to_call"):
+        close.add(frozenset((tie.take("first"), tie.take("second"))))
+        tie.inside("ratio").rest(("value", "low", "high"))
+        tie.done()
+    profile = old.take("profile")
+    slo = old.take("slo") is not None
+    ranked = _ranked(named, slo, "delivers", lambda a, b: frozenset((a, b)) in close)
+    old.maybe("prefill_batch")
+    lines = [_formula(line) for line in old.each("formulas")] if "formulas" in old else []
+    return {
+        "command": command_line("predict", arguments),
+        "valid_for": ours(profile),
+        **_shared(old, rows, named),
+        "formulas": lines,
+        "profile": profile,
+    }, _decided(old, ranked)
+
+
+def _formula(old: Old) -> Plain:
+    return {"label": old.take("architecture"), **old.rest()}
+
+
+def bench(old: Old) -> tuple[Plain, Decide]:
+    """`pdvsim bench`."""
+    arguments = arguments_of(old)
+    rows, named = _rows(old, arguments, _runs)
+    machine = old.inside("profile").rest()
+    note = old.maybe("note")
+    decide = _decided(old, _ranked(named, False, "delivered"), note)
+    return {
+        "command": machine.get("command", command_line("bench", arguments)),
+        "valid_for": ours({**named[0], **machine}) if named else "",
+        **_shared(old, rows, named),
+        "machine": machine,
+        "created": machine.get("created"),
+        "git_revision": machine.get("git_revision"),
+    }, decide
+
+
+def _runs(cell: Old) -> Plain:
+    """A measured cell's runs, whose telemetry stood apart."""
+    telemetry, runs = cell.items("telemetry"), cell.each("runs")
+    if len(runs) != len(telemetry):
+        raise InputError(f"{cell.place}: {len(runs)} runs, but telemetry of {len(telemetry)}")
+    found = []
+    for run, seen in zip(runs, telemetry, strict=True):
+        found.append({name: run.take(name) for name in _OF_RUN} | {"telemetry": _LATER | seen})
+        run.done()
+    return {"runs": found}
+
+
+def validate(old: Old) -> tuple[Plain, Decide]:
+    """`pdvsim validate`."""
+    measured, arguments = old.items("measured"), arguments_of(old)
+    # The options are those of the first benchmark; another may have had its own lengths.
+    rows, named = _rows(old, arguments if len(measured) == 1 else None, _held)
+    summary = old.inside("summary")
+    errors = {
+        "as_calibrated": _errors(summary.take("as_calibrated")),
+        "at_run_speed": _errors(summary.maybe("at_run_speed", {})),
+    }
+    summary.done()
+    profile = old.take("profile")
+    decided = _decided(old, _ranked(named, False, "delivers"))
+
+    def decide(document: Validation) -> Plain:
+        return {**decided(document), "verdict": of_validation(document)}
+
+    return {
+        "command": command_line("validate", arguments),
+        "valid_for": ours(profile),
+        **_shared(old, rows, named),
+        **errors,
+        "measured_on": measured,
+        "profile": profile,
+    }, decide
+
+
+def _held(cell: Old) -> Plain:
+    names = ("measured", "errors", "errors_as_calibrated", "host_factors", "gil_speeds")
+    found = {name: cell.take(name) for name in names}
+    return {**found, "telemetry": [_LATER | seen for seen in cell.items("telemetry")]}
+
+
+def _errors(found: Plain) -> list[Plain]:
+    return [{"metric": name, **entry} for name, entry in found.items()]
+
+
+def _rows(
+    old: Old, arguments: Plain | None, more: Callable[[Old], Plain] = lambda cell: {}
+) -> tuple[list[Plain], list[Plain]]:
+    """Rows of today, and what named each cell."""
+    rows, names = [], []
+    for cell in old.each("cells"):
+        named = {name: cell.take(name) for name in _NAMES}
+        rows.append({**_row(cell, named, arguments), **more(cell)})
+        names.append(named)
+        cell.done()
+    differing = [n for n in ("executor", "pair") if len({named[n] for named in names}) > 1]
+    for row, named in zip(rows, names, strict=True):
+        row["label"] = " · ".join((row["label"], *(named[n] for n in differing)))
+    return rows, names
+
+
+def _row(cell: Old, named: Plain, arguments: Plain | None) -> Plain:
+    published = PDVERIFY_METRICS if PDVERIFY_METRICS[0] in cell else ()
+    metrics = {name: cell.take(name) for name in (*METRICS, *published)}
+    seconds, requests = metrics["duration_s"], metrics["completed"]
+    return {
+        "label": named["architecture"],
+        "concurrency": named["concurrency"],
+        "cell": None if arguments is None else cell_of(named, arguments),
+        "length": {
+            "runs": cell.take("replications"),
+            "seconds": seconds and seconds["value"],
+            "requests": requests and requests["value"],
+        },
+        "metrics": metrics,
+        "acceptance_per_position": cell.take("spec_decode_per_position_acceptance_rates"),
+        **{name: cell.take(name) for name in ("reasons", "extrapolated", "stages", "timeline")},
+    }
+
+
+def _shared(old: Old, rows: list[Plain], named: Sequence[Plain]) -> Plain:
+    """What these documents have in common; what stands in the cells is dropped."""
+    old.take("seed")
+    old.take("replications")
+    old.maybe("slo")
+    parts = [
+        ", ".join(dict.fromkeys(str(one[key]) for one in named))
+        for key in ("pair", "executor", "protocol")
+    ]
+    loads = ", ".join(map(str, sorted({one["concurrency"] for one in named})))
+    return {
+        "subject": " · ".join((*parts, f"C = {loads}")),
+        "interval": interval_of(old),
+        "verdict": PENDING,
+        "notes": (),
+        "cells": rows,
+        "ranks": (),
+    }
+
+
+def _ranked(
+    named: Sequence[Plain], slo: bool, verb: str, tied: Tied = lambda first, second: None
+) -> Callable[[Sequence[Row]], list[Rank]]:
+    """Ranks the rows; without single runs, neighbours are told apart by `tied` or by whether their
+    intervals overlap."""
+    protocols = {one["protocol"] for one in named}
+    metric = ranking_metric(protocols.pop() if len(protocols) == 1 else "", slo)
+
+    def ranks(rows: Sequence[Row]) -> list[Rank]:
+        return [
+            rank(
+                [
+                    Contender(row.label, found)
+                    for row in rows
+                    if row.concurrency == at and (found := row.metric(metric))
+                ],
+                metric,
+                at,
+                f"C = {at}",
+                verb,
+                tied,
+            )
+            for at in sorted({row.concurrency for row in rows})
+        ]
+
+    return ranks
+
+
+def _decided(
+    old: Old, ranked: Callable[[Sequence[Row]], list[Rank]], note: str | None = None
+) -> Decide:
+    acceptance: Any = old.take("acceptance")
+
+    def decide(document: Any) -> Plain:
+        ranks = ranked(document.cells)
+        notes = [f"Acceptance: {acceptance}.", *cell_notes(document.cells)]
+        if note:
+            notes.append(f"{note[:1].upper()}{note[1:]}.")
+        return {
+            "ranks": tuple(ranks),
+            "notes": tuple(notes),
+            "verdict": of_ranks(ranks, document.cells),
+        }
+
+    return decide

@@ -1,0 +1,152 @@
+"""Who is best at each load, by what, and whether that is certain: decided here and nowhere else.
+
+What ranks depends on what was asked. Under an SLO it is goodput. In a closed loop it is the
+throughput. In an open loop throughput is the offered rate, whoever serves it, so latency ranks.
+
+Two neighbours are told apart by their paired runs (run i of both has the same workload and, in a
+simulation, the same machine): the interval of the ratio of their means (Fieller) leaves 1 out.
+Where there are no single runs to pair, by whether their two intervals overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from pdvsim.documents.cells import Rank, Tie
+from pdvsim.output import number
+from pdvsim.quantities import QUANTITIES
+from pdvsim.statistics import Interval
+
+OPEN_LOOPS = ("poisson", "trace")
+# A tie that is known from elsewhere; None: find out.
+Known = Callable[[str, str], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One cell at one load.
+
+    Attributes:
+        runs: the metric of each run, None where a run could not say; empty if not known.
+    """
+
+    label: str
+    value: Interval
+    runs: Sequence[float | None] = ()
+
+
+def ranking_metric(protocol: str, slo: bool) -> str:
+    """What says who is best."""
+    if slo:
+        return "request_goodput"
+    if protocol == "pdverify":
+        return "pdverify_tps"
+    return "median_e2el_ms" if protocol in OPEN_LOOPS else "output_throughput"
+
+
+def rank(
+    contenders: Sequence[Contender],
+    metric: str,
+    concurrency: int,
+    at: str,
+    verb: str = "delivers",
+    tied: Known = lambda first, second: None,
+) -> Rank:
+    """The order of `contenders` at one load.
+
+    Args:
+        at: the load in words, such as `C = 8`.
+        verb: delivers, delivered.
+    """
+    quantity = QUANTITIES[metric]
+    assert quantity.better is not None
+    sign = -1.0 if quantity.better == "higher" else 1.0
+    ranked = sorted(contenders, key=lambda one: sign * one.value.value)
+    ties, decided = [], None
+    for i, (first, second) in enumerate(pairwise(ranked)):
+        known = tied(first.label, second.label)
+        apart, ratio = _apart(first, second) if known is None else (not known, None)
+        if apart is False:
+            ties.append(Tie(first=first.label, second=second.label, ratio=ratio))
+        if i == 0:
+            decided = apart
+    return Rank(
+        concurrency=concurrency,
+        metric=metric,
+        better=quantity.better,
+        order=tuple(one.label for one in ranked),
+        decided=decided,
+        ties=tuple(ties),
+        sentence=_sentence(ranked, metric, at, verb, decided),
+    )
+
+
+def _apart(first: Contender, second: Contender) -> tuple[bool | None, Interval | None]:
+    """Whether the two are certainly apart (None: single runs say nothing), and the ratio."""
+    from pdvsim.crossover.curve import Pairs
+
+    pairs = [
+        (a, b)
+        for a, b in zip(first.runs, second.runs, strict=False)
+        if a is not None and b is not None
+    ]
+    if len(first.runs) == len(second.runs) and len(pairs) > 1 and min(map(min, pairs)) > 0.0:
+        ours, theirs = np.array(pairs).T
+        if np.array_equal(ours, theirs):
+            return False, Interval(1.0, 1.0, 1.0)
+        ratio = Pairs(ours, theirs).ratio()
+        if ratio.low is None or ratio.high is None:
+            return False, ratio
+        return not ratio.low <= 1.0 <= ratio.high, ratio
+    a, b = first.value, second.value
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return None, None
+    return a.low > b.high or b.low > a.high, None
+
+
+def _sentence(
+    ranked: Sequence[Contender],
+    metric: str,
+    at: str,
+    verb: str,
+    decided: bool | None,
+) -> str:
+    if not ranked:
+        return f"At {at} no cell has a value to be ranked by."
+    best = ranked[0]
+    if metric == "request_goodput" and best.value.value == 0.0:
+        return f"At {at} no request of any architecture keeps the SLO."
+    does, more = _words(metric, verb)
+    told = f"At {at}, {best.label} {does} {_amount(best.value, metric)}"
+    if len(ranked) == 1:
+        return f"{told}."
+    second = ranked[1]
+    if decided is False:
+        return f"{told}; {second.label} may be as good: too close to call."
+    if not second.value.value:
+        return f"{told}, {second.label} none."
+    lead = number(abs(100.0 * (best.value.value / second.value.value - 1.0)))
+    doubt = "beyond chance" if decided else "from single runs, which cannot say how certain that is"
+    return f"{told}, {lead} % {more} than {second.label}, {doubt}."
+
+
+def _words(metric: str, verb: str) -> tuple[str, str]:
+    if QUANTITIES[metric].better == "lower":
+        past = verb.endswith("ed")
+        return ("answered" if past else "answers") + " in", "less"
+    return verb, "more"
+
+
+def _amount(found: Interval, metric: str) -> str:
+    quantity = QUANTITIES[metric]
+    scale = quantity.scale
+    ends = ""
+    if found.low is not None and found.high is not None:
+        ends = f" ({number(scale * found.low)} to {number(scale * found.high)})"
+    unit = quantity.shown or quantity.heading
+    of = f", {quantity.heading}" if quantity.shown else ""
+    return f"{number(scale * found.value)}{ends} {unit}{of}"
