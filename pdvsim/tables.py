@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def read_csv(path: Path, columns: Mapping[str, Any] | None = None) -> pl.DataFra
     missing = [name for name in columns or () if name not in table.columns]
     if missing:
         raise InputError(
-            f"{path}: missing column {', '.join(missing)}; it has {', '.join(table.columns)}"
+            f"{path}: missing column {listed(missing)}; it has {listed(table.columns)}"
         )
     if table.is_empty():
         raise InputError(f"{path}: the file has a header but no rows")
@@ -98,6 +98,12 @@ def parse_columns(text: str) -> dict[str, str]:
             )
         columns[name] = column
     return columns
+
+
+def listed(names: Iterable[str], most: int = 30) -> str:
+    """Names of columns for a sentence: on one line, the first of very many."""
+    shown = [" ".join(name.split())[:80] for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.errors import InputError
-from pdvsim.tables import read_csv, read_object_lines
+from pdvsim.tables import listed, read_csv, read_object_lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -172,7 +172,7 @@ class _Rows:
             self.need(nearest.columns)
         known = "; ".join(f"{format.name} {', '.join(format.columns)}" for format in FORMATS)
         raise InputError(
-            f"{self.path}: not a trace that I know; it has {', '.join(self.table.columns)}. Known "
+            f"{self.path}: not a trace that I know; it has {listed(self.table.columns)}. Known "
             f"are: {known}. Other columns can be mapped"
         )
 
@@ -181,8 +181,8 @@ class _Rows:
         missing = [name for name in columns if name not in self.table.columns]
         if missing:
             raise InputError(
-                f"{self.path}: missing column {', '.join(missing)}; "
-                f"it has {', '.join(self.table.columns)}"
+                f"{self.path}: missing column {listed(missing)}; "
+                f"it has {listed(self.table.columns)}"
             )
 
     def refusal(self, row: int, column: str, why: str) -> InputError:

@@ -14,7 +14,7 @@ from pdvsim.audit.fields import UNIT_S, NotANumber, Number, heading_unit, number
 from pdvsim.audit.rows import NAMES, SETTINGS, to_cell
 from pdvsim.audit.table import Cell, Served, Table
 from pdvsim.errors import InputError
-from pdvsim.tables import read_csv
+from pdvsim.tables import listed, read_csv
 
 _TEXT = frozenset({"system", "pair", "id"})
 _DETAIL = (
@@ -48,7 +48,7 @@ def read_plain_csv(path: Path, detail: Path | None, columns: Mapping[str, str]) 
     fields = _fields(table, columns, NAMES, path)
     if not {field.name for field in fields} - SETTINGS:
         raise InputError(
-            f"{path}: none of its columns ({', '.join(table.columns)}) is a result that I know; "
+            f"{path}: none of its columns ({listed(table.columns)}) is a result that I know; "
             f"map them with --columns NAME=COLUMN,... (names: {', '.join(sorted(NAMES))})"
         )
     cells: list[Cell] = []
@@ -99,7 +99,7 @@ def _fields(
     missing = [column for column in given.values() if column not in table.columns]
     if missing:
         raise InputError(
-            f"{path}: missing column {', '.join(missing)}; it has {', '.join(table.columns)} "
+            f"{path}: missing column {listed(missing)}; it has {listed(table.columns)} "
             "(map them with --columns NAME=COLUMN,...)"
         )
     named = {name: name for name in table.columns if _canonical(name, known)} | given
@@ -164,8 +164,7 @@ def _detail_rows(
     fields = _fields(table, own, dict.fromkeys((*_DETAIL, *times)), path)
     if not {field.name for field in fields} - {"system", "load", "id"}:
         raise InputError(
-            f"{path}: no column of requests ({', '.join(_DETAIL)}); it has "
-            f"{', '.join(table.columns)}"
+            f"{path}: no column of requests ({', '.join(_DETAIL)}); it has {listed(table.columns)}"
         )
     served: dict[tuple[str, float | None], list[Served]] = defaultdict(list)
     for i, texts in enumerate(table.iter_rows(named=True)):

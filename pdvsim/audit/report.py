@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from pdvsim.audit import (
@@ -15,7 +16,7 @@ from pdvsim.audit import (
     rules_numbers,
     rules_tokens,
 )
-from pdvsim.audit.finding import Finding, Limits, Outcome, Severity
+from pdvsim.audit.finding import Finding, Limits, Number, Outcome, Severity
 from pdvsim.audit.table import Table
 
 
@@ -90,7 +91,7 @@ class Report:
                     "severity": str(finding.severity),
                     "cells": list(finding.cells),
                     "message": finding.message,
-                    "evidence": dict(finding.evidence),
+                    "evidence": {name: _plain(v) for name, v in finding.evidence.items()},
                     "settle": finding.settle,
                 }
                 for finding in self.findings
@@ -133,6 +134,13 @@ class Report:
             lines += ["", "not checked, for want of:"]
             lines += [f"  {outcome.rule}: {outcome.needs}" for outcome in blind]
         return "\n".join(lines)
+
+
+def _plain(value: Number) -> Any:
+    """Evidence for JSON, which has no NaN and no infinity."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return f"{value:g}" if isinstance(value, float) and not isfinite(value) else value
 
 
 def _count(number: int, what: str) -> str:

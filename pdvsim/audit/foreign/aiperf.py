@@ -8,6 +8,7 @@ Each metric names its unit; `inter_token_latency` leaves the first token out. Se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from pydantic import Field
@@ -67,14 +68,13 @@ def _cell(item: Item) -> Cell:
     run = item.parse(Export)
     settings = _settings(run)
     concurrency, rate = settings.get("concurrency"), settings.get("request_rate")
-    completed = round(_average(run.request_count) or 0)
-    failed = round(_average(run.error_request_count) or 0)
+    completed, failed = _count(run.request_count), _count(run.error_request_count)
     latency = _spread(LATENCY, item.content.get("request_latency"), run.request_latency)
     duration = run.benchmark_duration
     duration_s = duration.seconds(duration.avg) if duration else None
     limit_s = settings.get("duration", settings.get("benchmark_duration"))
     cut = _cut(settings, limit_s, concurrency)
-    lost = round(concurrency or 0) if cut else 0
+    lost = int(concurrency or 0) if cut else 0
     ttft, itl = run.time_to_first_token, run.inter_token_latency
     lengths = [_average(run.input_sequence_length), _average(run.output_sequence_length)]
     pauses = [name for name in _PAUSES if settings.get(name)]
@@ -113,6 +113,12 @@ def _cell(item: Item) -> Cell:
 
 def _average(metric: Metric | None) -> float | None:
     return metric.avg if metric else None
+
+
+def _count(metric: Metric | None) -> int:
+    value = _average(metric) or 0.0
+    # What is no count stays as it is, for the rule that names it.
+    return round(value) if isfinite(value) else value  # type: ignore[return-value]
 
 
 def _spread(of: str, statistics: Any, metric: Metric | None) -> Distribution:
@@ -160,7 +166,7 @@ def _cut(
 ) -> str | None:
     """What was done to the requests in flight at the end of a timed phase, if they were cut."""
     grace = settings.get("grace_period", settings.get("benchmark_grace_period"))
-    if limit_s is None or grace != 0 or concurrency is None:
+    if limit_s is None or grace != 0 or concurrency is None or not isfinite(concurrency):
         return None
     return (
         f"the phase ended at {limit_s:g} s without grace, which cut the {concurrency:g} requests "

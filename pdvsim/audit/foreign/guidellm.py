@@ -8,7 +8,6 @@ first token, so `inter_token_latency_ms` is read. Up to 0.3 `request_totals` sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 
@@ -52,8 +51,14 @@ class Metrics(Foreign):
     inter_token_latency_ms: ByStatus | None = None
 
 
+class Strategy(Foreign):
+    type_: str = "guidellm"
+    streams: float | None = None
+    rate: float | None = None
+
+
 class Settings(Foreign):
-    strategy: dict[str, Any] = Field(default_factory=dict)
+    strategy: Strategy = Field(default_factory=Strategy)
 
 
 class Benchmark(Foreign):
@@ -89,9 +94,9 @@ def read_guidellm(items: Sequence[Item]) -> list[Cell]:
 def _cell(benchmark: Benchmark, limit_s: float | None, item: Item) -> Cell:
     settings = benchmark.config or benchmark.args or Settings()
     strategy, metrics = settings.strategy, benchmark.metrics
-    kind = str(strategy.get("type_", "guidellm"))
-    streams = 1.0 if kind == "synchronous" else strategy.get("streams")
-    rate = strategy.get("rate") if kind in ("constant", "poisson", "async") else None
+    kind = strategy.type_
+    streams = 1.0 if kind == "synchronous" else strategy.streams
+    rate = strategy.rate if kind in ("constant", "poisson", "async") else None
     totals = metrics.request_totals or benchmark.request_totals
     if totals is None:
         raise InputError(f"{item.path}: a benchmark without request_totals, which all reports hold")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pdvsim.audit.table import Distribution
 from pdvsim.errors import InputError
 from pdvsim.json_file import parse_json, parse_json_lines, read_text
+from pdvsim.tables import listed
 
 WHAT = "the result of a benchmark"
 MOST_FILES = 10_000
@@ -160,7 +161,7 @@ def refusal(item: Item) -> InputError:
                 f"{item.path}: written by `vllm bench {command}`, which holds no serving run; give "
                 f"what `vllm bench serve --save-result` wrote"
             )
-    shown = ", ".join(list(item.content)[:6]) or "nothing"
+    shown = listed(item.content, 6) or "nothing"
     return InputError(f"{item.path}: not a format I know (it has {shown}); known are {KNOWN}")
 
 

@@ -142,7 +142,7 @@ def _check_lists(item: Item, run: ServeResult) -> None:
         "latencies": run.latencies,
         "errors": run.errors,
     }
-    known = {name: len(values) for name, values in lists.items() if values}
+    known = {name: len(values) for name, values in lists.items() if values is not None}
     if len(set(known.values())) > 1:
         lengths = ", ".join(f"{name} has {count}" for name, count in known.items())
         raise InputError(
