@@ -1,0 +1,72 @@
+"""From a machine to a page: calibrate, predict, bench, validate, explain, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdvsim import cli
+from tests.documents import body
+
+pytest.importorskip("torch")
+
+PAIR = "tiny:tiny"
+# Names that cells have in common over all documents.
+PLACES = {("pd", 2), ("pdv", 2)}
+
+
+@pytest.fixture
+def short_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the machine that takes two seconds."""
+    from calibration import calibrate
+
+    plan = calibrate.Plan((16, 48), (1, 2), 3, 2, race_seconds=0.05, race_rounds=2)
+    monkeypatch.setattr(calibrate, "quick", lambda _: plan)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_plan")
+def test_a_machine_is_measured_predicted_run_and_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def file(name: str) -> str:
+        return str(tmp_path / name)
+
+    def pdvsim(*words: str) -> dict[str, Any]:
+        assert cli.run([*words, "--json"]) == 0, capsys.readouterr().err
+        document = json.loads(capsys.readouterr().out)
+        assert isinstance(document, dict)
+        return document
+
+    pair = ["--pair", PAIR, "--executor", "graph"]
+    load = ["--architecture", "pd,pdv", "--concurrency", "2"]
+    load += ["--prompt-tokens", "24", "--output-tokens", "16"]
+    pdvsim("calibrate", "--device", "cpu", *pair, "--quick", "-o", file("profile.json"))
+    profile = ["--profile", file("profile.json")]
+    predicted = pdvsim("predict", *load, *profile, "--replications", "2")
+    measured = pdvsim(
+        *("bench", "--device", "cpu", *pair, *load, "--requests", "8"),
+        *("-o", file("bench.json"), "--records", str(tmp_path)),
+    )
+    bench = ["--bench", file("bench.json")]
+    validated = pdvsim("validate", *bench, *profile, "--predictions", "2")
+    explained = pdvsim("explain", *bench, *profile, "--replications", "2")
+
+    documents = {"predict": predicted, "bench": measured, "validate": validated}
+    for document in documents.values():
+        assert {(c["architecture"], c["concurrency"]) for c in document["cells"]} == PLACES
+    for cell in validated["cells"]:
+        assert cell["errors"]["output_throughput"] is not None
+        assert cell["measured"]["output_throughput"]["value"] > 0.0
+    worlds = {(c["architecture"], c["world"]) for c in explained["cells"]}
+    assert worlds == {(name, world) for name, _ in PLACES for world in ("simulated", "real")}
+    for cell in explained["cells"]:
+        shares = [cause["share"]["value"] for cause in cell["causes"].values()]
+        assert sum(shares) == pytest.approx(1.0)
+    for name, document in {**documents, "explain": explained}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        pdvsim("report", file(f"{name}.json"), "-o", file(f"{name}.html"))
+        assert "pdv" in body((tmp_path / f"{name}.html").read_text(encoding="utf-8"))
