@@ -29,7 +29,7 @@ import numpy as np
 from audit_tables import GPU_MIB, VERIFIERS, Bench, build, write_csv, write_vllm
 
 from pdvsim.audit import Limits, Severity, audit, read
-from pdvsim.models import SHAPES, Pair
+from pdvsim.models import Pair, shape
 
 LIMITS = Limits(gpu_memory_mib=GPU_MIB, bytes_per_s=3.35e12, flops_per_s=989e12)
 COUNTED_AS = {
@@ -57,7 +57,7 @@ def spoil(bench: Bench, fault: str) -> None:
             cell["latencies"] = [cell["latencies"][i] for i in keep]
     elif fault == "wrong_pair":
         others = [name for name in VERIFIERS if name != bench.pair.verifier.name]
-        bench.claimed = Pair(bench.pair.draft, SHAPES[str(rng.choice(others))])
+        bench.claimed = Pair(bench.pair.draft, shape(str(rng.choice(others))))
     elif fault == "few_samples":
         for i in rng.choice(len(cells), int(rng.integers(1, 4)), replace=False):
             cell, few = cells[i], int(rng.integers(1, 6))

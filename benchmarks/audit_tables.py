@@ -19,7 +19,7 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config
 from pdvsim.core import EAGER, GRAPH, Request, Stage
 from pdvsim.des import HostCosts, simulate
-from pdvsim.models import SHAPES, Pair
+from pdvsim.models import Pair, shape
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 
 GPU_MIB = 81559.0
@@ -106,7 +106,7 @@ def _memory(bench: Bench, done: list[Request], load: float) -> float:
 def build(seed: int, fault: str | None) -> Bench:
     """A table's worth of runs, with the faults that happen while measuring."""
     rng = np.random.default_rng([seed, 77])
-    pair = Pair(SHAPES["tinyllama-1.1b"], SHAPES[VERIFIERS[rng.integers(3)]])
+    pair = Pair(shape("tinyllama-1.1b"), shape(VERIFIERS[rng.integers(3)]))
     draft_tokens = int(rng.integers(3, 6))
     acceptance = Acceptance.constant(float(rng.uniform(0.45, 0.85)), draft_tokens)
     plain = fault == "wrong_pair" or rng.random() < 0.6

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pdvsim.core import GRAPH, Request, Stage, Stream, settle
-from pdvsim.models import SHAPES, ModelShape
+from pdvsim.models import ModelShape, shape
 from realengine import toy
+from realengine.device import CudaDevice
 from realengine.graph import GraphConfig, GraphEngine, build_engine
-from realengine.graph.device import CudaDevice
 from realengine.graph.model import Layer, Weights, forward, logits
 from realengine.graph.ops import Ops, Ragged, TorchOps, Uniform
 from realengine.graph.paged import paged_cache
@@ -72,13 +72,11 @@ def device_s(work: Callable[[], object], repeats: int = 10) -> float:
 
 
 def as_type(weights: Weights, dtype: torch.dtype) -> Weights:
+    def cast(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.to(dtype)
+
     layers = tuple(
-        Layer(
-            *(
-                getattr(layer, name).to(dtype)
-                for name in ("attention_norm", "qkv", "output", "mlp_norm", "gate_up", "down")
-            )
-        )
+        Layer(*(cast(getattr(layer, field.name)) for field in fields(Layer)))
         for layer in weights.layers
     )
     embedding, norm, head = (t.to(dtype) for t in (weights.embedding, weights.norm, weights.head))
@@ -91,7 +89,7 @@ def run_all_stages(weights: Weights, ops: Ops, prompts: Sequence[Tensor], more: 
     table = torch.arange(1, batch * width + 1, dtype=torch.int32, device=GPU).view(batch, width)
     lengths = torch.tensor([len(p) for p in prompts], device=GPU)
     dtype = weights.embedding.dtype
-    cache = paged_cache(weights.shape, 10000.0, batch * width + 1, 16, table, lengths, dtype)
+    cache = paged_cache(weights.shape, batch * width + 1, 16, table, lengths, dtype)
     outputs = []
     for part in (0, 1):
         rows: list[Tensor] = []
@@ -239,14 +237,14 @@ def time_pair(
         "prefill_both_wall_ms": (time.perf_counter() - began_s) * 1e3,
         "prefill_verifier_ms": (end_s - start_s) * 1e3,
     }
-    for stage, shape, query in (
+    for stage, model, query in (
         (Stage.DRAFT, draft, 1),
         (Stage.VERIFY, verifier, DRAFT_TOKENS + 1),
         (Stage.DECODE, verifier, 1),
     ):
         device, host = time_stage(engine, stage, requests, repeats)
         steps = DRAFT_TOKENS if stage is Stage.DRAFT else 1
-        floor_s = shape.floor_s(batch * query, batch * context, *rates.values())
+        floor_s = model.floor_s(batch * query, batch * context, *rates.values())
         row[f"{stage}_ms"] = device * 1e3 / steps
         row[f"{stage}_floor_ms"] = floor_s * 1e3
         row[f"{stage}_host_ms"] = host * 1e3
@@ -306,7 +304,7 @@ def measure_pair(
     most = max(batch for batch, _ in cells)
     needed = max(batch * (context + 300) for batch, context in cells)
     draft, _, verifier = name.partition(":")
-    shapes = SHAPES[draft], SHAPES[verifier]
+    shapes = shape(draft), shape(verifier)
     held: list[GraphEngine] = []
 
     def build() -> dict[str, float]:
@@ -370,7 +368,7 @@ def main() -> None:
         ):
             report.section(
                 f"logits {model} batch {batch}",
-                lambda m=model, n=layers, b=batch: check_logits(SHAPES[m], n, b),
+                lambda m=model, n=layers, b=batch: check_logits(shape(m), n, b),
             )
         report.section("greedy toy float32", lambda: check_greedy(torch.float32))
         report.section("greedy toy bfloat16", lambda: check_greedy(torch.bfloat16))

@@ -173,7 +173,8 @@ def calibrate(
     profile = ProfileFile(
         schema_version=SCHEMA_VERSION,
         name=name,
-        pair=opened.pair_name,
+        draft=opened.pair.draft,
+        verifier=opened.pair.verifier,
         executor=engine.executor.name,
         draft_tokens=engine.draft_tokens,
         stages=stages,

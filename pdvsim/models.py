@@ -1,86 +1,42 @@
-"""Model shapes by name, and the arithmetic that follows from them: bytes, FLOPs, floors."""
+"""Models by name: shapes that ship, checkpoints on disk, and pairs of them.
+
+A *reference* says which model is meant:
+    NAME              a shape that ships (`data/models/`), in any case
+    DIRECTORY         a Hugging Face checkpoint; its shape bears the directory's name
+    NAME=DIRECTORY    the same under a name of one's own
+    NAME=FILE         the shape of a `config.json`, without weights
+A pair is written `DRAFT:VERIFIER`; `toy` is the trained pair that ships with the engine.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from pdvsim.errors import InputError
+from pdvsim.json_file import read_json
+from pdvsim.model_config import shape_of_config
+from pdvsim.model_shape import BYTES_PER_PARAMETER, ModelShape, Rope
 
-BYTES_PER_PARAMETER = 2  # bf16
+__all__ = [
+    "BYTES_PER_PARAMETER",
+    "TOY",
+    "ModelShape",
+    "Pair",
+    "Rope",
+    "Source",
+    "pair",
+    "resolve",
+    "resolve_pair",
+    "shape",
+    "shapes",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """A Llama-family decoder, by its dimensions."""
-
-    name: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    vocabulary: int
-    max_context_tokens: int = 4096
-    tied_embeddings: bool = False
-
-    @property
-    def head_size(self) -> int:
-        return self.hidden // self.heads
-
-    @property
-    def layer_parameters(self) -> int:
-        kv_width = self.kv_heads * self.head_size
-        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * kv_width
-        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied_embeddings else 2)
-        return self.layers * self.layer_parameters + embeddings + self.hidden
-
-    @property
-    def weight_bytes(self) -> int:
-        return self.parameters * BYTES_PER_PARAMETER
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_size * BYTES_PER_PARAMETER
-
-    @property
-    def flops_per_token(self) -> int:
-        """Matrix-product FLOPs of one token without attention: 2 per weight that is multiplied."""
-        embedding = 0 if self.tied_embeddings else self.vocabulary * self.hidden
-        return 2 * (self.parameters - embedding)
-
-    def floor_s(
-        self,
-        query_tokens: int,
-        context_tokens: int,
-        copy_bytes_per_s: float,
-        matmul_flops_per_s: float,
-    ) -> float:
-        """Least time of one forward pass: max(bytes / copy rate, FLOPs / matmul rate).
-
-        Args:
-            query_tokens: new tokens of all requests together.
-            context_tokens: cached tokens of all requests together, each read once.
-        """
-        embedding_bytes = 0 if self.tied_embeddings else self.vocabulary * self.hidden * 2
-        moved = self.weight_bytes - embedding_bytes + context_tokens * self.kv_bytes_per_token
-        return max(
-            moved / copy_bytes_per_s, query_tokens * self.flops_per_token / matmul_flops_per_s
-        )
-
-
-SHAPES = {
-    shape.name: shape
-    for shape in (
-        ModelShape("tiny", 2, 64, 4, 2, 128, 256, 2048),
-        ModelShape("tinyllama-1.1b", 22, 2048, 32, 4, 5632, 32000, 2048),
-        ModelShape("llama-2-7b", 32, 4096, 32, 32, 11008, 32000, 4096),
-        ModelShape("codellama-34b", 48, 8192, 64, 8, 22016, 32000, 16384),
-    )
-}
+SHIPPED = Path(__file__).parent / "data" / "models"
+TOY = "toy"
+_TOY_PAIR = "toy-draft:toy-verifier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +54,110 @@ class Pair:
     def weight_bytes(self) -> int:
         return self.draft.weight_bytes + self.verifier.weight_bytes
 
+    def difference(self, other: Pair) -> str:
+        """What makes `other` take another time than this pair; empty if nothing does."""
+        sides = (
+            ("draft", self.draft.difference(other.draft)),
+            ("verifier", self.verifier.difference(other.verifier)),
+        )
+        return "; ".join(f"{side}: {text}" for side, text in sides if text)
 
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model as it was referred to.
+
+    Attributes:
+        folder: the checkpoint that its weights are in; None for a shape alone.
+    """
+
+    shape: ModelShape
+    folder: Path | None = None
+
+
+@cache
+def shape_names() -> tuple[str, ...]:
+    """Names of the shapes that ship, in alphabetical order."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
+
+
+@cache
 def shape(name: str) -> ModelShape:
-    """The shape called `name`.
+    """The shape that ships under `name`, in any case.
 
     Raises:
         InputError: there is none; the message lists those there are.
     """
-    try:
-        return SHAPES[name]
-    except KeyError:
-        known = ", ".join(SHAPES)
-        raise InputError(f"unknown model {name!r}; known are {known}") from None
+    known = name.lower()
+    if known not in shape_names():
+        raise InputError(
+            f"unknown model {name!r}; it is none of {', '.join(shape_names())}, no directory of a "
+            "checkpoint, and no NAME=PATH/config.json"
+        )
+    return _read(SHIPPED / f"{known}.json", known)
 
 
-def pair(name: str) -> Pair:
-    """Parse `DRAFT:VERIFIER`.
+def shapes() -> dict[str, ModelShape]:
+    """All shapes that ship, by name."""
+    return {name: shape(name) for name in shape_names()}
+
+
+def resolve(reference: str) -> Source:
+    """The model that `reference` means; see the module.
 
     Raises:
-        InputError: not two names, or an unknown one.
+        InputError: no such name or path, or a `config.json` that cannot be used.
     """
-    draft, colon, verifier = name.partition(":")
+    if reference.lower() in shape_names():
+        return Source(shape(reference))
+    if Path(reference).is_dir():
+        return _checkpoint(Path(reference), Path(reference).resolve().name)
+    name, equals, text = reference.partition("=")
+    if not equals:
+        if Path(reference).is_file():
+            raise InputError(f"{reference} is a file; a shape needs a name: NAME={reference}")
+        if len(Path(reference).parts) > 1 or reference.startswith("."):
+            raise InputError(f"no model at {reference}: there is no such directory")
+        return Source(shape(reference))
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise InputError(
+            f"a model cannot be called {name!r}; letters, digits and . _ + - make a name"
+        )
+    if name.lower() in shape_names():
+        raise InputError(f"{name} is the name of a shape that ships; call yours something else")
+    path = Path(text)
+    return _checkpoint(path, name) if path.is_dir() else Source(_read(path, name))
+
+
+def resolve_pair(reference: str) -> tuple[Source, Source]:
+    """Draft and verifier of `DRAFT:VERIFIER` or `toy`.
+
+    Raises:
+        InputError: not two references, or one that cannot be resolved.
+    """
+    text = _TOY_PAIR if reference.lower() == TOY else reference
+    draft, colon, verifier = text.partition(":")
     if not colon or not draft or not verifier:
         raise InputError(
-            f"a pair is written DRAFT:VERIFIER, for example tinyllama-1.1b:llama-2-7b; got {name!r}"
+            "a pair is written DRAFT:VERIFIER, for example tinyllama-1.1b:llama-2-7b, or toy; "
+            f"got {reference!r}"
         )
-    return Pair(shape(draft), shape(verifier))
+    return resolve(draft), resolve(verifier)
+
+
+def pair(reference: str) -> Pair:
+    """The shapes of `DRAFT:VERIFIER` or `toy`.
+
+    Raises:
+        InputError: not two references, or one that cannot be resolved.
+    """
+    draft, verifier = resolve_pair(reference)
+    return Pair(draft.shape, verifier.shape)
+
+
+def _checkpoint(folder: Path, name: str) -> Source:
+    return Source(_read(folder / "config.json", name), folder)
+
+
+def _read(path: Path, name: str) -> ModelShape:
+    return shape_of_config(read_json(path, "a model's config.json"), name, str(path))

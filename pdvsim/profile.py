@@ -22,7 +22,7 @@ from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations, too_long
 from pdvsim.json_file import read_json
 from pdvsim.models import Pair, pair
-from pdvsim.profile_file import SCHEMA_VERSION, TERMS, CostFit, Estimate, ProfileFile, padded
+from pdvsim.profile_file import TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
 
@@ -102,7 +102,7 @@ class Profile:
     def __init__(self, file: ProfileFile) -> None:
         self.file = file
         self.name = file.name
-        self.pair: Pair = pair(file.pair)
+        self.pair: Pair = file.pair
         self.executor: Executor = EXECUTORS[file.executor]
 
     @property
@@ -110,7 +110,7 @@ class Profile:
         """Where the numbers come from, for output."""
         return {
             "name": self.name,
-            "pair": self.file.pair,
+            "pair": self.pair.name,
             "executor": self.file.executor,
             **self.file.provenance.model_dump(),
         }
@@ -225,14 +225,11 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(str(error)) from None
     if not isinstance(document, dict) or "schema_version" not in document:
         raise ProfileError(f"{path}: not a pdvsim profile (it has no schema_version)")
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise ProfileError(
-            f"{path}: schema version {document['schema_version']!r}, but this pdvsim reads "
-            f"version {SCHEMA_VERSION}; calibrate again"
-        )
     digest = document.pop("digest", None)
     try:
-        file = ProfileFile.model_validate(document)
+        file = ProfileFile.model_validate(upgraded(document))
+    except InputError as error:
+        raise ProfileError(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -255,16 +252,20 @@ def select_profile(
         InputError: the profile is for another pair or executor than asked for.
         ProfileError: there is no such profile.
     """
+    wanted = None if pair_name is None else pair(pair_name)
     if name_or_path is None:
-        wanted = pair(pair_name or DEFAULT_PAIR).name
-        return load_profile(default_profile_name(wanted, executor or DEFAULT_EXECUTOR))
+        name = wanted.name if wanted else DEFAULT_PAIR
+        name_or_path = default_profile_name(name, executor or DEFAULT_EXECUTOR)
     profile = load_profile(name_or_path)
-    for what, asked, found in (
-        ("pair", pair_name, profile.pair.name),
-        ("executor", executor, profile.executor.name),
-    ):
-        if asked is not None and asked != found:
-            raise InputError(f"profile {profile.name} is for {what} {found}, not {asked}")
+    if wanted is not None and (difference := profile.pair.difference(wanted)):
+        raise InputError(
+            f"profile {profile.name} is for pair {profile.pair.name}, not {pair_name} "
+            f"({difference})"
+        )
+    if executor not in (None, profile.executor.name):
+        raise InputError(
+            f"profile {profile.name} is for executor {profile.executor.name}, not {executor}"
+        )
     return profile
 
 

@@ -5,13 +5,16 @@ were measured in and where they come from. Unknown keys are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pdvsim.core import Stage
+from pdvsim.errors import InputError
+from pdvsim.models import ModelShape, Pair, pair
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -169,11 +172,16 @@ class Provenance(_File):
 
 
 class ProfileFile(_File):
-    """The JSON document."""
+    """The JSON document.
 
-    schema_version: Literal[1]
+    Attributes:
+        draft, verifier: the shapes that were measured, so that any model's profile can be read.
+    """
+
+    schema_version: Literal[2]
     name: str
-    pair: str
+    draft: ModelShape
+    verifier: ModelShape
     executor: str
     draft_tokens: int = Field(ge=1, le=16)
     stages: dict[Stage, StageFit]
@@ -181,3 +189,30 @@ class ProfileFile(_File):
     contention: list[ContentionFit]
     ceilings: Ceilings | None
     provenance: Provenance
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.draft, self.verifier)
+
+
+def upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of any known schema version in the present one. Version 1 named its pair, of
+    shapes that ship, where version 2 holds them.
+
+    Raises:
+        InputError: another version, or a pair that is not known.
+    """
+    version = document.get("schema_version")
+    if version == SCHEMA_VERSION:
+        return document
+    if version != 1:
+        raise InputError(
+            f"schema version {version!r}, but this pdvsim reads versions 1 and {SCHEMA_VERSION}; "
+            "calibrate again"
+        )
+    if not isinstance(document.get("pair"), str):
+        raise InputError("its pair is not said")
+    models = pair(document["pair"])
+    rest = {key: value for key, value in document.items() if key != "pair"}
+    shapes = {"draft": asdict(models.draft), "verifier": asdict(models.verifier)}
+    return {**rest, **shapes, "schema_version": SCHEMA_VERSION}

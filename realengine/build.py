@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from pdvsim.core import EAGER, Executor
-from pdvsim.errors import InputError
 from pdvsim.models import Pair
-from realengine import toy
-from realengine.device import open_device
+from realengine.checkpoint import check_context, sources
+from realengine.device import open_device, torch_device
 from realengine.eager import EagerEngine
 from realengine.engine import Engine
-from realengine.models import LoadedPair, describe, load_pair
+from realengine.models import LoadedPair, load_pair
+from realengine.prompts import Prompts, prompts_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,48 +37,45 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """An engine and what it stands on."""
+    """An engine and what it stands on.
+
+    Attributes:
+        prompts: of requests that bring none.
+    """
 
     engine: Engine
-    pair_name: str
+    pair: Pair
     device: torch.device
+    prompts: Prompts
     loaded: LoadedPair | None = None
 
     def sibling(self) -> Engine:
         """A second eager engine over the same weights, sharing no request with the first."""
         assert self.loaded is not None
-        return _eager(self.loaded, str(self.device), self.engine.draft_tokens, seed=0)
+        return _over(self.loaded, self.prompts, str(self.device), self.engine.draft_tokens)
 
 
-def describe_pair(pair_name: str) -> Pair:
-    """The shapes behind a pair's name: shape names, checkpoint directories, or `toy`.
-
-    Raises:
-        InputError: no such pair.
-    """
-    names = f"{toy.DRAFT}:{toy.VERIFIER}" if pair_name == "toy" else pair_name
-    draft, colon, verifier = names.partition(":")
-    if not colon or not draft or not verifier:
-        raise InputError(
-            "a pair is written DRAFT:VERIFIER, for example tinyllama-1.1b:llama-2-7b, or toy; "
-            f"got {pair_name!r}"
-        )
-    return Pair(describe(draft), describe(verifier))
-
-
-def open_engine(pair_name: str, executor: Executor, device_name: str, demand: Demand) -> Opened:
+def open_engine(reference: str, executor: Executor, device_name: str, demand: Demand) -> Opened:
     """Build or load the pair on the device and put the executor's engine over it.
 
     Args:
-        pair_name: `DRAFT:VERIFIER` of shape names or checkpoint directories, or `toy`.
+        reference: of a pair; see `pdvsim.models`. Shapes without a checkpoint get random weights.
 
     Raises:
-        InputError: unknown pair or damaged checkpoint.
+        InputError: unknown pair, damaged checkpoint, or a context that it does not have.
         CapacityError: no such device, or not enough memory.
     """
+    draft, verifier = sources(reference)
+    pair, device = Pair(draft.shape, verifier.shape), torch_device(device_name)
+    check_context((draft.shape, verifier.shape), demand.context_tokens)
     if executor is EAGER:
-        return _open_eager(pair_name, device_name, demand)
-    from realengine.graph import GraphConfig, build_engine
+        cache_tokens = demand.requests * (demand.context_tokens + demand.draft_tokens)
+        loaded = load_pair(draft, verifier, device, cache_tokens, demand.seed)
+        prompts = prompts_for(verifier, loaded.vocabulary, demand.seed)
+        eager = _over(loaded, prompts, device_name, demand.draft_tokens)
+        return Opened(eager, pair, device, prompts, loaded)
+    from realengine.graph import GraphConfig
+    from realengine.graph.build import engine_of
 
     config = GraphConfig(
         draft_tokens=demand.draft_tokens,
@@ -87,20 +84,10 @@ def open_engine(pair_name: str, executor: Executor, device_name: str, demand: De
         cache_tokens=demand.cache_tokens,
         seed=demand.seed,
     )
-    engine = build_engine(pair_name, config, device_name)
-    return Opened(engine, pair_name, torch.device(device_name))
+    engine = engine_of(draft, verifier, config, device_name)
+    return Opened(engine, pair, device, engine.prompts)
 
 
-def _open_eager(pair_name: str, device_name: str, demand: Demand) -> Opened:
+def _over(loaded: LoadedPair, prompts: Prompts, device_name: str, draft_tokens: int) -> EagerEngine:
     device = open_device(device_name)
-    names = f"{toy.DRAFT}:{toy.VERIFIER}" if pair_name == "toy" else pair_name
-    cache_tokens = demand.requests * (demand.context_tokens + demand.draft_tokens)
-    loaded = load_pair(names, device.device, cache_tokens, demand.seed)
-    engine = EagerEngine(loaded.draft, loaded.verifier, device, demand.draft_tokens, demand.seed)
-    return Opened(engine, pair_name, device.device, loaded)
-
-
-def _eager(loaded: LoadedPair, device_name: str, draft_tokens: int, seed: int) -> EagerEngine:
-    device = open_device(device_name)
-    device.align()
-    return EagerEngine(loaded.draft, loaded.verifier, device, draft_tokens, seed)
+    return EagerEngine(loaded.draft, loaded.verifier, device, prompts, draft_tokens)

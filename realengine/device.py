@@ -1,27 +1,50 @@
-"""Devices: streams to launch work on, tickets for launched work, and the device's clock.
+"""Devices: streams to run work on, launched work, and the device's clock. Both engines' floor.
 
-Engines share this. On the CPU work is done when it has been launched; on CUDA it is bracketed by
-a pair of timing events.
+On the CPU work is done when it has been launched; on CUDA it is bracketed by two timing events.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from pdvsim.core import Request, Stage, Stream
+from pdvsim.core import Stream
 from pdvsim.errors import CapacityError, InputError
-from realengine.engine import Ticket
 
 _ALIGNMENTS = 9
 
 
+class Execution(Protocol):
+    """Work that was launched.
+
+    Attributes:
+        result: what the work returned; kept alive until it is replaced.
+    """
+
+    result: Any
+
+    def done(self) -> bool:
+        """Whether the device has finished; never blocks."""
+        ...
+
+    def wait(self) -> None:
+        """Block this thread until the device has finished."""
+        ...
+
+    def span_s(self) -> tuple[float, float]:
+        """Start and end on the device in host-clock seconds, once `done`."""
+        ...
+
+
 class Device(Protocol):
-    """Somewhere to run stages."""
+    """Somewhere to run work."""
 
     device: torch.device
 
@@ -30,15 +53,12 @@ class Device(Protocol):
         ...
 
     def run(
-        self,
-        stage: Stage,
-        batch: Sequence[Request],
-        stream: Stream,
-        after: Sequence[Ticket],
-        work: Callable[[], Any],
-    ) -> Ticket:
-        """Call `work` so that its kernels go to `stream` behind `after`. What `work` returns is
-        kept alive as long as the ticket.
+        self, what: str, stream: Stream, after: Sequence[Execution], work: Callable[[], Any]
+    ) -> Execution:
+        """Call `work` so that its kernels go to `stream`, behind `after`.
+
+        Args:
+            what: the work is, for errors.
 
         Raises:
             CapacityError: out of device memory.
@@ -46,15 +66,13 @@ class Device(Protocol):
         ...
 
 
-class CpuTicket:
-    """Work that was done when its launch returned."""
+@dataclass(slots=True, eq=False)
+class CpuExecution:
+    """Work that was done before its launch returned."""
 
-    __slots__ = ("_span_s", "batch", "stage")
-
-    def __init__(self, stage: Stage, batch: Sequence[Request], span_s: tuple[float, float]) -> None:
-        self.stage = stage
-        self.batch = batch
-        self._span_s = span_s
+    result: Any
+    started_s: float
+    ended_s: float
 
     def done(self) -> bool:
         return True
@@ -62,8 +80,8 @@ class CpuTicket:
     def wait(self) -> None:
         return
 
-    def device_span_s(self) -> tuple[float, float]:
-        return self._span_s
+    def span_s(self) -> tuple[float, float]:
+        return self.started_s, self.ended_s
 
 
 class CpuDevice:
@@ -76,70 +94,59 @@ class CpuDevice:
         return
 
     def run(
-        self,
-        stage: Stage,
-        batch: Sequence[Request],
-        stream: Stream,
-        after: Sequence[Ticket],
-        work: Callable[[], Any],
-    ) -> CpuTicket:
+        self, what: str, stream: Stream, after: Sequence[Execution], work: Callable[[], Any]
+    ) -> CpuExecution:
         started_s = time.perf_counter()
-        with torch.inference_mode():
-            work()
-        return CpuTicket(stage, batch, (started_s, time.perf_counter()))
+        with enough_memory(self.device, what):
+            result = work()
+        return CpuExecution(result, started_s, time.perf_counter())
 
 
-class CudaTicket:
-    """Work between two CUDA events."""
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Ties device events to the host's clock: an event, and when the host saw it happen."""
 
-    __slots__ = ("_clock", "_keep", "_start", "batch", "end", "stage")
+    event: torch.cuda.Event
+    host_s: float
 
-    def __init__(
-        self,
-        stage: Stage,
-        batch: Sequence[Request],
-        clock: CudaClock,
-        events: tuple[torch.cuda.Event, torch.cuda.Event],
-        keep: Any,
-    ) -> None:
-        self.stage = stage
-        self.batch = batch
-        self._clock = clock
-        self._start, self.end = events
-        self._keep = keep
+    def at_s(self, event: torch.cuda.Event) -> float:
+        return self.host_s + float(self.event.elapsed_time(event)) * 1e-3
+
+    @classmethod
+    def aligned(cls, device: torch.device) -> _Clock:
+        """Records an event on an idle device, several times, and keeps the one whose moment is
+        known best (to about 10 us)."""
+        found: list[tuple[float, _Clock]] = []
+        with torch.cuda.device(device):
+            torch.cuda.synchronize()
+            for _ in range(_ALIGNMENTS):
+                event = torch.cuda.Event(enable_timing=True)
+                before_s = time.perf_counter()
+                event.record()
+                event.synchronize()
+                width_s = time.perf_counter() - before_s
+                found.append((width_s, cls(event, before_s + width_s / 2)))
+        return min(found, key=lambda one: one[0])[1]
+
+
+@dataclass(slots=True, eq=False)
+class CudaExecution:
+    """Work queued on a stream, between two events."""
+
+    start: torch.cuda.Event
+    end: torch.cuda.Event
+    clock: _Clock
+    result: Any = None
 
     def done(self) -> bool:
         return bool(self.end.query())
 
     def wait(self) -> None:
         self.end.synchronize()
-        self._keep = None
 
-    def device_span_s(self) -> tuple[float, float]:
-        started_s = self._clock.host_s(self._start)
-        return started_s, started_s + self._start.elapsed_time(self.end) * 1e-3
-
-
-class CudaClock:
-    """Turns CUDA events into host-clock seconds."""
-
-    def align(self) -> None:
-        """Record a reference event on an idle device, several times, and keep the one whose
-        moment is known best (to about 10 us)."""
-        torch.cuda.synchronize()
-        narrowest = float("inf")
-        for _ in range(_ALIGNMENTS):
-            reference = torch.cuda.Event(enable_timing=True)
-            before = time.perf_counter()
-            reference.record()
-            reference.synchronize()
-            width = time.perf_counter() - before
-            if width < narrowest:
-                narrowest = width
-                self._reference, self._reference_s = reference, before + width / 2
-
-    def host_s(self, event: torch.cuda.Event) -> float:
-        return float(self._reference_s + self._reference.elapsed_time(event) * 1e-3)
+    def span_s(self) -> tuple[float, float]:
+        started_s = self.clock.at_s(self.start)
+        return started_s, started_s + float(self.start.elapsed_time(self.end)) * 1e-3
 
 
 class CudaDevice:
@@ -147,42 +154,31 @@ class CudaDevice:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._clock = CudaClock()
         # cuDNN's attention builds a plan for every new (query, context) shape, once per thread:
         # 40 ms in a 20 ms forward pass, at every token. The flash kernels need none.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        with torch.cuda.device(device):
-            self._streams = {stream: torch.cuda.Stream(device) for stream in Stream}
+        self.streams: Mapping[Stream, torch.cuda.Stream] = {
+            stream: torch.cuda.Stream(device) for stream in Stream
+        }
+        self.align()
 
     def align(self) -> None:
-        with torch.cuda.device(self.device):
-            self._clock.align()
+        self._clock = _Clock.aligned(self.device)
 
     def run(
-        self,
-        stage: Stage,
-        batch: Sequence[Request],
-        stream: Stream,
-        after: Sequence[Ticket],
-        work: Callable[[], Any],
-    ) -> CudaTicket:
-        cuda_stream = self._streams[stream]
-        start = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        try:
-            with torch.inference_mode(), torch.cuda.stream(cuda_stream):
-                for ticket in after:
-                    if isinstance(ticket, CudaTicket):
-                        cuda_stream.wait_event(ticket.end)
-                start.record(cuda_stream)
-                keep = work()
-                end.record(cuda_stream)
-        except torch.OutOfMemoryError as error:
-            free, total = torch.cuda.mem_get_info(self.device)
-            raise CapacityError(
-                f"out of GPU memory in stage {stage}: {free:,} of {total:,} bytes are free; {error}"
-            ) from error
-        return CudaTicket(stage, batch, self._clock, (start, end), keep)
+        self, what: str, stream: Stream, after: Sequence[Execution], work: Callable[[], Any]
+    ) -> CudaExecution:
+        queue = self.streams[stream]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        execution = CudaExecution(start, end, self._clock)
+        with enough_memory(self.device, what), torch.cuda.stream(queue):
+            for earlier in after:
+                assert isinstance(earlier, CudaExecution)
+                queue.wait_event(earlier.end)
+            start.record(queue)
+            execution.result = work()
+            end.record(queue)
+        return execution
 
 
 def open_device(name: str) -> Device:
@@ -192,13 +188,56 @@ def open_device(name: str) -> Device:
         InputError: it is called something else.
         CapacityError: CUDA was asked for and there is none.
     """
+    device = torch_device(name)
+    return CudaDevice(device) if device.type == "cuda" else CpuDevice()
+
+
+def torch_device(name: str) -> torch.device:
+    """As `open_device`, without its streams."""
     if name == "cpu":
-        return CpuDevice()
+        return torch.device("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:
         raise InputError(f"unknown device {name!r}; known are cpu, cuda and cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = int(match[1] or 0)
     if index >= count:
-        raise CapacityError(f"{name} was asked for, but this machine has {count} CUDA devices")
-    return CudaDevice(torch.device("cuda", index))
+        raise CapacityError(
+            f"{name} was asked for, but this machine has {count} CUDA devices; --device cpu runs "
+            "without one"
+        )
+    return torch.device("cuda", index)
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Of weights, activations and caches where nothing else is asked for."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+@contextmanager
+def enough_memory(device: torch.device, what: str) -> Iterator[None]:
+    """Turns running out of memory inside into a `CapacityError` with the numbers."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise CapacityError(
+            f"out of memory in {what}: {free_bytes(device):,} bytes are free on {device}; "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated on `device`."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def physical_index(device: torch.device) -> int:
+    """NVML's number of a CUDA device, which CUDA_VISIBLE_DEVICES may have renumbered."""
+    logical = device.index or 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if logical < len(visible) and visible[logical].strip().isdigit():
+        return int(visible[logical])
+    return logical

@@ -10,16 +10,18 @@ produced so far. A round without drafts needs no forward before those.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache, PreTrainedModel
 
 from pdvsim.core import EAGER, DraftTokens, Request, Stage, Stream
-from realengine.device import Device
+from realengine.device import Device, Execution
 from realengine.engine import Ticket
+from realengine.prompts import Prompts
 
 
 class _Side:
@@ -30,10 +32,13 @@ class _Side:
         stream: where the last stage that touched the cache ran.
     """
 
-    __slots__ = ("cache", "logits", "model", "stream")
+    __slots__ = ("cache", "logits", "model", "stream", "vocabulary")
 
-    def __init__(self, model: LlamaForCausalLM, prompt: Tensor, stream: Stream) -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: int, prompt: Tensor, stream: Stream
+    ) -> None:
         self.model = model
+        self.vocabulary = vocabulary
         self.cache: Any = DynamicCache()
         self.stream = stream
         self.advance(prompt)
@@ -47,7 +52,7 @@ class _Side:
             logits_to_keep=keep_logits,
         )
         logits: Tensor = output.logits
-        return logits
+        return logits[..., : self.vocabulary]
 
     def advance(self, tokens: Tensor) -> None:
         """Append `tokens` and keep the logits of the last one."""
@@ -80,24 +85,46 @@ class _State:
     tokens: list[int]  # that this round yields
 
 
+@dataclass(slots=True, eq=False)
+class EagerTicket:
+    """A launched stage."""
+
+    stage: Stage
+    batch: Sequence[Request]
+    execution: Execution
+
+    def done(self) -> bool:
+        return self.execution.done()
+
+    def wait(self) -> None:
+        self.execution.wait()
+        self.execution.result = None  # what had to outlive the work
+
+    def device_span_s(self) -> tuple[float, float]:
+        return self.execution.span_s()
+
+
 class EagerEngine:
     """Greedy speculative decoding of one request at a time. See `realengine.engine.Engine`."""
 
     def __init__(
         self,
-        draft: LlamaForCausalLM,
-        verifier: LlamaForCausalLM,
+        draft: PreTrainedModel,
+        verifier: PreTrainedModel,
         device: Device,
+        prompts: Prompts,
         draft_tokens: int = 4,
-        seed: int = 0,
     ) -> None:
-        """`seed` draws the prompts of requests that bring none."""
+        """
+        Args:
+            prompts: of requests that bring none; its vocabulary is what both models share.
+        """
         self.executor = EAGER
         self.draft_tokens = draft_tokens
+        self._prompts = prompts
         self._draft = draft
         self._verifier = verifier
         self._device = device
-        self._seed = seed
         self._states: dict[int, _State] = {}
         self._stages: dict[Stage, Callable[[Request, Stream], Any]] = {
             Stage.PREFILL_DRAFT: self._prefill_draft,
@@ -133,11 +160,17 @@ class EagerEngine:
         if stage is Stage.DRAFT:
             lengths = self.draft_tokens if draft_tokens is None else draft_tokens
             length = lengths if isinstance(lengths, int) else lengths[0]
-            return self._device.run(
-                stage, batch, stream, after, lambda: self._propose(request, stream, length)
-            )
-        work = self._stages[stage]
-        return self._device.run(stage, batch, stream, after, lambda: work(request, stream))
+            work: Callable[[Request, Stream], Any] = partial(self._propose, length=length)
+        else:
+            work = self._stages[stage]
+
+        @torch.inference_mode()
+        def launched() -> Any:
+            return work(request, stream)
+
+        earlier = [ticket.execution for ticket in after if isinstance(ticket, EagerTicket)]
+        execution = self._device.run(f"stage {stage}", stream, earlier, launched)
+        return EagerTicket(stage, batch, execution)
 
     def settle(self, ticket: Ticket) -> Sequence[int] | None:
         (request,) = ticket.batch
@@ -161,10 +194,10 @@ class EagerEngine:
     # Stages
 
     def _prefill_draft(self, request: Request, stream: Stream) -> None:
-        self._state(request).draft = _Side(self._draft, self._prompt(request), stream)
+        self._state(request).draft = self._side(self._draft, request, stream)
 
     def _prefill_verifier(self, request: Request, stream: Stream) -> None:
-        self._state(request).verifier = _Side(self._verifier, self._prompt(request), stream)
+        self._state(request).verifier = self._side(self._verifier, request, stream)
 
     def _propose(self, request: Request, stream: Stream, length: int) -> Any:
         """Draft `length` tokens; the verify stage checks what is here."""
@@ -230,12 +263,9 @@ class EagerEngine:
             state = self._states[request.id] = _State()
         return state
 
-    def _prompt(self, request: Request) -> Tensor:
-        if request.prompt:
-            return self._tensor(request.prompt)
-        rng = np.random.default_rng((self._seed, request.id))
-        drawn = rng.integers(self._verifier.config.vocab_size, size=request.prompt_tokens)
-        return self._tensor(drawn.tolist())
+    def _side(self, model: PreTrainedModel, request: Request, stream: Stream) -> _Side:
+        prompt = self._tensor(self._prompts.of(request))
+        return _Side(model, self._prompts.vocabulary, prompt, stream)
 
     def _tensor(self, tokens: Sequence[int]) -> Tensor:
         return torch.tensor([list(tokens)], device=self._device.device)

@@ -16,7 +16,6 @@ import torch
 import transformers
 
 import pdvsim
-from realengine.device import open_device
 
 MACHINE = ("gpu", "driver", "torch", "transformers", "python", "host_cpu", "git_revision")
 PACKAGES = ("pdvsim", "realengine", "calibration")
@@ -62,25 +61,6 @@ def _content(path: Path, pattern: str = "*") -> str:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         digests.append(f"{file.relative_to(path)} {digest}")
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
-
-
-def free_bytes(device_name: str) -> int | None:
-    """Free memory of a CUDA device; None on the CPU.
-
-    Raises:
-        CapacityError: CUDA was asked for and there is none.
-    """
-    device = open_device(device_name).device
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-
-
-def physical_index(device: torch.device) -> int:
-    """NVML's number of a CUDA device, which CUDA_VISIBLE_DEVICES may have renumbered."""
-    logical = device.index or 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if logical < len(visible) and visible[logical].strip().isdigit():
-        return int(visible[logical])
-    return logical
 
 
 def _driver() -> str:

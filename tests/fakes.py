@@ -12,6 +12,7 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
+from pdvsim.models import pair
 from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
 from pdvsim.records import RunRecord
 from pdvsim.sweep import Cell, Load
@@ -90,7 +91,9 @@ def cell(
     return Cell(config, "tiny:tiny", load, FakeModel(spread))
 
 
-def profile_file(pair: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager") -> ProfileFile:
+def profile_file(
+    pair_name: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager"
+) -> ProfileFile:
     """A whole profile with made-up numbers; 16 ms a stage, as eager stages roughly take."""
 
     def cost(seconds: float) -> CostFit:
@@ -107,11 +110,13 @@ def profile_file(pair: str = "tinyllama-1.1b:llama-2-7b", executor: str = "eager
     def about(seconds: float) -> Estimate:
         return Estimate(value=seconds, low=0.9 * seconds, high=1.1 * seconds)
 
+    models = pair(pair_name)
     measured = Range(batch=(1, 64), query_tokens=(1, 512), context_tokens=(0, 4096))
     return ProfileFile(
-        schema_version=1,
+        schema_version=2,
         name="made-up",
-        pair=pair,
+        draft=models.draft,
+        verifier=models.verifier,
         executor=executor,
         draft_tokens=4,
         stages={

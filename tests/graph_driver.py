@@ -10,10 +10,12 @@ import torch
 
 from pdvsim.core import GRAPH, Request, Stage, Stream, settle
 from pdvsim.models import ModelShape
+from realengine.device import CpuDevice
 from realengine.graph import GraphConfig, GraphEngine
 from realengine.graph.model import Layer, Weights
 from realengine.graph.ops import TorchOps
 from realengine.graph.weights import random_weights
+from realengine.prompts import Prompts
 
 CPU = torch.device("cpu")
 SHAPE = ModelShape("test", 2, 32, 4, 2, 48, 64, 128)
@@ -36,8 +38,8 @@ def similar_draft(weights: Weights, noise: float) -> Weights:
     """A draft that agrees with `weights` often (small `noise`) or hardly ever."""
     generator = torch.Generator().manual_seed(1)
 
-    def shaken(x: torch.Tensor) -> torch.Tensor:
-        return x + noise * 0.02 * torch.randn(x.shape, generator=generator)
+    def shaken(x: torch.Tensor | None) -> torch.Tensor | None:
+        return None if x is None else x + noise * 0.02 * torch.randn(x.shape, generator=generator)
 
     layers = tuple(
         Layer(*(shaken(getattr(layer, field.name)) for field in fields(Layer)))
@@ -47,9 +49,9 @@ def similar_draft(weights: Weights, noise: float) -> Weights:
 
 
 def engine(
-    config: GraphConfig, verifier: Weights, draft: Weights | None, text: Sequence[int] = ()
+    config: GraphConfig, verifier: Weights, draft: Weights | None, prompts: Prompts | None = None
 ) -> GraphEngine:
-    return GraphEngine(config, verifier, draft, CPU, ShortBlocks(), text)
+    return GraphEngine(config, verifier, draft, CpuDevice(), ShortBlocks(), prompts)
 
 
 def run(engine: GraphEngine, stages: Sequence[Stage], batch: Sequence[Request]) -> None:

@@ -187,7 +187,7 @@ def test_bad_configurations_are_refused() -> None:
     for draft_tokens in (0, 50):
         with pytest.raises(InputError, match="draft_tokens"):
             GraphConfig(draft_tokens)
-    with pytest.raises(InputError, match="models reach 128"):
+    with pytest.raises(InputError, match="test reaches 128"):
         engine(GraphConfig(4, 2, 500), VERIFIER, None)
     with pytest.raises(CapacityError, match="GB"):
         engine(GraphConfig(4, 2, 96, cache_tokens=10**12), VERIFIER, None)

@@ -49,7 +49,7 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
         pages = torch.randperm(18, generator=torch.Generator().manual_seed(1)) + 1
         table = pages.int().view(3, 6)
         lengths = torch.tensor([20, 70, 2])
-        return paged_cache(shape, 10000.0, 19, 16, table, lengths, torch.float32)
+        return paged_cache(shape, 19, 16, table, lengths, torch.float32)
 
     def states(ops: Ops, views: list[View], rows: list[int]) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(2)

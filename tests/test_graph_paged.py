@@ -9,7 +9,7 @@ import pytest
 
 from pdvsim.core import Request
 from pdvsim.errors import CapacityError
-from pdvsim.models import SHAPES
+from pdvsim.models import shape
 from realengine.graph.admission import Admission
 from realengine.graph.memory import Demand
 from realengine.graph.paged import DUMMY_PAGE, OutOfPages, PagePool
@@ -90,7 +90,7 @@ def test_memory_is_asked_for_in_pages_and_refusals_say_how_much() -> None:
         values = {"requests": 8, "context_tokens": 1024, "chunk_tokens": 2048, "round_tokens": 5}
         values |= changes
         return Demand(
-            [SHAPES["llama-2-7b"], SHAPES["tinyllama-1.1b"]],
+            [shape("llama-2-7b"), shape("tinyllama-1.1b")],
             page_tokens=16,
             tempered=False,
             element_bytes=2,

@@ -31,7 +31,7 @@ def exact_distribution(temperature: float) -> dict[tuple[int, ...], float]:
     sequences = list(itertools.product(range(SMALL.vocabulary), repeat=3))
     length, table = len(PROMPT) + 3, torch.arange(1, len(sequences) + 1, dtype=torch.int32)[:, None]
     lengths = torch.zeros(len(sequences), dtype=torch.int64)
-    cache = paged_cache(SMALL, 10000.0, len(sequences) + 1, 16, table, lengths, torch.float32)
+    cache = paged_cache(SMALL, len(sequences) + 1, 16, table, lengths, torch.float32)
     tokens = torch.tensor([[*PROMPT, *sequence] for sequence in sequences])
     blocks = [[i * length, length, i, 0] for i in range(len(sequences))]
     hidden = forward(VERIFIER, TorchOps(), cache, tokens.flatten(), Ragged(torch.tensor(blocks)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from pdvsim.core import Stage
 from pdvsim.errors import InputError, ProfileError
+from pdvsim.models import SHIPPED as SHIPPED_MODELS
+from pdvsim.models import ModelShape, Pair, Rope
 from pdvsim.profile import (
     HostState,
     Profile,
@@ -20,6 +23,11 @@ from pdvsim.profile import (
 )
 from pdvsim.profile_file import ProfileFile
 from tests.fakes import profile_file
+
+
+def digest(content: object) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @pytest.fixture
@@ -37,7 +45,10 @@ def test_what_was_saved_is_loaded(path: Path) -> None:
     ("change", "message"),
     [
         (lambda d: d.update(draft_tokens=5), "changed since it was written"),
-        (lambda d: d.update(schema_version=2), "schema version 2"),
+        (lambda d: d.update(schema_version=3), "schema version 3"),
+        (lambda d: d["draft"].update(heads=7), "heads"),
+        (lambda d: d["verifier"].update(color="red"), "color"),
+        (lambda d: d.pop("draft"), "draft"),
         (lambda d: d.update(color="red"), "color"),
         (lambda d: d.pop("host"), "host"),
         (lambda d: d.pop("schema_version"), "not a pdvsim profile"),
@@ -49,6 +60,38 @@ def test_an_edited_profile_is_refused(path: Path, change, message: str) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ProfileError, match=message):
         load_profile(str(path))
+
+
+def test_a_profile_of_the_first_version_is_read_by_the_names_of_its_pair(path: Path) -> None:
+    document = json.loads(path.read_text())
+    older = {k: v for k, v in document.items() if k not in ("draft", "verifier", "digest")}
+    older |= {"schema_version": 1, "pair": "tinyllama-1.1b:llama-2-7b"}
+    path.write_text(json.dumps(older | {"digest": digest(older)}))
+    assert load_profile(str(path)).file == profile_file()
+    path.write_text(json.dumps(older | {"digest": digest(older), "pair": "tiny:nosuch"}))
+    with pytest.raises(ProfileError, match="unknown model 'nosuch'"):
+        load_profile(str(path))
+
+
+def test_a_profile_carries_the_shapes_of_models_that_do_not_ship(tmp_path: Path) -> None:
+    draft, verifier = (
+        ModelShape(name, 2, 48, 4, 2, 96, 128, head_size=16, qk_norm=True, rope=Rope(1e6, 8.0))
+        for name in ("one", "two")
+    )
+    file = profile_file().model_copy(update={"draft": draft, "verifier": verifier})
+    save_profile(file, tmp_path / "p.json")
+    profile = load_profile(str(tmp_path / "p.json"))
+    assert profile.pair == Pair(draft, verifier)
+    assert profile.provenance["pair"] == "one:two"
+
+
+def test_a_profile_serves_other_names_of_the_same_dimensions(tmp_path: Path, path: Path) -> None:
+    config = SHIPPED_MODELS / "llama-2-7b.json"
+    same, other = f"tiny:mine={config}", f"mine={config}:mine={config}"
+    assert select_profile(str(path), f"TinyLlama-1.1B:mine={config}", None)
+    for reference in (same, other):
+        with pytest.raises(InputError, match=r"is for pair .*draft: layers 22 against"):
+            select_profile(str(path), reference, None)
 
 
 def test_a_truncated_profile_is_refused(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.core import EAGER, Request, Stage, Stream, settle
@@ -19,6 +19,7 @@ from pdvsim.workload import Workload
 from realengine.device import open_device
 from realengine.eager import EagerEngine
 from realengine.models import build
+from realengine.prompts import Prompts
 from realengine.world import run
 from tests.fakes import config_of
 
@@ -35,7 +36,7 @@ NOISE = 0.15
 
 
 @cache
-def noisy_pair(shape: ModelShape, device: str) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
+def noisy_pair(shape: ModelShape, device: str) -> tuple[PreTrainedModel, PreTrainedModel]:
     """A verifier, and a draft that is the verifier with noise. float32 on every device."""
     verifier = build(shape, torch.device(device), torch.float32, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -49,7 +50,7 @@ def noisy_pair(shape: ModelShape, device: str) -> tuple[LlamaForCausalLM, LlamaF
     return draft, verifier
 
 
-def greedy(verifier: LlamaForCausalLM, prompt: list[int], tokens: int) -> list[int]:
+def greedy(verifier: PreTrainedModel, prompt: list[int], tokens: int) -> list[int]:
     """Plain greedy decoding, without any cache."""
     text = list(prompt)
     with torch.inference_mode():
@@ -59,15 +60,13 @@ def greedy(verifier: LlamaForCausalLM, prompt: list[int], tokens: int) -> list[i
     return text[len(prompt) :]
 
 
-def prompt_of(engine: EagerEngine, request: Request) -> list[int]:
-    return [int(token) for token in engine._prompt(request)[0]]
-
-
 def decode(
     name: str, shape: ModelShape, workload: Workload, draft_tokens: int, seed: int, device: str
 ) -> tuple[RunRecord, EagerEngine]:
     draft, verifier = noisy_pair(shape, device)
-    engine = EagerEngine(draft, verifier, open_device(device), draft_tokens, seed)
+    engine = EagerEngine(
+        draft, verifier, open_device(device), Prompts(shape.vocabulary, seed), draft_tokens
+    )
     config = config_of(name, batch_cap=3, workers=2, draft_tokens=draft_tokens)
     return run(config, workload, engine, stuck_s=30.0), engine
 
@@ -98,7 +97,7 @@ def test_output_is_the_verifiers_greedy_output(
     for request in record.requests:
         assert request.completed_s is not None
         assert len(request.tokens) == request.produced_tokens >= request.output_tokens
-        prompt = prompt_of(engine, request)
+        prompt = engine._prompts.of(request)
         assert request.tokens == greedy(engine._verifier, prompt, len(request.tokens))
 
 
@@ -128,7 +127,7 @@ def test_injected_acceptance_decides_and_every_kernel_runs() -> None:
 def test_every_round_may_have_its_own_length(shape: ModelShape) -> None:
     """... and none at all is a plain decode that keeps the draft's cache right."""
     draft, verifier = noisy_pair(shape, "cpu")
-    engine = EagerEngine(draft, verifier, open_device("cpu"), draft_tokens=4)
+    engine = EagerEngine(draft, verifier, open_device("cpu"), Prompts(shape.vocabulary))
     prompt = [5, 9, 2, 7]
     request, drafted = Request(0, len(prompt), 30, prompt=prompt), 0
     for stage in EAGER.prefill:
@@ -150,7 +149,7 @@ def test_every_round_may_have_its_own_length(shape: ModelShape) -> None:
 def test_a_round_leaves_both_caches_at_the_text() -> None:
     """... and frees them when the request is released."""
     draft, verifier = noisy_pair(SHAPES[0], "cpu")
-    engine = EagerEngine(draft, verifier, open_device("cpu"), draft_tokens=4)
+    engine = EagerEngine(draft, verifier, open_device("cpu"), Prompts(SHAPES[0].vocabulary))
     request = Request(0, prompt_tokens=3, output_tokens=9, prompt=[7, 8, 9])
     for stage in (*EAGER.prefill, *EAGER.speculate, *EAGER.check):
         ticket = engine.launch(stage, [request], Stream.MAIN, ())
@@ -163,14 +162,6 @@ def test_a_round_leaves_both_caches_at_the_text() -> None:
         assert side.cache.get_seq_length() == 3 + len(request.tokens)
     engine.release(request)
     assert not engine._states
-
-
-def test_prompts_depend_on_seed_and_request_alone() -> None:
-    draft, verifier = noisy_pair(SHAPES[0], "cpu")
-    engines = [EagerEngine(draft, verifier, open_device("cpu"), seed=seed) for seed in (0, 0, 1)]
-    first, again, other = (prompt_of(engine, Request(5, 12, 1)) for engine in engines)
-    assert first == again != other
-    assert prompt_of(engines[0], Request(6, 12, 1)) != first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

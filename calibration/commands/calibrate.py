@@ -38,18 +38,22 @@ def command(
     from calibration.calibrate import quick as shorten
     from calibration.stages import context_growth
     from pdvsim.errors import InputError
+    from pdvsim.models import pair as pair_of
     from pdvsim.profile import save_profile
     from pdvsim.result_file import write_parquet
     from pdvsim.store import Store, partial_path
-    from realengine.build import Demand, describe_pair, open_engine
-    from realengine.provenance import free_bytes, identity, provenance
+    from realengine.build import Demand, open_engine
+    from realengine.device import free_bytes, torch_device
+    from realengine.provenance import identity, provenance
 
     output.check_writable(out)
     if not 1 <= draft_tokens <= 16:
         raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
     plan = EAGER_PLAN if EXECUTORS[executor].synchronous else GRAPH_PLAN
     plan = shorten(plan) if quick else plan
-    most_tokens = cache_tokens(describe_pair(pair), plan, draft_tokens, free_bytes(device))
+    where = torch_device(device)
+    free = free_bytes(where) if where.type == "cuda" else None
+    most_tokens = cache_tokens(pair_of(pair), plan, draft_tokens, free)
     longest = max(plan.prompts) + context_growth(plan.rounds, draft_tokens)
     largest = max(batch for _, batch in plan.points(most_tokens, draft_tokens))
     demand = Demand(draft_tokens, largest, longest, most_tokens, seed)

@@ -12,7 +12,7 @@ import polars as pl
 from pdvsim.audit.fields import NotANumber, Number, number
 from pdvsim.audit.table import Cell, Distribution, Served, Table
 from pdvsim.errors import InputError
-from pdvsim.models import SHAPES, Pair
+from pdvsim.models import Pair, shapes
 from pdvsim.tables import read_csv
 from pdvsim.workload import PDVERIFY_RATE_PER_C, pdverify_arrivals
 
@@ -134,8 +134,8 @@ def _printed(row: Mapping[str, str], column: str, path: Path, index: int) -> Num
 def _pair_of_file(path: Path) -> Pair | None:
     """The pair that a file name like `TinyLlama-TinyLlama_summary.csv` claims, if it is known."""
     claim = path.stem.removesuffix("_summary").lower()
-    for draft in SHAPES.values():
-        for verifier in SHAPES.values():
+    for draft in shapes().values():
+        for verifier in shapes().values():
             short = (draft.name.removesuffix("-1.1b"), verifier.name.removesuffix("-1.1b"))
             if claim == "-".join(short):
                 return Pair(draft, verifier)

@@ -7,7 +7,7 @@ from itertools import combinations
 from pdvsim.audit.finding import Finding, Limits, Severity
 from pdvsim.audit.rules_load import Checked, names, rounded
 from pdvsim.audit.table import Cell, Table
-from pdvsim.models import SHAPES, Pair
+from pdvsim.models import Pair, shapes
 
 MIB = 2**20
 LEAST_WEIGHTS = 0.98  # reported MiB are rounded and sampled
@@ -87,7 +87,7 @@ def _memory_finding(cells: list[Cell], severity: Severity, why: str, limits: Lim
     pair = cells[0].pair
     assert pair is not None
     values = [cell.memory_mib or 0.0 for cell in cells]
-    fits = _pairs_that_fit(min(values))
+    fits = _pairs_that_fit(min(values), pair.verifier.vocabulary)
     closest = f"; the known pair that comes closest is {fits[0]}" if fits else ""
     return Finding(
         "memory",
@@ -106,10 +106,11 @@ def _memory_finding(cells: list[Cell], severity: Severity, why: str, limits: Lim
     )
 
 
-def _pairs_that_fit(memory_mib: float) -> list[str]:
-    """Known pairs whose weights fit, closest first: 'draft:verifier (weights MiB)'."""
-    shapes = [shape for name, shape in SHAPES.items() if name != "tiny"]
-    pairs = [Pair(d, v) for d in shapes for v in shapes if d.parameters <= v.parameters]
+def _pairs_that_fit(memory_mib: float, vocabulary: int) -> list[str]:
+    """Known pairs with that vocabulary whose weights fit, closest first: 'draft:verifier (weights
+    MiB)'."""
+    known = [shape for shape in shapes().values() if shape.vocabulary == vocabulary]
+    pairs = [Pair(d, v) for d in known for v in known if d.parameters <= v.parameters]
     fitting = [p for p in pairs if p.weight_bytes / MIB <= memory_mib]
     fitting.sort(key=lambda p: (-p.weight_bytes, p.name))
     return [f"{p.name} ({p.weight_bytes / MIB:,.0f} MiB)" for p in fitting[:3]]

@@ -11,6 +11,7 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.measured.host_speed import gil_speed, host_factors
+from pdvsim.models import pair
 from pdvsim.profile import HostState, Profile
 from pdvsim.sweep import Load
 from pdvsim.workload import Lengths
@@ -47,9 +48,15 @@ def check_bench(bench: Bench, profile: Profile) -> None:
         InputError: another pair or executor, or acceptance without drawn outcomes.
     """
     arguments = bench["arguments"]
-    for what, wanted in (("pair", profile.file.pair), ("executor", profile.executor.name)):
-        if arguments[what] != wanted:
-            raise InputError(f"the bench ran {what} {arguments[what]}, the profile is for {wanted}")
+    ran, executor = arguments["pair"], arguments["executor"]
+    if difference := profile.pair.difference(pair(ran)):
+        raise InputError(
+            f"the bench ran pair {ran}, the profile is for {profile.pair.name} ({difference})"
+        )
+    if executor != profile.executor.name:
+        raise InputError(
+            f"the bench ran executor {executor}, the profile is for {profile.executor.name}"
+        )
     if arguments["acceptance"] == "real":
         raise InputError("a bench with real acceptance has no outcomes to predict with")
 

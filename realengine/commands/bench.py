@@ -102,7 +102,8 @@ def bench_document(
     from pdvsim.store import Store, partial_path
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
-    from realengine.provenance import identity, physical_index, provenance
+    from realengine.device import physical_index
+    from realengine.provenance import identity, provenance
 
     if not 1 <= arguments["replications"] <= 1000:
         raise InputError(
@@ -116,7 +117,11 @@ def bench_document(
     )
     opened = open_engine(arguments["pair"], most.config.executor, arguments["device"], demand)
     injected = probability(arguments["acceptance"])
-    kind = "real tokens" if injected is None else f"injected, {injected:g} at each draft position"
+    kind = (
+        f"real tokens, of {opened.prompts.kind}"
+        if injected is None
+        else f"injected, {injected:g} at each draft position"
+    )
     about = provenance(opened.device, seed, kind)
     warm_up(cells[0], opened.engine, seed)
     # What would make finished runs wrong for this call; C and architecture are in each key.

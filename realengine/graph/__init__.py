@@ -4,13 +4,13 @@ paged      who holds which page, and the tensors the pages live in
 state      what the device remembers of each request
 ops        attention, norms, gates: what they do, and their plain PyTorch form (CPU, reference)
 kernels    the same as Triton device code; triton_ops launches it
-model      a Llama forward pass over ops;  weights: random, or from a checkpoint
+model      a forward pass over ops;  weights: random, or from a checkpoint;  rope: rotary tables
 sampling   greedy and lossless speculative sampling, batched
 stages     prefill, draft, verify, decode as device programs of one flat input
 plan       requests to flat inputs: padding, chunks of prompts;  memory: how many pages fit
-device     runs programs: at once on the CPU, as CUDA graphs on streams
+runner     runs programs: at once on the CPU, as CUDA graphs on streams (`realengine.device`)
 engine     admission, launch, settle, release: `realengine.engine.Engine`
-build      from names to an engine
+build      from models to an engine
 """
 
 from realengine.graph.build import build_engine

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pdvsim.core import Request
 from pdvsim.errors import InputError
-from realengine.graph.device import Execution
+from realengine.device import Execution
 from realengine.graph.paged import Holding, PagePool
 
 

@@ -1,23 +1,24 @@
-"""From names to an engine: shapes with random weights, checkpoint directories, or the toy pair."""
+"""From models to an engine: shapes with random weights, or checkpoints."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from pdvsim.errors import CapacityError, InputError
-from pdvsim.models import SHAPES
-from realengine import toy
+from pdvsim.models import Source
+from realengine.checkpoint import shared_vocabulary, source, sources
+from realengine.device import default_dtype, open_device
 from realengine.graph.engine import GraphConfig, GraphEngine
 from realengine.graph.model import Weights
 from realengine.graph.weights import load_weights, random_weights
+from realengine.prompts import prompts_for
 
 
 def build_engine(
-    pair: str, config: GraphConfig, device: str = "cuda", dtype: torch.dtype | None = None
+    reference: str, config: GraphConfig, device: str = "cuda", dtype: torch.dtype | None = None
 ) -> GraphEngine:
-    """An engine for `pair`: `toy`, `DRAFT:VERIFIER`, or `:VERIFIER` for plain decoding.
+    """An engine for a pair (see `pdvsim.models`), or for `:VERIFIER`, which only decodes.
 
     Args:
         dtype: bfloat16 on a GPU and float32 on the CPU if not given.
@@ -26,40 +27,34 @@ def build_engine(
         InputError: unknown names, unreadable checkpoints, models that are no pair.
         CapacityError: no such device, or too little memory.
     """
-    where = open_device(device)
-    kind = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
-    draft_name, verifier_name = _names(pair)
-    verifier = weights(verifier_name, where, kind, config.seed)
-    draft = weights(draft_name, where, kind, config.seed + 1) if draft_name else None
-    text = toy.corpus() if pair == "toy" else ()
-    return GraphEngine(config, verifier, draft, where, text=text)
+    if reference.startswith(":"):
+        return engine_of(None, source(reference[1:]), config, device, dtype)
+    return engine_of(*sources(reference), config, device, dtype)
 
 
-def weights(name: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Weights:
-    """The model called `name`: a known shape, with random weights, or a checkpoint directory."""
-    if name in SHAPES:
-        return random_weights(SHAPES[name], device, dtype, seed)
-    if Path(name).is_dir():
-        return load_weights(Path(name), device, dtype)
-    known = ", ".join(SHAPES)
-    raise InputError(f"{name!r} is neither a checkpoint directory nor one of {known}")
+def engine_of(
+    draft: Source | None,
+    verifier: Source,
+    config: GraphConfig,
+    device: str = "cuda",
+    dtype: torch.dtype | None = None,
+) -> GraphEngine:
+    """As `build_engine`, for models that are known."""
+    opened = open_device(device)
+    kind = dtype or default_dtype(opened.device)
+    shared = verifier.shape.vocabulary if draft is None else shared_vocabulary(draft, verifier)
 
+    def load(model: Source, seed: int) -> Weights:
+        if model.folder is None:
+            whole = random_weights(model.shape, opened.device, kind, seed)
+        else:
+            whole = load_weights(model.folder, model.shape, opened.device, kind)
+        return replace(whole, head=whole.head[:shared])
 
-def open_device(name: str) -> torch.device:
-    """The torch device called `name`, if it is there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"{name!r} is no device: {error}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise CapacityError("no CUDA GPU is visible to torch; --device cpu runs without one")
-    return device
-
-
-def _names(pair: str) -> tuple[str, str]:
-    if pair == "toy":
-        return str(toy.DRAFT), str(toy.VERIFIER)
-    draft, colon, verifier = pair.partition(":")
-    if not colon or not verifier:
-        raise InputError(f"a pair is written DRAFT:VERIFIER, or 'toy'; got {pair!r}")
-    return draft, verifier
+    return GraphEngine(
+        config,
+        load(verifier, config.seed),
+        None if draft is None else load(draft, config.seed + 1),
+        opened,
+        prompts=prompts_for(verifier, shared, config.seed),
+    )

@@ -11,9 +11,10 @@ import torch
 
 from pdvsim.core import GRAPH, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
+from realengine.checkpoint import check_context
+from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
 from realengine.engine import Ticket
 from realengine.graph.admission import Admission
-from realengine.graph.device import CpuDevice, CudaDevice, Device, Execution
 from realengine.graph.memory import Demand
 from realengine.graph.model import Weights
 from realengine.graph.ops import Ops, TorchOps
@@ -27,12 +28,12 @@ from realengine.graph.plan import (
     prefill_work,
     round_work,
 )
+from realengine.graph.runner import DirectRunner, GraphRunner, Runner
 from realengine.graph.sampling import Greedy, Sampler, Tempered
 from realengine.graph.stages import Stages
 from realengine.graph.state import new_state
-from realengine.graph.weights import check_pair, free_bytes
+from realengine.prompts import Prompts
 
-PASSAGE_STRIDE = 7919  # between the passages of consecutive requests; prime, so that all differ
 _PREFILL = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
 
 
@@ -94,7 +95,7 @@ class GraphTicket:
 
     def results(self) -> Values:
         """The result rows of `served`, `[requests, .]`."""
-        parts = self.execution.results()
+        parts = self.execution.result
         kept = [part[:rows] for part, rows in zip(parts, self.rows, strict=True)]
         return kept[0] if len(kept) == 1 else numpy.concatenate(kept)
 
@@ -115,35 +116,28 @@ class GraphEngine:
         config: GraphConfig,
         verifier: Weights,
         draft: Weights | None,
-        device: torch.device,
+        device: Device,
         ops: Ops | None = None,
-        text: Sequence[int] = (),
+        prompts: Prompts | None = None,
     ) -> None:
         """
         Args:
             draft: None for an engine that only decodes.
             ops: the kernels to run on; chosen by `device` if not given.
-            text: what requests that bring no prompt get passages of. Without it their tokens are
-                made up: their values do not matter to timing.
+            prompts: of requests that bring none; random tokens of the verifier's if not given.
 
         Raises:
-            InputError: models that do not fit together, or a context they do not have.
+            InputError: a context that the models do not have.
             CapacityError: the KV cache does not fit.
         """
         models = [verifier] if draft is None else [verifier, draft]
-        if draft is not None:
-            check_pair(draft, verifier)
-        longest = min(model.shape.max_context_tokens for model in models)
         self.config = config
-        self._text = text or range(verifier.shape.vocabulary)
         self.draft_tokens = config.draft_tokens
+        self.vocabulary = min(len(model.head) for model in models)
+        self.prompts = prompts or Prompts(self.vocabulary, config.seed)
+        longest = min(model.shape.longest_context_tokens for model in models)
         self.max_context_tokens = config.max_context_tokens or longest
-        if self.max_context_tokens > longest:
-            raise InputError(
-                f"a context of {self.max_context_tokens} tokens was asked for; "
-                f"the models reach {longest}"
-            )
-        self.vocabulary = verifier.shape.vocabulary
+        check_context([model.shape for model in models], self.max_context_tokens)
         dtype = verifier.embedding.dtype
         demand = Demand(
             models=[model.shape for model in models],
@@ -156,7 +150,8 @@ class GraphEngine:
             tempered=config.temperature > 0,
             element_bytes=dtype.itemsize,
         )
-        pages = demand.pages(free_bytes(device), device.type == "cuda")
+        on_gpu = device.device.type == "cuda"
+        pages = demand.pages(free_bytes(device.device), on_gpu)
         self._pool = PagePool(pages, config.page_tokens, config.max_requests)
         self._admission = Admission(
             self._pool, self.max_context_tokens, config.draft_tokens, self.vocabulary
@@ -170,12 +165,11 @@ class GraphEngine:
             config.draft_tokens,
             table_width,
             self.vocabulary if config.temperature > 0 else 0,
-            device,
+            device.device,
         )
         caches = [
             paged_cache(
                 model.shape,
-                model.rope_theta,
                 pages,
                 config.page_tokens,
                 self._state.page_table,
@@ -184,7 +178,7 @@ class GraphEngine:
             )
             for model in models
         ]
-        ops = ops or _ops_for(device, models)
+        ops = ops or _ops_for(device.device, models)
         self._block_tokens = ops.block_tokens
         sampler: Sampler = Tempered(config.temperature) if config.temperature else Greedy()
         stages = Stages(
@@ -198,14 +192,16 @@ class GraphEngine:
             config.draft_tokens,
         )
         self._stages = tuple(stages.programs())
-        self.device = self._open(device, stages)
+        self.device = device
+        self._runner = self._over(device, stages)
 
-    def _open(self, device: torch.device, stages: Stages) -> Device:
+    def _over(self, device: Device, stages: Stages) -> Runner:
         programs = stages.programs()
-        if device.type == "cpu":
-            return CpuDevice(stages.admit, programs)
+        if isinstance(device, CpuDevice):
+            return DirectRunner(device, stages.admit, programs)
+        assert isinstance(device, CudaDevice)
         sizes = cuda_sizes(self.config.max_requests)
-        opened = CudaDevice(device, stages.admit, programs, sizes)
+        runner = GraphRunner(device, stages.admit, programs, sizes)
         padding = self.config.max_requests
         # The largest first: smaller graphs then fit into the memory it used.
         rounds = [round_work([], [], size, padding) for size in reversed(sizes.batches)]
@@ -213,9 +209,10 @@ class GraphEngine:
             empty_prefill_work(size, self._block_tokens, padding)
             for size in reversed(sizes.prefill_tokens)
         ]
-        for stage in programs:
-            opened.capture(stage, prompts if stage in _PREFILL else rounds)
-        return opened
+        with enough_memory(device.device, "CUDA graphs"):
+            for stage in programs:
+                runner.capture(stage, prompts if stage in _PREFILL else rounds)
+        return runner
 
     def check(self, request: Request) -> None:
         """Raise `InputError` if `request` can never be served."""
@@ -232,7 +229,7 @@ class GraphEngine:
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """What a round's batch is padded to; empty where it runs at its exact size."""
-        return self.device.sizes.batches
+        return self._runner.sizes.batches
 
     @property
     def pages(self) -> int:
@@ -276,13 +273,13 @@ class GraphEngine:
         work = self._work(stage, served, slots)
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
         with self._locks[stage]:
-            execution = self.device.run(stage, prologue, work, stream, earlier)
+            execution = self._runner.run(stage, prologue, work, stream, earlier)
         for each in held.values():
             each.latest = execution
         return GraphTicket(stage, batch, execution, served, [item.rows for item in work])
 
     def _work(self, stage: Stage, served: Sequence[Request], slots: Sequence[int]) -> list[Work]:
-        padding, sizes = self.config.max_requests, self.device.sizes
+        padding, sizes = self.config.max_requests, self._runner.sizes
         if stage in _PREFILL:
             prompts = [
                 (slot, self._prompt(request)) for slot, request in zip(slots, served, strict=True)
@@ -295,11 +292,7 @@ class GraphEngine:
 
     def _prompt(self, request: Request) -> Sequence[int]:
         """What to prefill: after a pre-emption also the tokens there were."""
-        if request.prompt:
-            return [*request.prompt, *request.tokens]
-        start, length = request.id * PASSAGE_STRIDE, len(self._text)
-        passage = [self._text[(start + i) % length] for i in range(request.prompt_tokens)]
-        return [*passage, *request.tokens]
+        return [*self.prompts.of(request), *request.tokens]
 
     def _forced(self, served: Sequence[Request]) -> list[int]:
         """Injected accepted drafts of the coming round, -1 where tokens are compared."""

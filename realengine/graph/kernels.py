@@ -32,6 +32,21 @@ def norm_kernel(
 
 
 @triton.jit
+def norm_heads_kernel(
+    qkv, gains, width, epsilon, HEADS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """One row per program: the first `HEADS` heads of the row, each over its own rms."""
+    head = tl.arange(0, BLOCK)
+    at = head[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    mask = (head < HEADS)[:, None]
+    row = qkv + tl.program_id(0).to(tl.int64) * width
+    x = tl.load(row + at, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(gains + at, mask=mask, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(x * x, 1) / SIZE + epsilon)
+    tl.store(row + at, (x * scale[:, None] * g).to(qkv.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def gated_kernel(gate_up, out, width, BLOCK: tl.constexpr):
     """`out[row] = silu(gate) * up`, `BLOCK` columns of one row per program."""
     row = tl.program_id(0).to(tl.int64)

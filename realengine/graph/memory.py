@@ -41,7 +41,8 @@ class Demand:
         """Activations of the widest prefill chunk and of one round of every request, and logits."""
         rows = self.chunk_tokens + self.requests * self.round_tokens
         row = max(
-            5 * s.hidden + 2 * s.kv_heads * s.head_size + 3 * s.intermediate for s in self.models
+            3 * s.hidden + 2 * s.query_width + 2 * s.kv_width + 3 * s.intermediate
+            for s in self.models
         )
         vocabulary = max(shape.vocabulary for shape in self.models)
         # Tempered rounds hold float32 probabilities of target, proposal, residual and cumulative.

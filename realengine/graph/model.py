@@ -1,4 +1,4 @@
-"""A Llama decoder with fused projections, written over `Ops`: weights in, hidden states out."""
+"""A decoder with fused projections, written over `Ops`: weights in, hidden states out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Layer:
     Attributes:
         qkv: query, key and value projections, stacked.
         gate_up: gate and up projections, stacked.
+        head_gains: `[heads + kv_heads, head_size]`, of the RMS norms that query and key heads go
+            through, in models that have them. Biases too are None in models without.
     """
 
     attention_norm: Tensor
@@ -28,6 +30,11 @@ class Layer:
     mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
+    qkv_bias: Tensor | None = None
+    output_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+    head_gains: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Weights:
     """A whole model.
 
     Attributes:
+        head: `[tokens that it may say, hidden]`.
         folder: the checkpoint it was read from; None for random weights.
     """
 
@@ -43,8 +51,6 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: Tensor
     head: Tensor
-    rope_theta: float = 10000.0
-    norm_epsilon: float = 1e-5
     folder: Path | None = None
 
 
@@ -54,13 +60,18 @@ def forward(weights: Weights, ops: Ops, cache: PagedCache, tokens: Tensor, view:
     The norm after each half-layer also adds that half's output to the residual: one kernel.
     """
     residual = F.embedding(tokens, weights.embedding)
-    heads, epsilon = weights.shape.heads, weights.norm_epsilon
+    heads, epsilon = weights.shape.heads, weights.shape.norm_epsilon
     update = None
     for i, layer in enumerate(weights.layers):
         x = ops.norm(residual, update, layer.attention_norm, epsilon)
-        x = ops.attend(F.linear(x, layer.qkv), heads, cache, i, view)
-        x = ops.norm(residual, F.linear(x, layer.output), layer.mlp_norm, epsilon)
-        update = F.linear(ops.gated(F.linear(x, layer.gate_up)), layer.down)
+        qkv = F.linear(x, layer.qkv, layer.qkv_bias)
+        if layer.head_gains is not None:
+            ops.norm_heads(qkv, layer.head_gains, epsilon)
+        x = ops.attend(qkv, heads, cache, i, view)
+        x = F.linear(x, layer.output, layer.output_bias)
+        x = ops.norm(residual, x, layer.mlp_norm, epsilon)
+        x = ops.gated(F.linear(x, layer.gate_up, layer.gate_up_bias))
+        update = F.linear(x, layer.down, layer.down_bias)
     return ops.norm(residual, update, weights.norm, epsilon)
 
 

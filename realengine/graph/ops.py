@@ -58,6 +58,15 @@ class Ops(Protocol):
         """Add `update` to `residual` in place and return its RMS norm times `gain`."""
         ...
 
+    def norm_heads(self, qkv: Tensor, gains: Tensor, epsilon: float) -> None:
+        """RMS norm of each query and key head of `qkv`, in place.
+
+        Args:
+            qkv: as in `attend`.
+            gains: `[heads + kv_heads, head_size]`.
+        """
+        ...
+
     def gated(self, gate_up: Tensor) -> Tensor:
         """`[rows, 2 x width]` -> `[rows, width]`: silu(gate) x up."""
         ...
@@ -82,9 +91,11 @@ class TorchOps:
     def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
         if update is not None:
             residual += update
-        wide = residual.to(torch.promote_types(residual.dtype, torch.float32))
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-        return (wide * scale * gain).to(residual.dtype)
+        return _rms(residual, gain, epsilon)
+
+    def norm_heads(self, qkv: Tensor, gains: Tensor, epsilon: float) -> None:
+        heads = qkv[:, : gains.numel()].view(len(qkv), *gains.shape)
+        heads.copy_(_rms(heads, gains, epsilon))
 
     def gated(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
@@ -108,6 +119,12 @@ class TorchOps:
                 attended = _attend(block, heads, cache, kv, slots, positions)
                 out[row : row + rows] = attended.view(rows, -1)
         return out
+
+
+def _rms(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return (wide * scale * gain).to(x.dtype)
 
 
 def _attend(

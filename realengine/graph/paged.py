@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pdvsim.errors import CapacityError
 from pdvsim.models import ModelShape
+from realengine.graph import rope
 
 DUMMY_PAGE = 0  # padding rows read and write here; no request ever holds it
 
@@ -113,7 +114,6 @@ class PagedCache:
 
 def paged_cache(
     shape: ModelShape,
-    rope_theta: float,
     pages: int,
     page_tokens: int,
     page_table: Tensor,
@@ -127,8 +127,5 @@ def paged_cache(
     device = page_table.device
     size = (2, pages, shape.kv_heads, page_tokens, shape.head_size)
     layers = tuple(torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.layers))
-    positions = torch.arange(page_table.shape[1] * page_tokens, dtype=torch.float64)
-    exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float64) / shape.head_size
-    angles = torch.outer(positions, rope_theta**-exponents)
-    cos, sin = (f(angles).to(device, torch.float32) for f in (torch.cos, torch.sin))
+    cos, sin = rope.tables(shape, page_table.shape[1] * page_tokens, device)
     return PagedCache(layers, page_table, lengths, cos, sin)

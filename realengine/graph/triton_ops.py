@@ -52,6 +52,13 @@ class TritonOps:
         )
         return out
 
+    def norm_heads(self, qkv: Tensor, gains: Tensor, epsilon: float) -> None:
+        heads, size = gains.shape
+        block = triton.next_power_of_2(heads)
+        kernels.norm_heads_kernel[(len(qkv),)](
+            qkv, gains, qkv.stride(0), epsilon, HEADS=heads, SIZE=size, BLOCK=block, num_warps=8
+        )
+
     def gated(self, gate_up: Tensor) -> Tensor:
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
         out = gate_up.new_empty(rows, width)

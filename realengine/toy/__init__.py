@@ -9,6 +9,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 DRAFT = FOLDER / "draft"
 VERIFIER = FOLDER / "verifier"
+CHECKPOINTS = {"toy-draft": DRAFT, "toy-verifier": VERIFIER}  # by the names of their shapes
 
 
 def corpus() -> bytes:

@@ -1,0 +1,58 @@
+"""Every model family in both executors: greedy tokens are transformers' own, in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import torch
+
+from pdvsim.core import EAGER, GRAPH, Executor, Request, Stream, settle
+from realengine.build import Demand, open_engine
+from realengine.engine import Engine
+from tests.checkpoints import FAMILIES, greedy_tokens, make_checkpoint
+
+torch.set_num_threads(1)
+PROMPT = [5, 9, 33, 2, 60, 71, 8, 1, 44, 17, 90, 3] * 4
+OUTPUT = 40
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    return {name: make_checkpoint(root / name, flags) for name, flags in FAMILIES.items()}
+
+
+def serve(engine: Engine, prompt: list[int], output: int) -> Request:
+    executor = engine.executor
+    request = Request(0, len(prompt), output, prompt=prompt)
+    stages = executor.prefill
+    while not request.finished:
+        for stage in stages:
+            ticket = engine.launch(stage, [request], Stream.MAIN, ())
+            ticket.wait()
+            kept = engine.settle(ticket)
+            settle(executor, stage, [request], engine.draft_tokens, 0.0, kept)
+        stages = executor.speculate + executor.check
+    engine.release(request)
+    return request
+
+
+@pytest.mark.parametrize("executor", [EAGER, GRAPH], ids=lambda executor: executor.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_are_transformers_own(
+    family: str, executor: Executor, checkpoints: dict[str, Path]
+) -> None:
+    """Drafted by another model of the family, so that some drafts are kept and some are not."""
+    folder = checkpoints[family]
+    own, other = f"{folder}:{folder}", f"{checkpoints['llama-2']}:{folder}"
+    expected = greedy_tokens(folder, PROMPT, OUTPUT, torch.float32)
+    assert len(set(expected)) > 8  # a model that repeats itself proves little
+    for pair in (own, other):
+        engine = open_engine(pair, executor, "cpu", Demand(3, 1, len(PROMPT) + OUTPUT)).engine
+        request = serve(engine, PROMPT, OUTPUT)
+        assert request.tokens[:OUTPUT] == expected
+        assert (request.accepted_tokens == request.drafted_tokens) == (pair == own)
