@@ -1,20 +1,33 @@
-"""Runs one function over many tasks in processes; results in the order of the tasks."""
+"""Runs one function over many tasks in processes; results in the order of the tasks.
+
+This process works too, and others help. A helper is a fresh interpreter that takes tasks from a
+pipe: it knows nothing of the script that called, shares no lock, and holds none of our outputs. It
+ends when the pipe does, so however this process ends, no helper outlives it.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
 import os
-import signal
+import pickle
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from itertools import takewhile
-from multiprocessing import forkserver
-from typing import Any, TypeVar
+import traceback
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import IO, Any, TypeVar
+
+from pdvsim.errors import CapacityError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_BOOT = (
+    "import sys; from pickle import load; sys.path[:] = load(sys.stdin.buffer); "
+    "from pdvsim.pool import serve; serve()"
+)
+_idle: list[Helper] = []  # those of earlier calls, which have imported all they need
 
 
 def run_all(
@@ -26,51 +39,182 @@ def run_all(
     """`[function(task) for task in tasks]`.
 
     Args:
+        function: of a module; helpers import it from there.
         workers: processes; None takes one per usable core, 1 stays in this one.
         on_run: called with (tasks done, tasks in all) after each.
+
+    Raises:
+        CapacityError: a helper was killed.
     """
-    results: list[R] = []
-    for result in _map(function, tasks, workers or len(os.sched_getaffinity(0))):
-        results.append(result)
+    results: dict[int, R] = {}
+    waiting: SimpleQueue[tuple[int, T]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, R] | BaseException] = SimpleQueue()
+    for item in enumerate(tasks):
+        waiting.put(item)
+
+    def keep(outcome: tuple[int, R] | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        index, result = outcome
+        results[index] = result
         if on_run is not None:
             on_run(len(results), len(tasks))
-    return results
 
+    def help_out(helper: Helper) -> None:
+        try:
+            while True:
+                index, task = waiting.get_nowait()
+                done.put((index, helper.call(function, task)))
+        except Empty:
+            pass
+        except BaseException as error:
+            done.put(error)
 
-def _map(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    # Not "fork": a forked child may inherit a lock that a thread of polars holds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
-    with _ctrl_c(signal.SIG_IGN):  # the server and all its children keep to that
-        forkserver.ensure_running()
-    pool = ProcessPoolExecutor(workers, context)
+    helpers = _helpers(min(workers or _cores(), len(tasks)) - 1)
+    threads = [threading.Thread(target=help_out, args=(one,), daemon=True) for one in helpers]
     try:
-        pressed = threading.Event()
-        with _ctrl_c(lambda *_: pressed.set()):
-            wanted = takewhile(lambda _: not pressed.is_set(), tasks)
-            futures = [pool.submit(function, task) for task in wanted]
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        for future in futures:
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for thread in threads:
+            thread.start()
+        while len(results) < len(tasks):
+            try:
+                index, task = waiting.get_nowait()
+            except Empty:
+                keep(done.get())
+            else:
+                keep((index, function(task)))
+            while not done.empty():
+                keep(done.get())
+        _idle.extend(helpers)
+    except BaseException:
+        for helper in helpers:
+            helper.end()
+        raise
+    return [results[index] for index in range(len(tasks))]
 
 
-@contextmanager
-def _ctrl_c(handler: Any) -> Iterator[None]:
-    """Handle Ctrl-C by `handler` meanwhile. Workers never hear of it: the parent cancels what
-    waits, and they end with the run they are in. Nor may it strike the pool while that holds its
-    own locks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, handler)
+class Helper:
+    """A process that calls functions for this one."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        # In a group of its own, Ctrl-C does not reach it: it ends with the pipe.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,
+        )
+        self._to, self._from = self._process.stdin, self._process.stdout
+        assert self._to is not None
+        pickle.dump(sys.path, self._to)
+
+    def call(self, function: Callable[[T], R], task: T) -> R:
+        """`function(task)`, there.
+
+        Raises:
+            CapacityError: the helper has died.
+        """
+        assert self._to is not None and self._from is not None
+        try:
+            _send(self._to, (function, task))
+            result, error = _receive(self._from)
+        except (EOFError, BrokenPipeError):
+            raise CapacityError(
+                f"a helping process was ended from outside (exit code {self._process.wait()}), "
+                f"as happens where memory is short"
+            ) from None
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        """Stop it in whatever it does."""
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+
+
+def _helpers(most: int) -> list[Helper]:
+    """Idle helpers and new ones; fewer than `most` where no more processes can be had."""
+    helpers: list[Helper] = []
+    while len(helpers) < most:
+        if _idle:
+            helper = _idle.pop()
+            if helper.owner == os.getpid():  # else it is of the process that forked this one
+                helpers.append(helper)
+            continue
+        try:
+            helpers.append(Helper())
+        except OSError:
+            break
+    return helpers
+
+
+@atexit.register
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def serve() -> None:
+    """What a helper does: calls what comes in, until the pipe ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a task prints is no reply
+    calls: SimpleQueue[bytes] = SimpleQueue()
+
+    def listen() -> None:
+        while True:
+            try:
+                calls.put(_frame(sys.stdin.buffer))
+            except EOFError:
+                os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        call = calls.get()
+        try:
+            function, task = pickle.loads(call)
+            reply = pickle.dumps((function(task), None))
+        except BaseException as error:
+            error.add_note("in a helping process:\n" + traceback.format_exc())
+            reply = _pickled_error(error)
+        try:
+            _send_frame(replies, reply)
+        except BrokenPipeError:
+            os._exit(1)
+
+
+def _pickled_error(error: BaseException) -> bytes:
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        reply = pickle.dumps((None, error))
+        pickle.loads(reply)
+    except Exception:  # one that does not survive the way
+        reply = pickle.dumps((None, RuntimeError("".join(traceback.format_exception(error)))))
+    return reply
+
+
+def _send(pipe: IO[bytes], content: Any) -> None:
+    _send_frame(pipe, pickle.dumps(content))
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    return pickle.loads(_frame(pipe))
+
+
+def _send_frame(pipe: IO[bytes], content: bytes) -> None:
+    pipe.write(len(content).to_bytes(8, "big"))
+    pipe.write(content)
+    pipe.flush()
+
+
+def _frame(pipe: IO[bytes]) -> bytes:
+    """One message: its length in 8 bytes, and the message."""
+    length = pipe.read(8)
+    content = pipe.read(int.from_bytes(length, "big")) if len(length) == 8 else b""
+    if len(length) < 8 or len(content) < int.from_bytes(length, "big"):
+        raise EOFError
+    return content
