@@ -71,6 +71,48 @@ def test_the_audit_of_a_published_table(table: Paths) -> None:
     assert errors["samples"] == {"PD @ 1", "PD @ 2", "PDV @ 1", "PDV @ 2", "PD @ 128"}
 
 
-def test_memory_that_a_pair_cannot_take_is_found(tmp_path: Path) -> None:
-    paths = write_published_table(tmp_path, (1, 2), memory_mib=2000)
-    assert [f for f in audit(read(*paths)).findings if f.rule == "memory"]
+@pytest.mark.parametrize(
+    ("memory_mib", "says"),
+    [(2000, "the weights alone take"), (67_500, "tinyllama-1.1b:codellama-34b")],
+)
+def test_memory_that_a_pair_cannot_take_is_found(
+    memory_mib: int, says: str, tmp_path: Path
+) -> None:
+    paths = write_published_table(tmp_path, (1, 2), memory_mib=memory_mib)
+    (finding,) = [f for f in audit(read(*paths)).findings if f.rule == "memory"]
+    assert finding.severity is Severity.ERROR and says in finding.message
+
+
+def test_what_the_audit_counts_is_what_was_made_up(table: Paths) -> None:
+    report = audit(read(*table))
+    by_rule = {f.rule: f for f in report.findings if f.severity is Severity.ERROR}
+    assert by_rule["truncation"].evidence["time_limit_s"] == pytest.approx(60.0, abs=0.1)
+    assert max(by_rule["overload"].evidence["rate_per_s"]) == 6.4  # type: ignore[type-var]
+    survivors = by_rule["survivorship"]
+    index = survivors.cells.index("PD @ 128")
+    assert survivors.evidence["offered"][index] == 203  # type: ignore[index]
+
+
+def test_rows_that_differ_and_cannot_or_do_not_and_must(table: Paths, tmp_path: Path) -> None:
+    """One request takes other tokens in one run; one engine has one throughput at three loads."""
+    summary, detail = table
+    changed = []
+    for line in detail.read_text().splitlines():
+        fields = line.split(",")
+        if fields[:3] == ["PDV", "8", "req_0003"]:
+            fields[-2:] = ["56", "22"] if fields[-2:] != ["56", "22"] else ["52", "22"]
+        changed.append(",".join(fields))
+    rows = []
+    for line in summary.read_text().splitlines():
+        fields = line.split(",")
+        if fields[0] == "PDV" and fields[1] in ("1", "2", "4"):
+            fields[2] = "11.78"
+        rows.append(",".join(fields))
+    paths = tmp_path / "TinyLlama-TinyLlama_summary.csv", tmp_path / "detail.csv"
+    for path, lines in zip(paths, (rows, changed), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    findings = audit(read(*paths)).findings
+    assert any("req_0003" in str(f.evidence) for f in findings if f.rule == "same_requests")
+    (alike,) = [f for f in findings if f.rule == "identical"]
+    assert alike.cells == ("PDV @ 1", "PDV @ 2", "PDV @ 4")
+    assert alike.severity is Severity.WARNING

@@ -157,9 +157,9 @@ def _tokens_per_round(cell: Cell) -> float | None:
     """Accepted length, else the most that the acceptance rate (or L alone) allows."""
     if cell.draft_tokens is None:
         return None
-    if cell.accepted_length is not None:
+    if cell.accepted_length:
         return cell.accepted_length
-    kept = 1.0 if cell.acceptance_rate is None else min(1.0, cell.acceptance_rate)
+    kept = 1.0 if cell.acceptance_rate is None else min(1.0, max(0.0, cell.acceptance_rate))
     return 1.0 + kept * cell.draft_tokens
 
 
