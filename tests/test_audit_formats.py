@@ -181,7 +181,7 @@ def test_our_own_results(tmp_path: Path) -> None:
         "completed": {"value": 40.4, "low": 39.0, "high": 41.0},
         "p99_e2el_ms": None,
     }
-    table = read(put(tmp_path / "p.json", {"command": "bench", "cells": [row]}))
+    table = read(put(tmp_path / "p.json", {"cells": [row]}))
     (cell,) = table.cells
     assert (table.format, cell.system, cell.concurrency) == ("pdvsim", "pd", 8)
     assert cell.samples == 202
@@ -201,6 +201,26 @@ def test_predictions_make_no_claim_to_audit(tmp_path: Path) -> None:
 def test_our_h100_runs_pass_clean(executor: str) -> None:
     findings = audit(read(Path(__file__).parents[1] / "results" / executor)).findings
     assert {finding.severity for finding in findings} <= {Severity.NOTE}
+
+
+def test_a_benchmark_says_what_ran() -> None:
+    """Draft length, models and lengths are read from the cells that the document carries."""
+    table = read(Path(__file__).parents[1] / "results/graph/h100_bench_c8.json")
+    cells = {cell.system: cell for cell in table.cells}
+    assert {cell.concurrency for cell in table.cells} == {8.0}
+    assert {cell.pair and cell.pair.name for cell in table.cells} == {"tinyllama-1.1b:llama-2-7b"}
+    assert (cells["plain"].draft_tokens, cells["pdv"].draft_tokens) == (0, 4)
+    assert cells["pdv"].tokens_per_request is not None
+    assert cells["pdv"].utilization is not None and 0 < cells["pdv"].utilization <= 1
+    (eager, *_) = read(Path(__file__).parents[1] / "results/eager/h100_bench_0_c16.json").cells
+    assert not eager.bonus_token and cells["pdv"].bonus_token
+
+
+def test_a_damaged_benchmark_is_named(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "results/graph/h100_bench_c8.json").read_text()
+    path = put(tmp_path / "b.json", text.replace('"concurrency"', '"concurency"', 1))
+    with pytest.raises(InputError, match="concurency"):
+        read(path)
 
 
 def test_request_parquet_of_a_run(tmp_path: Path) -> None:
@@ -238,6 +258,10 @@ def test_request_parquet_of_a_run(tmp_path: Path) -> None:
         ("a.csv", "Engine,Concurrency,Throughput (TPS)\nPD,1,2\n", "missing column"),
         ("a.csv", "", "the file is empty"),
         ("a.parquet", "no parquet", "not a readable Parquet"),
+        ("a.json", {"cells": "NaN"}, "cells must be a list"),
+        ("a.json", '{"cells": ' + "[" * 100_000, "deep"),
+        ("a.json", "[" * 100_000, "deep"),
+        ("a.json", '{"system": "a", "completed": ' + "9" * 5000 + "}", "digits"),
     ],
 )
 def test_bad_files_are_named_and_explained(

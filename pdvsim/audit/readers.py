@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pdvsim.audit import csv_tables, plain_csv, rows
+from pdvsim.audit import csv_tables, ours, plain_csv
 from pdvsim.audit.foreign.aiperf import read_aiperf
 from pdvsim.audit.foreign.guidellm import read_guidellm
 from pdvsim.audit.foreign.items import Item, read_items, refusal, writer
@@ -54,7 +54,7 @@ def read(
     if text:
         table = _read_text_table(path, detail, format, columns, models)
     elif path.suffix == ".parquet":
-        table = rows.read_parquet(path)
+        table = ours.read_parquet(path)
     else:
         table = _read_json(path, format)
     if not table.cells:
@@ -112,5 +112,5 @@ def _read_json(path: Path, format: str) -> Table:
             raise InputError(f"{path}: results of {named} together; audit one after the other")
         format = next(name for name in writers if name)
     if format == "pdvsim":
-        return replace(rows.read_objects(path, items), left_out=tuple(left_out))
+        return replace(ours.read_objects(path, items), left_out=tuple(left_out))
     return Table(str(path), format, tuple(FOREIGN[format](items)), tuple(left_out))

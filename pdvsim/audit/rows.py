@@ -1,17 +1,15 @@
-"""Our own results, and the row of canonical names that they share with plain CSVs."""
+"""The row of canonical names that plain CSVs and our own results share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pdvsim.audit.foreign.items import Item, distributions, seconds
-from pdvsim.audit.table import LATENCY, Cell, Served, Table
+from pdvsim.audit.foreign.items import distributions, seconds
+from pdvsim.audit.table import LATENCY, Cell
 from pdvsim.errors import InputError
 from pdvsim.models import pair
 
@@ -107,95 +105,3 @@ def to_cell(values: Mapping[str, Any], path: Path) -> Cell:
         utilization=row.gpu_utilization,
         distributions=distributions(values, _QUANTITIES),
     )
-
-
-def read_objects(path: Path, items: Sequence[Item]) -> Table:
-    """Our own results: documents of `pdvsim bench`, or rows of metrics.
-
-    Their throughput counts tokens when produced and their latency treats requests in flight as
-    censored.
-
-    Raises:
-        InputError: a row is damaged, or there is none.
-    """
-    cells = tuple(to_cell(_canonical(row), item.path) for item in items for row in _rows(item))
-    if not cells:
-        raise InputError(
-            f"{path}: holds no measured cells; give what pdvsim bench -o wrote, or rows of metrics"
-        )
-    return Table(str(path), "pdvsim", cells, counts_unfinished=True, windowed=True)
-
-
-def read_parquet(path: Path) -> Table:
-    """Rows of metrics, or the requests of one run, as Parquet.
-
-    Raises:
-        InputError: the file is damaged or holds neither.
-    """
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        raise InputError(f"{path}: not a readable Parquet file") from None
-    if "arrival_s" in frame.columns:
-        return Table(str(path), "pdvsim", (_run_cell(path, frame),), counts_unfinished=True)
-    cells = tuple(to_cell(_canonical(row), path) for row in frame.iter_rows(named=True))
-    return Table(str(path), "pdvsim", cells, counts_unfinished=True, windowed=True)
-
-
-def _rows(item: Item) -> list[Mapping[str, Any]]:
-    """The measured rows of one JSON object: predictions make no claim to audit."""
-    content = item.content
-    if content.get("command", "bench") != "bench":
-        return []
-    if "cells" in content:
-        found = content["cells"]
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise InputError(f"{item.path}: cells must be a list of objects")
-        return found
-    return [content] if set(content) & set(Row.model_fields) else []
-
-
-def _canonical(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Our row under the names of `Row`; a metric with an interval gives its value.
-
-    Only a closed loop keeps `concurrency` in flight; elsewhere it is a label of the load.
-    """
-    flat: dict[str, Any] = {
-        key: v.get("value") if isinstance(v, Mapping) else v for key, v in row.items()
-    }
-    values: dict[str, Any] = {name: flat[name] for name in NAMES if flat.get(name) is not None}
-    if flat.get("architecture") is not None:
-        values.setdefault("system", flat["architecture"])
-    if flat.get("protocol", "closed-loop") != "closed-loop" and "concurrency" in values:
-        values.setdefault("load", values.pop("concurrency"))
-    replications = flat.get("replications")
-    pooled = replications if isinstance(replications, int) and replications > 1 else 1
-    if pooled > 1:
-        # Means over runs: completions are pooled, and a mean of rates is no rate of sums.
-        values.pop("duration_s", None)
-    for count in ("completed", "failed", "offered", "output_tokens"):
-        value = values.get(count)
-        if isinstance(value, int | float) and isfinite(value):
-            values[count] = round(value * (pooled if count == "completed" else 1))
-    return values
-
-
-def _run_cell(path: Path, frame: pl.DataFrame) -> Cell:
-    """The requests of one run; it makes no claims, so only its rows can be checked."""
-    try:
-        served = tuple(
-            Served(
-                id=str(row["id"]),
-                latency_s=(
-                    None if row["completed_s"] is None else row["completed_s"] - row["arrival_s"]
-                ),
-                timings=(row["arrival_s"],),
-                output_tokens=row["produced_tokens"],
-                drafted=row["drafted_tokens"],
-                accepted=row["accepted_tokens"],
-            )
-            for row in frame.iter_rows(named=True)
-        )
-    except KeyError as error:
-        raise InputError(f"{path}: missing column {error.args[0]}") from None
-    return Cell(system=path.stem.removesuffix("_requests"), requests=served)

@@ -95,22 +95,8 @@ def acceptance(table: Table, limits: Limits) -> Checked:
         problems = []
         if rate is not None and not 0 <= rate <= 1:
             problems.append((f"an acceptance rate of {rate:.4g}", "it is a share of 1"))
-        if length is not None and per_round and not 1 <= length <= per_round + 1 + AGREE:
-            problems.append(
-                (
-                    f"{length:.4g} tokens a round",
-                    f"{per_round:.4g} drafts give 1 to {per_round + 1:.4g}",
-                )
-            )
-        elif length is not None and rate is not None and per_round:
-            implied = 1 + rate * per_round
-            if abs(implied - length) > LENGTH_AGREE * length:
-                problems.append(
-                    (
-                        f"an acceptance rate of {rate:.4g} with {length:.4g} tokens a round",
-                        f"the rate implies {implied:.4g}",
-                    )
-                )
+        if length is not None and per_round:
+            problems += _round_problems(length, per_round, rate, cell.bonus_token)
         if any((r.accepted or 0) > (r.drafted or 0) for r in cell.done if r.drafted):
             problems.append(("more accepted than drafted tokens", "no request can have them"))
         ratios = [(r.accepted or 0) / r.drafted for r in cell.done if r.drafted]
@@ -132,6 +118,29 @@ def acceptance(table: Table, limits: Limits) -> Checked:
         ]
     findings += _corrections_counted(table)
     return checked, findings
+
+
+def _round_problems(
+    length: float, drafts: float, rate: float | None, bonus: bool
+) -> list[tuple[str, str]]:
+    """(claim, what stands against it) of the tokens of a round, itself and beside the rate.
+
+    A round of L drafts with rate a yields 1 + a L tokens; without the bonus token a round that
+    keeps all L, which at most a share a of the rounds do, yields one less.
+    """
+    most = drafts + 1 if bonus else drafts
+    if not 1 <= length <= most + AGREE:
+        return [(f"{length:.4g} tokens a round", f"{drafts:.4g} drafts give 1 to {most:.4g}")]
+    if rate is None:
+        return []
+    implied = 1 + rate * drafts
+    least = implied if bonus else implied - rate
+    slack = LENGTH_AGREE * length
+    if least - slack <= length <= implied + slack:
+        return []
+    says = f"{implied:.4g}" if bonus else f"{least:.4g} to {implied:.4g}"
+    claim = f"an acceptance rate of {rate:.4g} with {length:.4g} tokens a round"
+    return [(claim, f"the rate implies {says}")]
 
 
 def _corrections_counted(table: Table) -> list[Finding]:

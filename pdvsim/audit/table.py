@@ -97,6 +97,7 @@ class Cell:
         tpot_s: time per output token after the first.
         acceptance_rate: share of 1; accepted_length: tokens per round with the verifier's own.
         draft_tokens: drafted per round (L, or its mean); None if unknown, 0 without speculation.
+        bonus_token: a round that keeps all drafts also yields the verifier's next token.
         tokens_per_request: prompt and output together, mean.
         memory_mib: peak GPU memory.
         utilization: share of 1 in which the GPU had work.
@@ -133,6 +134,7 @@ class Cell:
     acceptance_rate: float | None = None
     accepted_length: float | None = None
     draft_tokens: float | None = None
+    bonus_token: bool = True
     tokens_per_request: float | None = None
     memory_mib: float | None = None
     utilization: float | None = None

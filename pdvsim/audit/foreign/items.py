@@ -147,9 +147,9 @@ def writer(content: Mapping[str, Any]) -> str | None:
     if "duration" in content and "total_output_tokens" in content:
         sglang = {"mean_e2e_latency_ms", "total_output_tokens_retokenized"}
         return "sglang" if sglang.intersection(content) else "vllm"
-    if {"command", "cells", "kind", "architecture", "system"}.intersection(content):
-        return "pdvsim"
-    return None
+    kind = content.get("kind", content.get("command"))
+    rows = {"cells", "architecture", "system"}.intersection(content)
+    return "pdvsim" if kind == "bench" or (kind is None and rows) else None
 
 
 def refusal(item: Item) -> InputError:
@@ -161,6 +161,8 @@ def refusal(item: Item) -> InputError:
                 f"{item.path}: written by `vllm bench {command}`, which holds no serving run; give "
                 f"what `vllm bench serve --save-result` wrote"
             )
+    if keys & {"kind", "command"} and "cells" in keys:
+        return InputError(f"{item.path}: holds no measured cells; give what pdvsim bench -o wrote")
     shown = listed(item.content, 6) or "nothing"
     return InputError(f"{item.path}: not a format I know (it has {shown}); known are {KNOWN}")
 

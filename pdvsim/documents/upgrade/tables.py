@@ -78,6 +78,7 @@ def audit(old: Old) -> tuple[Plain, Decide]:
         named = [{"name": name, "value": value} for name, value in evidence]
         findings.append({"evidence": named, **finding.rest()})
     old.maybe("verdict")
+    left_out = old.maybe("left_out", [])
     source, form = old.take("source"), old.take("format")
 
     def decide(document: Audit) -> Plain:
@@ -89,7 +90,7 @@ def audit(old: Old) -> tuple[Plain, Decide]:
         "valid_for": ANY_ENGINE,
         "interval": "none: arithmetic",
         "verdict": PENDING,
-        "notes": (),
+        "notes": [f"Left out: {sentence}." for sentence in left_out],
         "source": source,
         "format": form,
         "cell_count": old.take("cells"),
