@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.core import Request
@@ -20,10 +19,6 @@ from pdvsim.traces import read_trace
 
 PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
 
-PDVERIFY_SEED = 42
-PDVERIFY_ARRIVALS_S = 30.0
-PDVERIFY_DEADLINE_S = 60.0
-PDVERIFY_RATE_PER_C = 0.05
 MAX_CONCURRENCY = 100_000
 LEAST_MEASURED = 24  # completions behind a percentile, however small the load
 
@@ -211,20 +206,6 @@ def trace(
     )
 
 
-def pdverify_arrivals(concurrency: int) -> NDArray[np.float64]:
-    """Arrival times of the published benchmark, bit for bit: numpy's legacy generator seeded
-    with 42, exponential gaps at 0.05 x C per second, kept while they are within 30 s."""
-    check_concurrency(concurrency)
-    rng = np.random.RandomState(PDVERIFY_SEED)
-    arrivals: list[float] = []
-    now = 0.0
-    while True:
-        now += rng.exponential(1.0 / (PDVERIFY_RATE_PER_C * concurrency))
-        if now > PDVERIFY_ARRIVALS_S:
-            return np.array(arrivals)
-        arrivals.append(now)
-
-
 def pdverify(
     concurrency: int,
     lengths: Lengths,
@@ -232,7 +213,9 @@ def pdverify(
     seed: np.random.SeedSequence,
 ) -> Workload:
     """The published protocol: C sets the batch cap and the arrival rate; cut at 60 s."""
-    arrivals = pdverify_arrivals(concurrency)
+    from pdvsim.pdverify.protocol import DEADLINE_S, arrivals_s
+
+    arrivals = arrivals_s(concurrency)
     prompts, outputs, outcomes = _draw(len(arrivals), lengths, acceptance, seed)
     return Workload(
         "pdverify",
@@ -240,5 +223,5 @@ def pdverify(
         outputs,
         outcomes,
         arrival_s=arrivals.tolist(),
-        deadline_s=PDVERIFY_DEADLINE_S,
+        deadline_s=DEADLINE_S,
     )

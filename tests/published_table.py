@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdvsim.workload import pdverify_arrivals
+from pdvsim.pdverify.protocol import arrivals_s
 
 LOADS = (1, 2, 4, 8, 16, 32, 64, 128)
 LIMIT_S = 60.0
@@ -100,9 +100,7 @@ def write_published_table(
     summary, detailed = [], []
     for engine in ("PD", "PDV"):
         for load in loads:
-            requests = [
-                Served(i, arrival, *work[i]) for i, arrival in enumerate(pdverify_arrivals(load))
-            ]
+            requests = [Served(i, arrival, *work[i]) for i, arrival in enumerate(arrivals_s(load))]
             speed = float(np.exp(rng.normal(0.0, 0.01)))
             elapsed_s = Worker(engine, load, deque(requests), speed).serve()
             done = [request for request in requests if request.completed_s is not None]

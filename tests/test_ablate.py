@@ -151,36 +151,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert sum(amounts) == pytest.approx(document["whole"]["value"])
 
 
-PUBLISHED = {
-    "s.csv": "Engine,Concurrency,Throughput (TPS),Avg Request Latency (ms)\n"
-    + "".join(f"{e},{c},2.0,900.0\n" for e in ("PD", "PDV") for c in (1, 2, 8)),
-    "d.csv": "Engine,Concurrency,RequestID,TotalLatency,PrefillDuration,DecodeDuration,"
-    "TokensGenerated,TokensAccepted\n"
-    + "".join(
-        f"{e},{c},req_0000,9{i}0.0,50.0,8{i}0.0,32,20\n"
-        for e in ("PD", "PDV")
-        for i, c in enumerate((1, 2, 8))
-    ),
-}
-
-
-def test_a_published_table_is_taken_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, text in PUBLISHED.items():
-        (tmp_path / name).write_text(text)
-    save_profile(profile_file(), tmp_path / "p.json")
-    arguments = ["ablate", "--published", str(tmp_path / "s.csv"), str(tmp_path / "d.csv")]
-    arguments += ["--profile", str(tmp_path / "p.json"), "--replications", "2", "--json"]
-    chosen = ["--mechanism", "batch-end completion", "--mechanism", "stage times of its own"]
-    assert pdvsim([*arguments, *chosen, "--concurrency", "8"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["first"], document["second"]) == ("PD", "PDV")
-    assert {part["mechanism"] for part in document["parts"]} == {*chosen[1::2], "everything else"}
-    assert pdvsim([*arguments, *chosen, "--concurrency", "7"]) == 2
-    assert "no PD at C = 7" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -38,6 +38,20 @@ def test_a_published_table_is_reproduced_from_its_rows_at_low_load(
     assert at[8]["predicted"] == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_published_cell_is_taken_apart(
+    table: Paths, profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ablate", "--published", *map(str, table), "--profile", profile]
+    arguments += ["--replications", "2", "--json"]
+    chosen = ["--mechanism", "batch-end completion", "--mechanism", "stage times of its own"]
+    assert pdvsim([*arguments, *chosen, "--concurrency", "8"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["first"], document["second"]) == ("PD", "PDV")
+    assert {part["mechanism"] for part in document["parts"]} == {*chosen[1::2], "everything else"}
+    assert pdvsim([*arguments, *chosen, "--concurrency", "7"]) == 2
+    assert "no PD at C = 7" in capsys.readouterr().err
+
+
 def test_a_table_that_is_not_of_one_piece_is_one_sentence(
     table: Paths, profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +63,7 @@ def test_a_table_that_is_not_of_one_piece_is_one_sentence(
         "not of the form req_0007": (summary, detailed.replace("req_0001", "first", 1)),
         "yields 1 to 4": (summary, detailed.replace(",20\n", ",2\n", 1)),
         "two are needed to calibrate it": (summary, "".join(lines[:1] + lines[3:])),
+        "must be a number above 0": (summary.replace("PD,1,", "PD,1,-", 1), detailed),
         "missing column": (summary, detailed.replace("RequestID", "Id")),
         "not": (summary.replace("PD,4,", "PD,four,", 1), detailed),
     }

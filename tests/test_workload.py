@@ -9,12 +9,12 @@ import pytest
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.errors import InputError
+from pdvsim.pdverify.protocol import arrivals_s
 from pdvsim.source import Source
 from pdvsim.workload import (
     Lengths,
     closed_loop,
     pdverify,
-    pdverify_arrivals,
     poisson,
     trace,
 )
@@ -33,7 +33,7 @@ def test_pdverify_arrivals_are_those_of_the_published_benchmark(concurrency: int
     arrivals, now = [], 0.0
     while (now := now + np.random.exponential(1 / (0.05 * concurrency))) <= 30.0:
         arrivals.append(now)
-    assert pdverify_arrivals(concurrency).tolist() == arrivals
+    assert arrivals_s(concurrency).tolist() == arrivals
 
 
 def test_pdverify_is_cut_at_60_s_and_has_no_warm_up() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pdvsim.audit import csv_tables, ours, plain_csv
+from pdvsim.audit import ours, plain_csv
 from pdvsim.audit.foreign.aiperf import read_aiperf
 from pdvsim.audit.foreign.guidellm import read_guidellm
 from pdvsim.audit.foreign.items import Item, read_items, refusal, writer
@@ -15,6 +15,8 @@ from pdvsim.audit.foreign.vllm import read_sglang, read_vllm
 from pdvsim.audit.table import Cell, Table
 from pdvsim.errors import InputError
 from pdvsim.models import Pair
+from pdvsim.pdverify.audited import read_pdverify
+from pdvsim.pdverify.tables import is_summary
 
 FOREIGN: dict[str, Callable[[Sequence[Item]], list[Cell]]] = {
     "vllm": read_vllm,
@@ -86,12 +88,12 @@ def _read_text_table(
     models: Pair | None,
 ) -> Table:
     if format == "auto":
-        format = "csv" if columns or not csv_tables.is_pdverify(path) else "pdverify"
+        format = "csv" if columns or not is_summary(path) else "pdverify"
     if format == "csv":
         return plain_csv.read_plain_csv(path, detail, columns or {})
     if columns:
         raise InputError(f"a column map is for csv tables; {path} was read as pdverify")
-    return csv_tables.read_pdverify(path, detail, models)
+    return read_pdverify(path, detail, models)
 
 
 def _read_json(path: Path, format: str) -> Table:

@@ -132,7 +132,8 @@ def published_subjects(
 ) -> list[Subject]:
     """The published cells, by the names of our architectures."""
     from pdvsim.ablate import published
-    from pdvsim.pdverify.published import ARCHITECTURE_OF, read_published
+    from pdvsim.pdverify.published import read_published
+    from pdvsim.pdverify.tables import ARCHITECTURE_OF
 
     engine_of = {name: engine for engine, name in ARCHITECTURE_OF.items()}
     missing = [name for name in chosen if name not in engine_of]

@@ -1,21 +1,24 @@
-"""The pdverify result tables: reading them, and the workload that their rows reveal."""
+"""The published cells, and the workload that their rows reveal."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pdvsim.errors import InputError
-from pdvsim.tables import read_csv
-from pdvsim.workload import PDVERIFY_DEADLINE_S, Workload, pdverify_arrivals
-
-DRAFT_TOKENS = 4
-PROMPT_TOKENS = 10  # "about 10": the published timings do not depend on it
-ARCHITECTURE_OF = {"PD": "pd", "PDV": "pdv", "Baseline": "baseline", "3Lane": "three_lane"}
+from pdvsim.pdverify.protocol import DEADLINE_S, DRAFT_TOKENS, PROMPT_TOKENS, arrivals_s
+from pdvsim.pdverify.tables import (
+    ARCHITECTURE_OF,
+    RequestRow,
+    SummaryRow,
+    read_detailed,
+    read_summary,
+)
+from pdvsim.workload import Workload
 
 Work = tuple[int, int]  # rounds and output tokens of one request
 
@@ -57,46 +60,22 @@ def read_published(summary: Path, detailed: Path) -> list[PublishedCell]:
         InputError: a file or column is missing, a value is not a number, an engine is unknown,
             or the two files do not belong together.
     """
-    import polars as pl
-
-    rows = read_csv(
-        summary,
-        {
-            "Engine": pl.String,
-            "Concurrency": pl.Int64,
-            "Throughput (TPS)": pl.Float64,
-            "Avg Request Latency (ms)": pl.Float64,
-        },
-    )
-    details = read_csv(
-        detailed,
-        {
-            "Engine": pl.String,
-            "Concurrency": pl.Int64,
-            "RequestID": pl.String,
-            "TotalLatency": pl.Float64,
-            "PrefillDuration": pl.Float64,
-            "DecodeDuration": pl.Float64,
-            "TokensGenerated": pl.Int64,
-            "TokensAccepted": pl.Int64,
-        },
-    )
-    requests: dict[tuple[str, int], list[PublishedRequest]] = defaultdict(list)
-    for row in details.iter_rows(named=True):
-        requests[row["Engine"], row["Concurrency"]].append(_request(row, detailed))
+    requests = read_detailed(detailed)
     cells = []
-    for row in rows.iter_rows(named=True):
-        engine, concurrency = row["Engine"], row["Concurrency"]
-        if engine not in ARCHITECTURE_OF:
+    for row in read_summary(summary):
+        if row.engine not in ARCHITECTURE_OF:
             known = ", ".join(ARCHITECTURE_OF)
-            raise InputError(f"{summary}: unknown engine {engine!r}; known are {known}")
+            raise InputError(f"{summary}: unknown engine {row.engine!r}; known are {known}")
         cells.append(
             PublishedCell(
-                engine,
-                concurrency,
-                row["Throughput (TPS)"],
-                row["Avg Request Latency (ms)"] / 1e3,
-                tuple(requests.pop((engine, concurrency), ())),
+                row.engine,
+                row.concurrency,
+                _throughput(row, summary),
+                row.latency_s,
+                tuple(
+                    _request(request, detailed)
+                    for request in requests.pop((row.engine, row.concurrency), ())
+                ),
             )
         )
     if requests:
@@ -107,24 +86,32 @@ def read_published(summary: Path, detailed: Path) -> list[PublishedCell]:
     return cells
 
 
-def _request(row: Mapping[str, object], path: Path) -> PublishedRequest:
-    name = str(row["RequestID"])
-    digits = name.removeprefix("req_")
-    drafted = int(str(row["TokensGenerated"]))
-    tokens = int(str(row["TokensAccepted"]))
-    if not digits.isdigit():
-        raise InputError(f"{path}: RequestID {name!r} is not of the form req_0007")
-    rounds = drafted // DRAFT_TOKENS
-    if not rounds <= tokens <= drafted or rounds < 1:
+def _throughput(row: SummaryRow, path: Path) -> float:
+    try:
+        value = float(row.throughput)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
         raise InputError(
-            f"{path}: {name} has {tokens} tokens from {drafted} drafted; "
+            f"{path}: {row.engine} at C = {row.concurrency} has a throughput of "
+            f"{row.throughput!r}; it must be a number above 0"
+        )
+    return value
+
+
+def _request(row: RequestRow, path: Path) -> PublishedRequest:
+    digits = row.id.removeprefix("req_")
+    if not digits.isdigit():
+        raise InputError(f"{path}: RequestID {row.id!r} is not of the form req_0007")
+    rounds = row.drafted // DRAFT_TOKENS
+    if not rounds <= row.tokens <= row.drafted or rounds < 1:
+        raise InputError(
+            f"{path}: {row.id} has {row.tokens} tokens from {row.drafted} drafted; "
             f"a round of {DRAFT_TOKENS} drafts yields 1 to {DRAFT_TOKENS}"
         )
-    latency, prefill, decode = (
-        float(str(row[column])) / 1e3
-        for column in ("TotalLatency", "PrefillDuration", "DecodeDuration")
+    return PublishedRequest(
+        int(digits), row.latency_s, row.prefill_s, row.decode_s, (rounds, row.tokens)
     )
-    return PublishedRequest(int(digits), latency, prefill, decode, (rounds, tokens))
 
 
 class RequestWork:
@@ -157,7 +144,7 @@ class RequestWork:
 
     def workload(self, cell: PublishedCell, rng: np.random.Generator) -> Workload:
         """The cell's run under the published protocol; unknown work is drawn with `rng`."""
-        arrivals = pdverify_arrivals(cell.concurrency).tolist()
+        arrivals = arrivals_s(cell.concurrency).tolist()
         known = self.known(cell)
         pool = sorted(known.values())
         if not pool:
@@ -175,7 +162,7 @@ class RequestWork:
             output_tokens=[tokens for _, tokens in work],
             outcomes=[_outcomes(*entry) for entry in work],
             arrival_s=arrivals,
-            deadline_s=PDVERIFY_DEADLINE_S,
+            deadline_s=DEADLINE_S,
         )
 
 

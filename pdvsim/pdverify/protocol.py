@@ -1,0 +1,33 @@
+"""The protocol of the published benchmark.
+
+C is no concurrency: it sets the batch cap and the rate of arrivals, which are the same in every
+run. They stop at 30 s, and the run is cut at 60 s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdvsim.workload import check_concurrency
+
+SEED = 42
+ARRIVALS_S = 30.0
+DEADLINE_S = 60.0
+RATE_PER_C = 0.05  # requests/s
+DRAFT_TOKENS = 4
+PROMPT_TOKENS = 10  # "about 10": the published timings do not depend on it
+
+
+def arrivals_s(concurrency: int) -> NDArray[np.float64]:
+    """Arrival times of the published benchmark, bit for bit: numpy's legacy generator, exponential
+    gaps, kept while they are within `ARRIVALS_S`."""
+    check_concurrency(concurrency)
+    rng = np.random.RandomState(SEED)
+    arrivals: list[float] = []
+    now = 0.0
+    while True:
+        now += rng.exponential(1.0 / (RATE_PER_C * concurrency))
+        if now > ARRIVALS_S:
+            return np.array(arrivals)
+        arrivals.append(now)
