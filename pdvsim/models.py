@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -90,9 +91,11 @@ def shape(name: str) -> ModelShape:
     """
     known = name.lower()
     if known not in shape_names():
+        near = get_close_matches(known, shape_names(), 5, 0.5)
+        names = ", ".join([*near, "..."] if near else shape_names())
         raise InputError(
-            f"unknown model {name!r}; it is none of {', '.join(shape_names())}, no directory of a "
-            "checkpoint, and no NAME=PATH/config.json"
+            f"unknown model {name!r}; it is no directory, no NAME=PATH/config.json, and none of "
+            f"those that ship ({names})"
         )
     return _read(SHIPPED / f"{known}.json", known)
 

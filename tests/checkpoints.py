@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
-    "hidden_size": 64,
+    "hidden_size": 128,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -36,9 +36,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
         },
     },
     "llama-biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
-    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "num_attention_heads": 4},
-    "qwen3": {"model_type": "qwen3", "head_dim": 32, "rope_parameters": {"rope_theta": 1e6}},
-    "mistral": {"model_type": "mistral", "head_dim": 32, "sliding_window": 128},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 64, "rope_parameters": {"rope_theta": 1e6}},
+    "mistral": {"model_type": "mistral", "head_dim": 64, "sliding_window": 128},
     "smollm2": {
         "model_type": "llama",
         "num_attention_heads": 3,
@@ -50,7 +50,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def make_checkpoint(
-    folder: Path, flags: dict[str, Any], seed: int = 1, shard: str = "60KB"
+    folder: Path, flags: dict[str, Any], seed: int = 1, shard: str = "100KB"
 ) -> Path:
     """A random model in float32 whose next token depends on everything before it."""
     torch.manual_seed(seed)

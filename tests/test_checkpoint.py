@@ -74,7 +74,7 @@ def test_absent_keys_mean_what_transformers_takes_them_for(kind: str, tmp_path: 
         ({"hidden_size": "wide"}, "'wide'"),
         ({"num_hidden_layers": 3}, r"no tensor 'model\.layers\.2\."),
         ({"num_hidden_layers": 1}, "has no use for"),
-        ({"head_dim": 32}, r"config\.json says \(128, 64\)"),
+        ({"head_dim": 64}, r"config\.json says \(256, 128\)"),
         ({"attention_bias": True}, r"no tensor .*bias"),
     ],
 )
@@ -120,7 +120,7 @@ def edit(folder: Path, name: str, value: torch.Tensor | None) -> None:
     ("value", "words"),
     [
         (torch.ones(31), r"'model\.norm\.weight' .* is \(31,\)"),
-        (torch.ones(64).to(torch.float8_e4m3fn), "stored as F8_E4M3"),
+        (torch.ones(128).to(torch.float8_e4m3fn), "stored as F8_E4M3"),
         (None, r"does not hold 'model\.norm\.weight'"),
     ],
 )

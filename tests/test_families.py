@@ -11,11 +11,17 @@ pytest.importorskip("transformers")
 import torch
 
 from pdvsim.core import EAGER, GRAPH, Executor, Request, Stream, settle
-from realengine.build import Demand, open_engine
+from realengine.checkpoint import sources
+from realengine.device import open_device
+from realengine.eager import EagerEngine
 from realengine.engine import Engine
+from realengine.graph import GraphConfig, build_engine
+from realengine.models import load_pair
+from realengine.prompts import Prompts
 from tests.checkpoints import FAMILIES, greedy_tokens, make_checkpoint
 
 torch.set_num_threads(1)
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 PROMPT = [5, 9, 33, 2, 60, 71, 8, 1, 44, 17, 90, 3] * 4
 OUTPUT = 40
 
@@ -41,18 +47,29 @@ def serve(engine: Engine, prompt: list[int], output: int) -> Request:
     return request
 
 
+def engine_of(pair: str, executor: Executor, device: str) -> Engine:
+    """In float32 on every device."""
+    if executor is GRAPH:
+        config = GraphConfig(3, 1, len(PROMPT) + OUTPUT)
+        return build_engine(pair, config, device, torch.float32)
+    where = open_device(device)
+    loaded = load_pair(*sources(pair), where.device, 0, dtype=torch.float32)
+    prompts = Prompts(loaded.vocabulary)
+    return EagerEngine(loaded.draft, loaded.verifier, where, prompts, draft_tokens=3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("executor", [EAGER, GRAPH], ids=lambda executor: executor.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_are_transformers_own(
-    family: str, executor: Executor, checkpoints: dict[str, Path]
+    family: str, executor: Executor, device: str, checkpoints: dict[str, Path]
 ) -> None:
-    """Drafted by another model of the family, so that some drafts are kept and some are not."""
+    """Drafted by itself, and by another model, so that some drafts are kept and some are not."""
     folder = checkpoints[family]
     own, other = f"{folder}:{folder}", f"{checkpoints['llama-2']}:{folder}"
     expected = greedy_tokens(folder, PROMPT, OUTPUT, torch.float32)
     assert len(set(expected)) > 8  # a model that repeats itself proves little
     for pair in (own, other):
-        engine = open_engine(pair, executor, "cpu", Demand(3, 1, len(PROMPT) + OUTPUT)).engine
-        request = serve(engine, PROMPT, OUTPUT)
+        request = serve(engine_of(pair, executor, device), PROMPT, OUTPUT)
         assert request.tokens[:OUTPUT] == expected
         assert (request.accepted_tokens == request.drafted_tokens) == (pair == own)

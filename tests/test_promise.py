@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pdvsim import cli
+from pdvsim.models import SHIPPED
 from tests.documents import body
 
 pytest.importorskip("torch")
 
-PAIR = "tiny:tiny"
 # Names that cells have in common over all documents.
 PLACES = {("pd", 2), ("pdv", 2)}
 
@@ -27,10 +27,25 @@ def short_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "quick", lambda _: plan)
 
 
+def pair_of(kind: str, folder: Path) -> str:
+    """Each way to refer to a pair."""
+    if kind == "directories":
+        from tests.checkpoints import FAMILIES, make_checkpoint
+
+        models = [make_checkpoint(folder / n, FAMILIES["qwen3"], i) for i, n in enumerate("ab")]
+        return f"{models[0]}:verifier={models[1]}"
+    if kind == "config.json":
+        file = folder / "config.json"
+        file.write_text((SHIPPED / "tiny.json").read_text())
+        return f"small={file}:tiny"
+    return kind
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_plan")
+@pytest.mark.parametrize("kind", ["Toy", "directories", "config.json"])
 def test_a_machine_is_measured_predicted_run_and_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def file(name: str) -> str:
         return str(tmp_path / name)
@@ -41,7 +56,7 @@ def test_a_machine_is_measured_predicted_run_and_explained(
         assert isinstance(document, dict)
         return document
 
-    pair = ["--pair", PAIR, "--executor", "graph"]
+    pair = ["--pair", pair_of(kind, tmp_path), "--executor", "graph"]
     load = ["--architecture", "pd,pdv", "--concurrency", "2"]
     load += ["--prompt-tokens", "24", "--output-tokens", "16"]
     pdvsim("calibrate", "--device", "cpu", *pair, "--quick", "-o", file("profile.json"))
@@ -53,6 +68,7 @@ def test_a_machine_is_measured_predicted_run_and_explained(
     )
     bench = ["--bench", file("bench.json")]
     validated = pdvsim("validate", *bench, *profile, "--predictions", "2")
+    assert pdvsim("audit", file("bench.json"))["findings"] is not None
     explained = pdvsim("explain", *bench, *profile, "--replications", "2")
 
     documents = {"predict": predicted, "bench": measured, "validate": validated}

@@ -49,7 +49,7 @@ def check_bench(bench: Bench, profile: Profile) -> None:
     """
     arguments = bench["arguments"]
     ran, executor = arguments["pair"], arguments["executor"]
-    if difference := profile.pair.difference(pair(ran)):
+    if ran != profile.pair.name and (difference := profile.pair.difference(pair(ran))):
         raise InputError(
             f"the bench ran pair {ran}, the profile is for {profile.pair.name} ({difference})"
         )
