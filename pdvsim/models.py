@@ -28,6 +28,7 @@ __all__ = [
     "Pair",
     "Rope",
     "Source",
+    "named_by_hub",
     "pair",
     "resolve",
     "resolve_pair",
@@ -103,6 +104,25 @@ def shape(name: str) -> ModelShape:
 def shapes() -> dict[str, ModelShape]:
     """All shapes that ship, by name."""
     return {name: shape(name) for name in shape_names()}
+
+
+# Words of a model's name that say how it was trained on, not which shape it has.
+_TRAINING = frozenset({"instruct", "chat", "hf", "it", "base", "meta", "pt"})
+
+
+def named_by_hub(identifier: str) -> ModelShape | None:
+    """The shape that ships for a name on the Hugging Face hub; None if it is not sure to be one.
+
+    `meta-llama/Llama-3.1-8B-Instruct` is `llama-3.1-8b`. A word that is not known (FP8, AWQ, a
+    fine-tune) may stand for other weights, so such a name is nobody's.
+    """
+    words = identifier.rstrip("/").rpartition("/")[2].lower().replace("_", "-").split("-")
+    plain = [word for word in words if word not in _TRAINING]
+    undated = [word for word in plain if not re.fullmatch(r"v\d+(\.\d+)*|\d{4}", word)]
+    for name in ("-".join(plain), "-".join(undated)):
+        if name in shape_names():
+            return shape(name)
+    return None
 
 
 def resolve(reference: str) -> Source:

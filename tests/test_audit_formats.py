@@ -76,6 +76,33 @@ def test_vllm_requests_come_from_its_lists(tmp_path: Path) -> None:
     assert [r.latency_s for r in cell.requests] == [1.0, None]
 
 
+@pytest.mark.parametrize(
+    ("served", "tpot_ms", "found"),
+    [
+        ("meta-llama/Llama-3.1-70B-Instruct", 16.0, True),  # 141 GB at 8 TB/s: 17.4 ms
+        ("meta-llama/Llama-3.1-70B-Instruct", 19.0, False),
+        ("nvidia/Llama-3.1-70B-Instruct-FP8", 16.0, False),  # other weights
+        ("somebody/something", 1.0, False),
+    ],
+)
+def test_a_model_that_a_file_names_has_a_floor(
+    served: str, tpot_ms: float, found: bool, tmp_path: Path
+) -> None:
+    """How many GPUs served it is not known, so that being faster than one is a warning."""
+    plain = {name: value for name, value in VLLM.items() if not name.startswith("spec_")}
+    path = put(tmp_path / "run.json", plain | {"model_id": served, "mean_tpot_ms": tpot_ms})
+    findings = [f for f in audit(read(path)).findings if f.rule == "floors"]
+    assert [f.severity for f in findings] == [Severity.WARNING] * found
+    if found:
+        assert "llama-3.1-70b in bf16 takes at least 17" in findings[0].message
+
+
+def test_other_programs_name_their_model_too(tmp_path: Path) -> None:
+    named = aiperf(input_config={"endpoint": {"model_names": ["Qwen/Qwen3-8B"]}})
+    (cell,) = read(put(tmp_path / "a.json", named)).cells
+    assert cell.served is not None and cell.served.name == "qwen3-8b"
+
+
 def test_vllm_failed_requests_are_survivorship(tmp_path: Path) -> None:
     report = audit(read(put(tmp_path / "run.json", VLLM | {"num_prompts": 300})))
     assert report.failed

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pdvsim.errors import InputError
 from pdvsim.model_config import FAMILIES, shape_of_config
-from pdvsim.models import SHIPPED, ModelShape, Rope, pair, resolve, shape, shapes
+from pdvsim.models import SHIPPED, ModelShape, Rope, named_by_hub, pair, resolve, shape, shapes
 
 # Parameters as the models' publishers count them (tied embeddings once).
 PUBLISHED = {
@@ -210,3 +210,25 @@ def test_any_config_is_a_shape_or_a_sentence(
         assert shape_of_config({**config, key: value}, "m", "c").parameters > 0
     except InputError as error:
         assert str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "name"),
+    [
+        ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral-7b-v0.3"),
+        ("mistralai/Mistral-Small-24B-Instruct-2501", "mistral-small-24b"),
+        ("Qwen/Qwen2.5-7B-Instruct/", "qwen2.5-7b"),
+        ("codellama/CodeLlama-34b-Instruct-hf", "codellama-34b"),
+        ("/models/Qwen3-8B", "qwen3-8b"),
+        ("neuralmagic/Meta-Llama-3.1-8B-Instruct-FP8", None),
+        ("Qwen/Qwen3-30B-A3B", None),
+        ("m", None),
+        ("", None),
+    ],
+)
+def test_names_on_the_hub(identifier: str, name: str | None) -> None:
+    found = named_by_hub(identifier)
+    assert (found and found.name) == name

@@ -7,7 +7,7 @@ from itertools import combinations
 from pdvsim.audit.finding import Finding, Limits, Severity
 from pdvsim.audit.rules_load import Checked, names, rounded
 from pdvsim.audit.table import Cell, Table
-from pdvsim.models import Pair, shapes
+from pdvsim.models import ModelShape, Pair, shapes
 
 MIB = 2**20
 LEAST_WEIGHTS = 0.98  # reported MiB are rounded and sampled
@@ -121,10 +121,14 @@ def floors(table: Table, limits: Limits) -> Checked:
 
     A round of one request drafts L tokens one after the other and then verifies them: L passes
     over the draft weights and one over the verifier's, for E tokens (E is the accepted length,
-    at most L + 1). Caches, attention and launches are left out, so this is a floor.
+    at most L + 1). Caches, attention and launches are left out, so this is a floor. Where a file
+    only names the model it served, how it was served is not known, and the finding a warning.
     """
     checked, findings = 0, []
     for cell in table.cells:
+        if cell.pair is None and cell.served is not None:
+            checked += cell.tpot_s is not None or cell.output_throughput is not None
+            findings += _beyond_one_gpu(cell, cell.served, limits)
         floor = _token_floor_s(cell, limits)
         if floor is None:
             continue
@@ -151,6 +155,39 @@ def floors(table: Table, limits: Limits) -> Checked:
                 )
             )
     return checked, findings
+
+
+def _beyond_one_gpu(cell: Cell, model: ModelShape, limits: Limits) -> list[Finding]:
+    """Faster than one GPU can be with this model in bf16, as far as the file says."""
+    drafts, per_round = int(cell.draft_tokens or 0), max(cell.accepted_length or 1.0, 1.0)
+    rates = (limits.bytes_per_s, limits.flops_per_s)
+    claims = [
+        (
+            "a token of one request takes",
+            cell.tpot_s,
+            model.floor_s(drafts + 1, 0, *rates) / per_round,
+        ),
+        (
+            "an output token takes",
+            1 / cell.output_throughput if cell.output_throughput else None,
+            model.flops_per_token / limits.flops_per_s,
+        ),
+    ]
+    return [
+        Finding(
+            "floors",
+            Severity.WARNING,
+            (cell.name,),
+            f"{what} {observed * 1e3:.3g} ms, but {model.name} in bf16 takes at least "
+            f"{floor * 1e3:.3g} ms on one GPU of {limits.bytes_per_s / 1e12:g} TB/s and "
+            f"{limits.flops_per_s / 1e15:g} PFLOP/s: several GPUs, smaller weights or speculation "
+            f"would explain it",
+            {"observed_s": float(f"{observed:.4g}"), "floor_s": float(f"{floor:.4g}")},
+            "The number of GPUs, the dtype of the weights, and whether tokens were speculated.",
+        )
+        for what, observed, floor in claims
+        if observed is not None and observed < FASTER_THAN_FLOOR * floor
+    ]
 
 
 def _tokens_per_round(cell: Cell) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 
-from pdvsim.models import Pair
+from pdvsim.models import ModelShape, Pair, named_by_hub
 
 LATENCY = "E2E latency"
 
@@ -76,6 +76,7 @@ class Cell:
 
     Attributes:
         load: the table's own label of the load.
+        model_id: the model served, as the file names it.
         run: which of several runs of the same cell, if the table has them.
         concurrency: requests that the table says are kept in flight (or at most in flight).
         client_cap: `concurrency` is the client's cap, and latency starts when it sends a request:
@@ -108,6 +109,7 @@ class Cell:
     load: float | None = None
     run: str | None = None
     pair: Pair | None = None
+    model_id: str | None = None
     concurrency: float | None = None
     client_cap: bool = False
     sessions: str | None = None
@@ -145,6 +147,13 @@ class Cell:
     def name(self) -> str:
         load = "" if self.load is None else f" @ {self.load:g}"
         return self.system + load + ("" if self.run is None else f", run {self.run}")
+
+    @property
+    def served(self) -> ModelShape | None:
+        """The model whose tokens are counted: the pair's verifier, or the one the file names."""
+        if self.pair is not None:
+            return self.pair.verifier
+        return named_by_hub(self.model_id) if self.model_id else None
 
     @cached_property
     def done(self) -> tuple[Served, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pdvsim.audit.foreign.items import Foreign, Item, distribution, total
+from pdvsim.audit.foreign.items import Foreign, Item, distribution, model_of, total
 from pdvsim.audit.table import LATENCY, Cell, Distribution
 
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0}
@@ -80,6 +80,7 @@ def _cell(item: Item) -> Cell:
     pauses = [name for name in _PAUSES if settings.get(name)]
     return Cell(
         system=str(run.run_info.get("run_label") or "aiperf"),
+        model_id=model_of(run.input_config),
         load=concurrency if concurrency is not None else rate,
         concurrency=concurrency,
         client_cap=True,

@@ -8,10 +8,11 @@ first token, so `inter_token_latency_ms` is read. Up to 0.3 `request_totals` sta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
-from pdvsim.audit.foreign.items import Foreign, Item, distribution, seconds, total
+from pdvsim.audit.foreign.items import Foreign, Item, distribution, model_of, seconds, total
 from pdvsim.audit.table import LATENCY, Cell, Distribution
 from pdvsim.errors import InputError
 
@@ -58,6 +59,7 @@ class Strategy(Foreign):
 
 
 class Settings(Foreign):
+    backend: Any = None
     strategy: Strategy = Field(default_factory=Strategy)
 
 
@@ -103,6 +105,7 @@ def _cell(benchmark: Benchmark, limit_s: float | None, item: Item) -> Cell:
     latency = _spread(metrics.request_latency, LATENCY, 1.0)
     return Cell(
         system=kind,
+        model_id=model_of(settings.backend),
         load=streams if streams is not None else rate,
         concurrency=streams,
         rate_per_s=rate,

@@ -208,6 +208,22 @@ def distribution(of: str, statistics: Mapping[str, float]) -> Distribution:
     )
 
 
+_MODEL_KEYS = ("model_id", "model", "model_name", "model_names", "models")
+
+
+def model_of(content: Any, depth: int = 6) -> str | None:
+    """The first model that settings name, at any depth."""
+    if not isinstance(content, Mapping) or not depth:
+        return None
+    for key in _MODEL_KEYS:
+        value = content.get(key)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str) and first:
+            return first
+    inside = (model_of(value, depth - 1) for value in content.values())
+    return next((model for model in inside if model), None)
+
+
 def total(parts: Sequence[float | None]) -> float | None:
     """Their sum; None if one is not known."""
     known = [part for part in parts if part is not None]

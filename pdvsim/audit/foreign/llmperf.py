@@ -44,6 +44,7 @@ def _cell(item: Item) -> Cell:
     return Cell(
         system="llmperf",
         load=run.num_concurrent_requests,
+        model_id=run.model,
         concurrency=run.num_concurrent_requests,
         offered=run.results_num_requests_started,
         completed=run.results_num_completed_requests,

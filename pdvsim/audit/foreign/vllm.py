@@ -103,6 +103,7 @@ def cell(item: Item, name: str) -> Cell:
     return Cell(
         system=run.label or run.backend or name,
         load=run.max_concurrency if run.max_concurrency is not None else rate,
+        model_id=run.model_id,
         run=None if run.run_number is None else str(run.run_number),
         concurrency=run.max_concurrency,
         client_cap=True,
