@@ -365,6 +365,9 @@ def main() -> None:
             ("llama-2-7b", 2, 5),
             ("codellama-34b", 1, 3),
             ("tinyllama-1.1b", 2, 70),
+            ("llama-3.1-8b", 2, 5),  # scaled rotary embedding
+            ("qwen2.5-7b", 2, 5),  # biases, seven query heads to a key head
+            ("qwen3-8b", 2, 5),  # norms of query and key heads
         ):
             report.section(
                 f"logits {model} batch {batch}",
@@ -377,6 +380,8 @@ def main() -> None:
     cells = {
         "tinyllama-1.1b:llama-2-7b": small + ([] if options.quick else large),
         "tinyllama-1.1b:codellama-34b": small[:3],
+        "llama-3.2-1b:llama-3.1-8b": small,
+        "qwen3-0.6b:qwen3-8b": small,
     }
     for name, wanted in cells.items():
         if options.only in name:
