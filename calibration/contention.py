@@ -12,8 +12,7 @@ import numpy as np
 
 from calibration.fit import estimate
 from calibration.stages import Blocker, time_stage
-from pdvsim.core import GRAPH, Request, Stage, Stream, query_tokens
-from pdvsim.des.gpu import PREFILLS
+from pdvsim.core import GRAPH, PREFILLS, Request, Stage, Stream, query_tokens
 from pdvsim.profile_file import ContentionFit, StageFit
 from realengine.engine import Engine, Ticket
 

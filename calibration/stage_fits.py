@@ -10,13 +10,12 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibration.fit import DRAWS, OUTLIER, Timing, estimate, fit_cost, noise_quantiles
-from pdvsim.core import Stage
+from pdvsim.core import PREFILLS, Stage
 from pdvsim.profile_file import TERMS, CostFit, Estimate, Range, StageFit
 from realengine.engine import Engine
 
 Samples = list[dict[str, Any]]
 
-_PREFILLS = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
 _WIDE = ["query_above_64", "query_above_128", "query_above_256", "query_above_512"]
 
 
@@ -42,7 +41,7 @@ def fit_stages(
         device_rows[Stage(sample["stage"])].append(sample)
     fits = {}
     for stage, rows in by_stage.items():
-        prefill = stage in _PREFILLS
+        prefill = stage in PREFILLS
         plain = [row for row in rows if not row["hidden"]]
         device = fit_cost(
             [_timing(row, row["device_s"] if cuda else 0.0) for row in device_rows[stage]],

@@ -63,6 +63,8 @@ _MODEL_OF = {
 for _stage, _model in _MODEL_OF.items():
     _stage.model = _model
 
+PREFILLS = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
+
 # Drafted tokens of a round: one number for the whole batch, or one for each request.
 DraftTokens: TypeAlias = int | Sequence[int]
 
@@ -210,6 +212,11 @@ class Request:
     def context_tokens(self) -> int:
         """Tokens in the KV cache before the next round."""
         return self.prompt_tokens + self.produced_tokens
+
+    @property
+    def accepted_per_round(self) -> Sequence[int]:
+        """Drafts kept in each round so far, whether compared or injected."""
+        return self.kept or self.outcomes[: self.rounds]
 
     @property
     def finished(self) -> bool:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.core import Request, Stage
-from pdvsim.des.gpu import PREFILLS
+from pdvsim.core import PREFILLS, Request
 from pdvsim.models import Pair
-from pdvsim.records import STAGE_COLUMNS, RunRecord
+from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
 
 if TYPE_CHECKING:
     from pdvsim.profile_file import ProfileFile
@@ -39,7 +38,7 @@ def too_long(requests: Iterable[Request], pair: Pair) -> list[str]:
 def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
     reasons: list[str] = []
     codes = record.column("stage").astype(int)
-    for code, stage in enumerate(Stage):
+    for code, stage in enumerate(STAGES):
         rows = record.stage_rows[codes == code]
         fit = file.stages.get(stage)
         if fit is None or not len(rows):
@@ -78,7 +77,7 @@ def side_by_side(record: RunRecord) -> NDArray[np.float64]:
     stage, stream, batch, start, end = (
         record.column(name)[order] for name in ("stage", "stream", "batch", "started_s", "ended_s")
     )
-    prefill = np.isin(stage, [list(Stage).index(one) for one in PREFILLS])
+    prefill = np.isin(stage, [STAGE_CODE[one] for one in PREFILLS])
     both = (stream[1:] != stream[:-1]) & (start[1:] < end[:-1])
     later = np.where(prefill[:-1], batch[1:], batch[:-1])[both]
     earlier = np.where(prefill[1:], batch[:-1], batch[1:])[both]

@@ -13,15 +13,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.core import Stage, Stream
+from pdvsim.core import PREFILLS, Stage
 from pdvsim.errors import InvariantError
-from pdvsim.records import RunRecord
+from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STREAMS, RunRecord
 
 # Host and device clocks of a real run are aligned to about 10 us, and CUDA's elapsed times are
 # single-precision milliseconds; virtual time is exact.
 TOLERANCE = 1e-9
 REAL_TOLERANCE = 1e-3
-_STAGES = list(Stage)
 
 
 def check(record: RunRecord) -> None:
@@ -30,6 +29,7 @@ def check(record: RunRecord) -> None:
     Raises:
         InvariantError: at the first that fails.
     """
+    possible_numbers(record)
     each_request_once(record)
     times_in_order(record, REAL_TOLERANCE if real(record) else TOLERANCE)
     tokens_conserved(record)
@@ -37,11 +37,63 @@ def check(record: RunRecord) -> None:
         # Two real threads may feed one stream kernel by kernel, so that their stages interleave.
         streams_in_order(record)
     device_within_run(record)
+    one_lane_per_take(record)
+    admission_in_order(record)
+    ends_with_a_reason(record)
     littles_law(record)
 
 
 def real(record: RunRecord) -> bool:
-    return record.about.get("world") == "real"
+    return record.world == "real"
+
+
+def possible_numbers(record: RunRecord) -> None:
+    """Counts and durations are not negative, nor are times; none is infinite or missing."""
+    least = -REAL_TOLERANCE if real(record) else 0.0
+    for name in STAGE_COLUMNS:
+        values = record.column(name)
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+        if len(wrong):
+            raise InvariantError(f"stage execution {wrong[0]} has {name} = {values[wrong[0]]:.9g}")
+    for request in record.requests:
+        moments = (
+            *(request.arrival_s, request.admitted_s),
+            *(request.first_token_s, request.completed_s),
+        )
+        if not all(moment is None or 0.0 <= moment < math.inf for moment in moments):
+            raise InvariantError(
+                f"times: request {request.id} has arrival, admission, first token, completion = "
+                f"{moments}"
+            )
+    for name, seconds in {"the run's end": record.end_s, **record.busy_s}.items():
+        if not 0.0 <= seconds < math.inf:
+            raise InvariantError(f"{name} is {seconds:.9g} s")
+
+
+def one_lane_per_take(record: RunRecord) -> None:
+    """What was taken from a queue in one go was taken by one lane."""
+    pairs = np.unique(np.column_stack((record.column("take"), record.column("lane"))), axis=0)
+    twice = np.flatnonzero(pairs[1:, 0] == pairs[:-1, 0])
+    if len(twice):
+        raise InvariantError(f"take {pairs[twice[0], 0]:.0f} is of two lanes")
+
+
+def admission_in_order(record: RunRecord) -> None:
+    """Admission shuts and opens in turn, during the run."""
+    turns = np.concatenate(([0.0], record.shut_s.ravel(), [record.end_s]))
+    if not np.all(turns[1:] >= turns[:-1]):
+        raise InvariantError("admission does not shut and open in turn during the run")
+
+
+def ends_with_a_reason(record: RunRecord) -> None:
+    """A run ends with a completion, or at its deadline."""
+    done = [request.completed_s for request in record.requests if request.completed_s is not None]
+    reasons = [max(done, default=0.0), record.workload.deadline_s]
+    gaps = [abs(record.end_s - reason) for reason in reasons if reason is not None]
+    if min(gaps) > (REAL_TOLERANCE if real(record) else TOLERANCE):
+        raise InvariantError(
+            f"the run ends at {record.end_s:.9g} s, with no completion and no deadline there"
+        )
 
 
 def littles_law(record: RunRecord) -> None:
@@ -71,8 +123,7 @@ def littles_law(record: RunRecord) -> None:
             f"Little's law: {average:.9g} requests on average in the system, but "
             f"{rate:.9g} /s x {mean:.9g} s = {rate * mean:.9g}"
         )
-    workload = record.about.get("workload")
-    limit = workload.in_flight if workload is not None else None
+    limit = record.workload.in_flight
     if limit is not None and inside.max() > limit + _largest_tie(departures):
         raise InvariantError(
             f"a closed loop of {limit} requests had {inside.max():.0f} in the system"
@@ -134,15 +185,15 @@ def each_request_once(record: RunRecord) -> None:
     member_stage = np.repeat(
         record.column("stage").astype(np.int64), record.column("batch").astype(np.int64)
     )
-    for stage in (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER):
+    for stage in PREFILLS:
         ids, times = np.unique(
-            record.member_ids[member_stage == _STAGES.index(stage)], return_counts=True
+            record.member_ids[member_stage == STAGE_CODE[stage]], return_counts=True
         )
         if len(times) and times.max() > 1:
             raise InvariantError(
                 f"request {ids[int(times.argmax())]} passed {stage} {times.max()} times"
             )
-    prefilled = set(record.member_ids[member_stage == _STAGES.index(Stage.PREFILL_VERIFIER)])
+    prefilled = set(record.member_ids[member_stage == STAGE_CODE[Stage.PREFILL_VERIFIER]])
     for request in record.requests:
         if request.completed_s is not None and request.id not in prefilled:
             raise InvariantError(f"request {request.id} completed without a prefill")
@@ -150,7 +201,8 @@ def each_request_once(record: RunRecord) -> None:
 
 def times_in_order(record: RunRecord, tolerance_s: float = TOLERANCE) -> None:
     """arrival <= admitted <= first token <= completed <= end of the run, and for a stage
-    queued <= launched <= launch end <= settled and started <= ended <= settled."""
+    queued <= launched <= launch end <= settled and started <= ended <= settled; stages are listed
+    as lanes knew of their ends, none after the run's."""
     for request in record.requests:
         moments = (
             request.arrival_s,
@@ -165,6 +217,13 @@ def times_in_order(record: RunRecord, tolerance_s: float = TOLERANCE) -> None:
                 f"times: request {request.id} has arrival, admission, first token, completion, "
                 f"end of run = {moments}"
             )
+    settled = np.append(record.column("settled_s"), record.end_s)
+    late = np.flatnonzero(settled[1:] < settled[:-1] - tolerance_s)
+    if len(late):
+        raise InvariantError(
+            f"times: stage execution {late[0]} has settled_s = {settled[late[0]]:.9g}, after the "
+            f"next or the run, which ends at {record.end_s:.9g}"
+        )
     chains = (
         ("queued_s", "launched_s", "launch_end_s", "settled_s"),
         ("started_s", "ended_s", "settled_s"),
@@ -184,7 +243,7 @@ def times_in_order(record: RunRecord, tolerance_s: float = TOLERANCE) -> None:
 def streams_in_order(record: RunRecord) -> None:
     """A stream runs one stage at a time."""
     start, ended = record.column("started_s"), record.column("ended_s")
-    for code, stream in enumerate(Stream):
+    for code, stream in enumerate(STREAMS):
         on_it = record.column("stream") == code
         order = np.lexsort((ended[on_it], start[on_it]))
         begin, end = start[on_it][order], ended[on_it][order]

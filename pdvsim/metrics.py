@@ -27,10 +27,8 @@ from numpy.typing import NDArray
 from pdvsim.core import Request, Stage
 from pdvsim.errors import InputError
 from pdvsim.quantities import METRICS, STATISTICS
-from pdvsim.records import RunRecord
+from pdvsim.records import STAGE_CODE, STAGES, RunRecord
 from pdvsim.statistics import Distribution
-
-_STAGE_CODE = {stage: i for i, stage in enumerate(Stage)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +87,10 @@ def summarize(record: RunRecord, slo: Slo | None = None, warmup: int | None = No
     """The metrics of `record`.
 
     Args:
-        warmup: completions to cut; None takes `record.about["workload"].warmup`, else 0.
+        warmup: completions to cut; None takes the workload's.
     """
     if warmup is None:
-        workload = record.about.get("workload")
-        warmup = workload.warmup if workload is not None else 0
+        warmup = record.workload.warmup
     times = _Times(record.requests)
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     metrics["completed"] = 0.0
@@ -124,8 +121,7 @@ def _window(record: RunRecord, times: _Times, warmup: int) -> tuple[float, float
         if len(completions) <= warmup:
             return None
         start = float(completions[warmup - 1])
-        workload = record.about.get("workload")
-        if workload is None or workload.in_flight is None:
+        if record.workload.in_flight is None:
             last = float(times.arrival.max())
             done = int(np.searchsorted(completions, last, side="right")) - warmup
             if 2 * done >= len(times.arrival) - warmup:
@@ -146,7 +142,7 @@ def _throughputs(
     seconds = window[1] - window[0]
     _, when, tokens = record.emissions
     output = float(tokens[_inside(when, window)].sum())
-    prefilled = record.column("stage") == _STAGE_CODE[Stage.PREFILL_VERIFIER]
+    prefilled = record.column("stage") == STAGE_CODE[Stage.PREFILL_VERIFIER]
     prefilled &= _inside(record.column("settled_s"), window)
     prompts = float(record.column("query_tokens")[prefilled].sum())
     completed = float(_inside(times.completed, window).sum())
@@ -287,9 +283,9 @@ def _speculation(
         for name in ("spec_decode_acceptance_rate", "spec_decode_acceptance_length"):
             reasons[name] = "no token was drafted"
         return ()
-    executor = record.about["config"].executor
+    executor = record.config.executor
     accepted = sum(request.accepted_tokens for request in record.requests)
-    settles = record.column("stage") == _STAGE_CODE[executor.settles_round]
+    settles = record.column("stage") == STAGE_CODE[executor.settles_round]
     yielded = float(record.column("tokens")[settles].sum())
     metrics["spec_decode_acceptance_rate"] = accepted / drafted
     # With a bonus token a round yields one token more than it accepts (the last round of a
@@ -298,7 +294,7 @@ def _speculation(
     metrics["spec_decode_acceptance_length"] = (
         1.0 + accepted / rounds if executor.bonus_token else yielded / rounds
     )
-    kept = b"".join([bytes(r.kept or r.outcomes[: r.rounds]) for r in record.requests])
+    kept = b"".join([bytes(r.accepted_per_round) for r in record.requests])
     if len(kept) != rounds:
         return ()
     per_round = np.frombuffer(kept, dtype=np.uint8)
@@ -338,14 +334,14 @@ def stage_seconds(record: RunRecord) -> dict[str, dict[str, float]]:
     }
     stage = record.column("stage").astype(np.int64)
     totals = {
-        name: np.bincount(stage, seconds, minlength=len(Stage)) for name, seconds in parts.items()
+        name: np.bincount(stage, seconds, minlength=len(STAGES)) for name, seconds in parts.items()
     }
-    counts = np.bincount(stage, minlength=len(Stage))
+    counts = np.bincount(stage, minlength=len(STAGES))
     return {
         str(kind): {
             "count": float(counts[i]),
             **{name: float(total[i]) for name, total in totals.items()},
         }
-        for i, kind in enumerate(Stage)
+        for i, kind in enumerate(STAGES)
         if counts[i]
     }

@@ -1,32 +1,31 @@
 """What a run leaves behind: one row per request, one row per stage execution.
 
 Both worlds fill the same `Recorder`. Rows go into flat arrays of doubles, so that a run of a
-million request-rounds stays small.
+million request-rounds stays small. `pdvsim.record_files` writes a record and reads it back.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pdvsim.architectures.config import Config
 from pdvsim.core import Request, Stage, Stream
-from pdvsim.result_file import make_folder, write_parquet
-
-if TYPE_CHECKING:
-    import polars as pl
+from pdvsim.workload import Workload
 
 STAGE_COLUMNS = (
     "stage",
     "lane",
     "stream",
+    "take",  # numbers what lanes took from queues in one go, from 0; a stage serves one of them
     "batch",
     "query_tokens",
     "context_tokens",
@@ -41,10 +40,10 @@ STAGE_COLUMNS = (
     "tokens",
 )
 _ROW = Struct(f"{len(STAGE_COLUMNS)}d")
-_STAGES = list(Stage)
-_STREAMS = list(Stream)
-_STAGE_CODE = {stage: float(i) for i, stage in enumerate(_STAGES)}
-_STREAM_CODE = {stream: float(i) for i, stream in enumerate(_STREAMS)}
+# The codes of stages and streams in the rows are their places in these.
+STAGES, STREAMS = tuple(Stage), tuple(Stream)
+STAGE_CODE = {stage: float(i) for i, stage in enumerate(STAGES)}
+STREAM_CODE = {stream: float(i) for i, stream in enumerate(STREAMS)}
 
 
 class Execution(Protocol):
@@ -52,6 +51,7 @@ class Execution(Protocol):
 
     stage: Stage
     stream: Stream
+    take: int
     batch: Sequence[Request]
     query_tokens: int
     context_tokens: int
@@ -65,10 +65,16 @@ class Execution(Protocol):
 
 
 class Recorder:
-    """Collects stage rows while a run goes on. Not thread-safe: worlds guard it."""
+    """Collects a run's stage rows and shut admission. Not thread-safe: worlds guard it.
+
+    Attributes:
+        shut: whether something waits for its prefill and the architecture admits nothing.
+    """
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self.lanes = list(lanes)
+        self.shut = False
+        self._turns: list[float] = []  # when admission shut, opened, shut, ...
         self._rows = bytearray()
         self._member_ids = array("I")  # unsigned numbers pack three times as fast
         self._member_tokens = bytearray()  # a round yields 17 at most
@@ -79,9 +85,10 @@ class Recorder:
         """Append one stage execution that yielded `emitted` to its requests, if anything."""
         batch = done.batch
         self._rows += _ROW.pack(
-            _STAGE_CODE[done.stage],
+            STAGE_CODE[done.stage],
             lane,
-            _STREAM_CODE[done.stream],
+            STREAM_CODE[done.stream],
+            done.take,
             len(batch),
             done.query_tokens,
             done.context_tokens,
@@ -101,20 +108,42 @@ class Recorder:
         self._member_ids.extend(self._last_ids)
         self._member_tokens += bytes(emitted) if emitted else bytes(len(batch))
 
+    def admission(self, shut: bool, now_s: float) -> None:
+        """Admission shuts, or opens, at `now_s`. What lasts no time leaves no trace."""
+        self.shut = shut
+        if self._turns and self._turns[-1] == now_s:
+            self._turns.pop()
+        else:
+            self._turns.append(now_s)
+
     def finish(
-        self, requests: Sequence[Request], end_s: float, busy_s: dict[str, float], **about: Any
+        self,
+        requests: Sequence[Request],
+        end_s: float,
+        busy_s: Mapping[str, float],
+        config: Config,
+        workload: Workload,
+        world: str,
+        verbs: int = 0,
+        verb_overhead_s: float = 0.0,
     ) -> RunRecord:
-        """Close the books at `end_s`."""
+        """Close the books at `end_s`; the other arguments are `RunRecord`'s."""
         rows = np.frombuffer(self._rows, dtype=np.float64).reshape(-1, len(STAGE_COLUMNS))
+        turns = [*self._turns, end_s] if self.shut else self._turns
         return RunRecord(
             requests=[request for request in requests if request.arrival_s <= end_s],
             stage_rows=rows,
             member_ids=np.frombuffer(self._member_ids, dtype=np.int32),
             member_tokens=np.frombuffer(self._member_tokens, dtype=np.uint8).astype(np.int32),
             lanes=self.lanes,
+            shut_s=np.minimum(np.array(turns, dtype=np.float64), end_s).reshape(-1, 2),
             end_s=end_s,
-            busy_s=busy_s,
-            about=about,
+            busy_s=dict(busy_s),
+            config=config,
+            workload=workload,
+            world=world,
+            verbs=verbs,
+            verb_overhead_s=verb_overhead_s,
         )
 
 
@@ -124,11 +153,17 @@ class RunRecord:
 
     Attributes:
         requests: those that had arrived by the end.
-        stage_rows: shape (stage executions, len(STAGE_COLUMNS)).
+        stage_rows: shape (stage executions, len(STAGE_COLUMNS)), in the order in which lanes knew
+            of their ends.
         member_ids, member_tokens: the requests of each stage execution, end to end in row order,
             and the output tokens that each got from it.
+        lanes: names of the threads; the column `lane` holds places in it.
+        shut_s: shape (spans, 2): from when to when something waited for its prefill while the
+            architecture admitted nothing, memory included.
         busy_s: seconds in which the device had work, by name ("device", or a stream's).
-        about: architecture, executor, world, workload limits, ...
+        world: "simulated" or "real".
+        verbs, verb_overhead_s: of a real run: verbs of all lanes, and host seconds in the world
+            itself.
     """
 
     requests: list[Request]
@@ -136,9 +171,14 @@ class RunRecord:
     member_ids: NDArray[np.int32]
     member_tokens: NDArray[np.int32]
     lanes: list[str]
+    shut_s: NDArray[np.float64]
     end_s: float
     busy_s: dict[str, float]
-    about: dict[str, Any]
+    config: Config
+    workload: Workload
+    world: str
+    verbs: int = 0
+    verb_overhead_s: float = 0.0
 
     def column(self, name: str) -> NDArray[np.float64]:
         """One column of the stage rows."""
@@ -153,44 +193,8 @@ class RunRecord:
         order = np.lexsort((times, ids))
         return ids[order], times[order], tokens[order]
 
-    def request_table(self) -> pl.DataFrame:
-        """One row per request."""
-        import polars as pl
+    def write(self, folder: Path, stem: str, cell: Mapping[str, Any] | None = None) -> None:
+        """Write `<stem>_requests.parquet` and `<stem>_stages.parquet`; see `record_files`."""
+        from pdvsim.record_files import write
 
-        columns = (
-            "id",
-            "prompt_tokens",
-            "output_tokens",
-            "produced_tokens",
-            "rounds",
-            "drafted_tokens",
-            "accepted_tokens",
-            "arrival_s",
-            "admitted_s",
-            "first_token_s",
-            "completed_s",
-        )
-        data = {name: [getattr(r, name) for r in self.requests] for name in columns}
-        kinds = {n: pl.Float64 if n.endswith("_s") else pl.Int64 for n in columns}
-        return pl.DataFrame(data, schema=kinds)
-
-    def stage_table(self) -> pl.DataFrame:
-        """One row per stage execution, with the ids of its requests."""
-        import polars as pl
-
-        rows = self.stage_rows
-        data: dict[str, Any] = {name: rows[:, i] for i, name in enumerate(STAGE_COLUMNS)}
-        data["stage"] = [str(_STAGES[int(code)]) for code in data["stage"]]
-        data["lane"] = [self.lanes[int(code)] for code in data["lane"]]
-        data["stream"] = [str(_STREAMS[int(code)]) for code in data["stream"]]
-        for name in ("batch", "query_tokens", "context_tokens", "tokens"):
-            data[name] = data[name].astype(np.int64)
-        ends = np.cumsum(data["batch"])
-        data["requests"] = [ids.tolist() for ids in np.split(self.member_ids, ends)[:-1]]
-        return pl.DataFrame(data)
-
-    def write(self, folder: Path, stem: str) -> None:
-        """Write `<stem>_requests.parquet` and `<stem>_stages.parquet`."""
-        make_folder(folder)
-        write_parquet(folder / f"{stem}_requests.parquet", self.request_table())
-        write_parquet(folder / f"{stem}_stages.parquet", self.stage_table())
+        write(self, folder, stem, cell)

@@ -22,7 +22,6 @@ import numpy as np
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config, architecture
-from pdvsim.core import Stage, Stream
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.des.world import StageCosts, simulate
@@ -36,7 +35,7 @@ from pdvsim.metrics import (
 )
 from pdvsim.pool import run_all
 from pdvsim.quantities import METRICS, PDVERIFY_METRICS
-from pdvsim.records import RunRecord
+from pdvsim.records import STAGES, STREAMS, RunRecord
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.workload import (
     PROTOCOLS,
@@ -52,7 +51,6 @@ from pdvsim.workload import (
 SHARES = frozenset({"gpu_busy", "spec_decode_acceptance_rate"})
 TIMELINE_ROWS = 64
 TIMELINE_MOMENTS = ("launched_s", "launch_end_s", "started_s", "ended_s", "settled_s")
-STAGES, STREAMS = list(Stage), list(Stream)
 
 
 class Model(Protocol):
@@ -154,7 +152,7 @@ class Cell:
     def name(self) -> dict[str, str | int]:
         """The fields that identify the cell in JSON."""
         return {
-            "architecture": self.config.architecture,
+            "architecture": self.config.name,
             "executor": self.config.executor.name,
             "pair": self.pair,
             "protocol": self.load.protocol,

@@ -85,7 +85,7 @@ def warm_up(cell: Cell, engine: Engine, seed: int) -> None:
 
 
 def _key(cell: Cell, index: int) -> str:
-    architecture, executor = cell.config.architecture, cell.config.executor.name
+    architecture, executor = cell.config.name, cell.config.executor.name
     return f"{architecture}-{executor}-{cell.load.protocol}-c{cell.load.concurrency}-{index}"
 
 
@@ -101,7 +101,7 @@ def _run_cell(
         evaluate(cell, record, draw=index == 0),
         telemetry.summary(),
         elapsed_s=record.end_s,
-        verb_overhead_s=record.about["verb_overhead_s"],
+        verb_overhead_s=record.verb_overhead_s,
         rounds=sum(request.rounds for request in record.requests),
         **launches(record),
     )

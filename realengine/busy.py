@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.core import Stream
-from pdvsim.records import RunRecord
+from pdvsim.records import STREAMS, RunRecord
 
 
 def busy_seconds(record: RunRecord) -> dict[str, float]:
@@ -18,7 +17,7 @@ def busy_seconds(record: RunRecord) -> dict[str, float]:
     ended = np.minimum(record.column("ended_s"), record.end_s)
     stream = record.column("stream")
     busy = {"device": _union_s(started, ended)}
-    for code, name in enumerate(Stream):
+    for code, name in enumerate(STREAMS):
         on_it = stream == code
         if on_it.any():
             busy[str(name)] = _union_s(started[on_it], ended[on_it])

@@ -21,6 +21,7 @@ class Lane:
         wake: rung when what the lane waits for has happened.
         ready: what it waits for.
         queued_s: when it began to wait for the lock that it now holds; else negative.
+        take: the number of its last take.
         outside_s: host seconds in the engine, in locks and in waits.
         alive_s: host seconds between the thread's start and its end.
     """
@@ -32,6 +33,7 @@ class Lane:
     ready: Callable[[], object] | None = None
     held: list[Model] = field(default_factory=list)
     queued_s: float = -1.0
+    take: int = -1
     launched: Operation | None = None
     outside_s: float = 0.0
     alive_s: float = 0.0
@@ -46,6 +48,7 @@ class Operation:
     stage: Stage
     batch: Sequence[Request]
     stream: Stream
+    take: int
     draft_tokens: DraftTokens
     query_tokens: int
     context_tokens: int

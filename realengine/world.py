@@ -17,6 +17,7 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
+    Handlers,
     Launch,
     PollUntil,
     Put,
@@ -60,6 +61,8 @@ class RealWorld:
         self.stuck_s = stuck_s
         shape = architecture(config.architecture)
         self.lanes = shape.lanes(config)
+        self._admits = shape.admits
+        self._takes = 0
         self._in_service: dict[int, Request] = {}
         self.lanes.room = self._room
         self.source = Source(workload)
@@ -78,17 +81,19 @@ class RealWorld:
             Lane(index, name, program, threading.Condition(self._state))
             for index, (name, program) in enumerate(programs.items())
         ]
-        self._handlers: dict[type, Callable[[Lane, Any], Any]] = {
-            Take: self._take,
-            Put: self._put,
-            Acquire: self._acquire,
-            Release: self._release,
-            Launch: self._launch,
-            Wait: self._wait,
-            WaitUntil: self._wait_until,
-            PollUntil: self._poll_until,
-            Complete: self._complete,
-        }
+        self._handlers: Handlers[Callable[[Lane, Any], Any]] = Handlers(
+            {
+                Take: self._take,
+                Put: self._put,
+                Acquire: self._acquire,
+                Release: self._release,
+                Launch: self._launch,
+                Wait: self._wait,
+                WaitUntil: self._wait_until,
+                PollUntil: self._poll_until,
+                Complete: self._complete,
+            }
+        )
 
     def run(self) -> RunRecord:
         """Run to the workload's end.
@@ -120,9 +125,9 @@ class RealWorld:
             self.source.released_requests,
             self._end_s,
             {},
-            config=self.config,
-            workload=self.source.workload,
-            world="real",
+            self.config,
+            self.source.workload,
+            "real",
             verbs=sum(lane.verbs for lane in self._lanes),
             verb_overhead_s=sum(lane.alive_s - lane.outside_s for lane in self._lanes),
         )
@@ -244,6 +249,8 @@ class RealWorld:
             else:
                 batch = verb.queue.take(verb.limit)
             if batch:
+                lane.take = self._takes
+                self._takes += 1
                 self._notify()
         return batch
 
@@ -276,7 +283,11 @@ class RealWorld:
     # Waiting
 
     def _notify(self) -> None:
-        """Some queue or count has changed: wake the lanes that waited for that."""
+        """Some queue or count has changed: wake the lanes that waited for that, and note if
+        admission shuts or opens with it."""
+        shut = bool(self.lanes.prefill) and not self._admits(self.lanes)
+        if shut is not self.recorder.shut and self._end_s is None:
+            self.recorder.admission(shut, self._now())
         for lane in self._lanes:
             if lane.ready is not None and lane.ready():
                 lane.wake.notify()
@@ -332,6 +343,7 @@ class RealWorld:
             stage,
             batch,
             stream,
+            lane.take,
             drafts,
             new,
             context,

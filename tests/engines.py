@@ -131,6 +131,6 @@ def measure_verb_overhead(architecture: str, rounds: int) -> VerbOverhead:
     """Run one request through `rounds` decode rounds on an engine that does nothing."""
     config = Config(architecture, EAGER, batch_cap=1, draft_tokens=4)
     workload = Workload("closed-loop", [1], [rounds], [bytes(rounds)], in_flight=1)
-    about = run(config, workload, IdleEngine(EAGER, 4)).about
-    spent_s = about["verb_overhead_s"]
-    return VerbOverhead(spent_s / about["verbs"], spent_s / rounds)
+    record = run(config, workload, IdleEngine(EAGER, 4))
+    spent_s = record.verb_overhead_s
+    return VerbOverhead(spent_s / record.verbs, spent_s / rounds)

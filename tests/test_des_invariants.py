@@ -20,6 +20,7 @@ from pdvsim.des.host import Lock
 from pdvsim.errors import InvariantError
 from pdvsim.invariants import check
 from pdvsim.metrics import summarize
+from pdvsim.record_files import stage_table
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, Workload, closed_loop, pdverify, poisson
 from tests.fakes import HOST, FixedCosts, config_of
@@ -120,7 +121,7 @@ def test_same_seed_same_bytes(architecture: str, executor: str, tmp_path: Path) 
 
 def test_every_stage_of_a_chain_is_recorded() -> None:
     """A lane waits for the last stage of a chain only; the others happened too."""
-    rows = small_run("pdv", "graph").stage_table()
+    rows = stage_table(small_run("pdv", "graph"))
     counts = dict(rows["stage"].value_counts().iter_rows())
     assert counts["draft"] == counts["verify"]
     assert counts["prefill_draft"] == counts["prefill_verifier"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.gpu import Contention
-from pdvsim.errors import InputError
 from pdvsim.explain import (
     CAUSES,
     Difference,
@@ -216,30 +216,21 @@ def test_wasted_drafts_follow_acceptance() -> None:
 
 def test_files_say_what_the_record_says(tmp_path: Path) -> None:
     record = simulated("three_lane", 4)
-    record.write(tmp_path, "three_lane-eager-closed-loop-c4-0")
-    from_files = explain_run(of_files(tmp_path / "three_lane-eager-closed-loop-c4-0"))
-    direct = explain_run(of_record(record))
-    assert from_files.completed == direct.completed
-    assert from_files.causes == pytest.approx(direct.causes, abs=NANOSECOND)
+    record.write(tmp_path, "any name")
+    assert explain_run(of_files(tmp_path / "any name")) == explain_run(of_record(record))
 
 
 def test_a_slow_host_is_no_gil_wait(tmp_path: Path) -> None:
     """A single thread whose launches take twice what the profile says."""
     save_profile(profile_file(), tmp_path / "p.json")
     record = simulated("pdv", 4, costs=FixedCosts(0.028, 0.0))
-    record.write(tmp_path, "pdv-eager-closed-loop-c4-0")
+    replace(record, world="real").write(tmp_path, "slow")
     from pdvsim.profile import load_profile
 
     profile = load_profile(str(tmp_path / "p.json"))
-    found = explain_requests(of_files(tmp_path / "pdv-eager-closed-loop-c4-0", profile))
+    found = explain_requests(of_files(tmp_path / "slow", profile))
     assert np.allclose(seconds(found, "GIL wait"), 0.0)
     assert np.abs(found.seconds.sum(axis=1) / found.e2e_s - 1.0).max() < 1e-3
-
-
-@pytest.mark.parametrize("stem", ["mine", "pd-eager-closed-loop-c8-0"])
-def test_records_that_cannot_be_explained(tmp_path: Path, stem: str) -> None:
-    with pytest.raises(InputError, match=r"does not say what ran|no such record"):
-        of_files(tmp_path / stem)
 
 
 def test_a_difference_is_the_sum_of_its_parts() -> None:
@@ -268,10 +259,10 @@ def test_spans() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_profile(profile_file(), tmp_path / "p.json")
-    simulated("pd", 4).write(tmp_path, "pd-eager-closed-loop-c4-0")
+    replace(simulated("pd", 4), world="real").write(tmp_path, "mine")
     arguments = ["explain", "--concurrency", "2,4", "--profile", str(tmp_path / "p.json")]
     arguments += ["--output-tokens", "8", "--replications", "2"]
-    arguments += ["--records", str(tmp_path / "pd-eager-closed-loop-c4-0")]
+    arguments += ["--records", str(tmp_path / "mine")]
     assert pdvsim([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(c["architecture"], c["world"], c["concurrency"]) for c in document["cells"]] == [

@@ -17,10 +17,12 @@ from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
 from pdvsim.metrics import Slo, pdverify_metrics, stage_seconds, summarize
 from pdvsim.quantities import METRICS
-from pdvsim.records import Recorder, RunRecord
+from pdvsim.records import STAGE_COLUMNS, Recorder, RunRecord
 from pdvsim.statistics import Distribution, prediction_interval
+from pdvsim.workload import Workload
 from tests.fakes import config_of
 
+PLAN = Workload("poisson", [], [], [], [])
 Round = tuple[float, int]  # (when it ended, tokens)
 
 
@@ -52,6 +54,7 @@ def record_of(
         execution = SimpleNamespace(
             stage=stage,
             stream=Stream.MAIN,
+            take=0,
             batch=[request],
             query_tokens=10,
             context_tokens=10,
@@ -64,8 +67,10 @@ def record_of(
             device_alone_s=0.1,
         )
         recorder.stage(execution, 0, when, [tokens] if tokens else [])
-    about = {"config": config_of("pd", executor=executor)}
-    return recorder.finish(requests, end_s, {"device": 0.5 * end_s}, **about)
+    plan = replace(PLAN, deadline_s=end_s)
+    return recorder.finish(
+        requests, end_s, {"device": 0.5 * end_s}, config_of("pd", executor), plan, "simulated"
+    )
 
 
 def two_requests() -> RunRecord:
@@ -123,8 +128,8 @@ def test_a_percentile_beyond_the_data_is_none_with_a_reason() -> None:
 
 
 def test_speculation_counts_the_bonus_token_where_there_is_one() -> None:
-    eager, graph = two_requests(), replace(two_requests(), about={})
-    graph.about["config"] = config_of("pd", executor=GRAPH)
+    eager = two_requests()
+    graph = replace(eager, config=config_of("pd", GRAPH))
     assert summarize(eager)["spec_decode_acceptance_length"] == 4
     assert summarize(graph)["spec_decode_acceptance_length"] == 1 + 9 / 3
     assert summarize(eager)["spec_decode_acceptance_rate"] == 9 / 12
@@ -161,7 +166,7 @@ def test_stage_seconds_add_up_to_the_time_of_the_stages() -> None:
 
 
 def test_an_empty_run_has_no_latencies() -> None:
-    summary = summarize(Recorder(["lane"]).finish([], 1.0, {}, config=config_of("pd")))
+    summary = summarize(Recorder(["lane"]).finish([], 1.0, {}, config_of("pd"), PLAN, "simulated"))
     assert set(summary.metrics) == set(METRICS)
     assert summary["output_throughput"] == 0
     assert summary["median_ttft_ms"] is None
@@ -212,9 +217,9 @@ def damaged(**changes: Any) -> RunRecord:
     return replace(two_requests(), **changes)
 
 
-def with_column(record: RunRecord, column: int, row: int, value: float) -> RunRecord:
+def with_column(record: RunRecord, column: str, row: int, value: float) -> RunRecord:
     rows = record.stage_rows.copy()
-    rows[row, column] = value
+    rows[row, STAGE_COLUMNS.index(column)] = value
     return replace(record, stage_rows=rows)
 
 
@@ -230,10 +235,10 @@ def test_a_sound_record_passes() -> None:
         (damaged(requests=[two_requests().requests[0]] * 2), "listed 2 times"),
         (damaged(requests=two_requests().requests[:1]), "never arrived"),
         (damaged(end_s=1.5), "end of run"),
-        (with_column(two_requests(), 14, 1, 5.0), "yielded 5"),
-        (with_column(two_requests(), 9, 1, 0.05), "began a stage"),
-        (with_column(two_requests(), 7, 1, 3.0), "launched_s = 3"),
-        (with_column(two_requests(), 0, 1, 1.0), "prefill_verifier 2 times"),
+        (with_column(two_requests(), "tokens", 1, 5.0), "yielded 5"),
+        (with_column(two_requests(), "started_s", 1, 0.05), "began a stage"),
+        (with_column(two_requests(), "launched_s", 1, 3.0), "launched_s = 3"),
+        (with_column(two_requests(), "stage", 1, 1.0), "prefill_verifier 2 times"),
     ],
 )
 def test_a_damaged_record_is_refused_with_the_numbers(record: RunRecord, message: str) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.core import EAGER, Request, Stage, Stream, settle
 from pdvsim.models import ModelShape
+from pdvsim.record_files import stage_table
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
 from realengine.device import open_device
@@ -118,7 +119,7 @@ def test_injected_acceptance_decides_and_every_kernel_runs() -> None:
     (request,) = record.requests
     assert (request.rounds, request.accepted_tokens) == (5, 10)
     assert len(request.tokens) == request.produced_tokens == 1 + 2 + 3 + 4 + 4
-    stages = [row["stage"] for row in record.stage_table().iter_rows(named=True)]
+    stages = [row["stage"] for row in stage_table(record).iter_rows(named=True)]
     once = ["draft", "verify", "commit_draft", "commit_verifier"]
     assert stages == ["prefill_draft", "prefill_verifier", *once * 5]
 

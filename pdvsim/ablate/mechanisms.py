@@ -144,5 +144,5 @@ def measure(record: RunRecord, metric: str, survivors_only: bool) -> float:
     value = summary[metric]
     if value is None:
         why = summary.reasons.get(metric, "unknown")
-        raise InputError(f"{record.about['config'].architecture} has no {metric}: {why}")
+        raise InputError(f"{record.config.name} has no {metric}: {why}")
     return value

@@ -28,7 +28,7 @@ METRICS = {
 def predicted(cell: Cell, replications: int, seed: int) -> Subject:
     """A cell as `pdvsim predict` simulates it."""
     makers = [partial(_predicted, cell, seed, i) for i in range(replications)]
-    return Subject(cell.config.architecture, makers)
+    return Subject(cell.config.name, makers)
 
 
 def _predicted(cell: Cell, seed: int, index: int) -> Setting:

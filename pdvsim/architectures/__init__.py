@@ -2,6 +2,6 @@
 
 from pdvsim.architectures.architecture import Architecture, shared
 from pdvsim.architectures.config import Config
-from pdvsim.architectures.registry import ARCHITECTURES, architecture
+from pdvsim.architectures.registry import ARCHITECTURES, architecture, by_name
 
-__all__ = ["ARCHITECTURES", "Architecture", "Config", "architecture", "shared"]
+__all__ = ["ARCHITECTURES", "Architecture", "Config", "architecture", "by_name", "shared"]

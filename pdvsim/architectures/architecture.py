@@ -87,7 +87,8 @@ class Architecture:
         switches: mechanisms that can be switched off, by name.
         queue_type: of all three queues.
         speculative: False if it never runs the draft model.
-        colour: in every chart.
+        colour: in every chart, as #rrggbb; None takes a spare one.
+        reference: what finds it in another process, where that is not its name.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Architecture:
     queue_type: Callable[[str], Queue] = FifoQueue
     speculative: bool = True
     colour: str | None = None
+    reference: str | None = None
 
     def lanes(self, config: Config) -> Lanes:
         """Fresh shared state for one run."""

@@ -39,8 +39,13 @@ class Config:
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}; it must be between {low} and {high}")
         found = architecture(self.architecture)
-        object.__setattr__(self, "architecture", found.name)
+        object.__setattr__(self, "architecture", found.reference or found.name)
         object.__setattr__(self, "parameters", found.checked(self.parameters))
         unknown = sorted(self.switched_off - set(found.switches))
         if unknown:
             raise InputError(f"{found.name} has no mechanism {unknown[0]!r} to switch off")
+
+    @property
+    def name(self) -> str:
+        """What the architecture is called."""
+        return architecture(self.architecture).name

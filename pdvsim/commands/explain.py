@@ -17,7 +17,7 @@ from pdvsim.workload import Lengths
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pdvsim.explain import Explained
+    from pdvsim.explain import Explained, Trace
     from pdvsim.profile import Profile
     from pdvsim.sweep import Cell
 
@@ -76,7 +76,7 @@ def command(
     **load: Any,
 ) -> None:
     """Split latency into its causes, simulated and real, and say what differences are made of."""
-    from pdvsim.explain import benched, config_of, differences, gaps, largest_gaps
+    from pdvsim.explain import benched, differences, gaps, largest_gaps, of_files
     from pdvsim.measured.benched import read_bench
     from pdvsim.profile import select_profile
 
@@ -86,8 +86,9 @@ def command(
         raise InputError("--bench brings its own loads and records; leave the others out")
     if not 1 <= replications <= 10_000:
         raise InputError(f"replications is {replications}; it must be between 1 and 10000")
-    if executor is None and records:
-        executor = config_of(records[0]).executor.name
+    traces = [of_files(stem) for stem in records]
+    if executor is None and traces:
+        executor = traces[0].config.executor.name
     measured = [(path.parent, read_bench(path)) for path in benches]
     if executor is None and measured:
         executor = measured[0][1]["arguments"]["executor"]
@@ -101,7 +102,7 @@ def command(
     if measured and profile is not None:
         with output.progress("simulating", as_json) as update:
             cells += benched(measured, profile, replications, update)
-    cells += real(records, profile)
+    cells += recorded(traces, profile)
     held = gaps(cells)
     document = {
         "command": "explain",
@@ -163,7 +164,7 @@ def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) 
     runs = run_all(explain_simulated, tasks, on_run=update)
     return [
         Explained(
-            cell.config.architecture,
+            cell.config.name,
             "simulated",
             cell.load.concurrency,
             runs[i * replications : (i + 1) * replications],
@@ -172,16 +173,16 @@ def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) 
     ]
 
 
-def real(stems: Sequence[Path], profile: Profile | None) -> list[Explained]:
+def recorded(traces: Sequence[Trace], profile: Profile | None) -> list[Explained]:
     """The records, explained; those of one architecture at one load are replications."""
-    from pdvsim.explain import Explained, Run, explain_run, of_files
+    from pdvsim.explain import Explained, Run, explain_run, priced
 
-    found: dict[tuple[str, int], list[Run]] = {}
-    for stem in stems:
-        trace = of_files(stem, profile)
-        config = trace.config
-        found.setdefault((config.architecture, config.batch_cap), []).append(explain_run(trace))
-    return [Explained(name, "real", at, runs) for (name, at), runs in found.items()]
+    found: dict[tuple[str, str, int], list[Run]] = {}
+    for trace in traces:
+        known = trace if profile is None else priced(trace, profile)
+        key = trace.config.name, trace.world, trace.config.batch_cap
+        found.setdefault(key, []).append(explain_run(known))
+    return [Explained(*key, runs) for key, runs in found.items()]
 
 
 def show(document: dict[str, Any], cells: Sequence[Explained], threads: bool) -> None:

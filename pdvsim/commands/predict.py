@@ -35,7 +35,7 @@ def names(architectures: str) -> list[str]:
     if architectures == "all":
         return list(ARCHITECTURES)
     chosen = list(dict.fromkeys(name.strip() for name in architectures.split(",")))
-    return [architecture(name).name for name in chosen]
+    return [found.reference or found.name for found in map(architecture, chosen)]
 
 
 def cells_of(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from pdvsim.core import DraftTokens, Request, Stage, Stream
+from pdvsim.core import PREFILLS, DraftTokens, Request, Stage, Stream
 from pdvsim.des.clock import Clock
 from pdvsim.des.host import Alarm
 from pdvsim.des.sharing import Job, SharedServer
@@ -14,7 +14,6 @@ from pdvsim.des.sharing import Job, SharedServer
 # (stage, other stage on another stream) -> speed of the first while both run, as points (batch,
 # speed) in ascending order of the batch that `deciding_batch` names.
 Contention = Mapping[tuple[Stage, Stage], Sequence[tuple[int, float]]]
-PREFILLS = frozenset((Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER))
 
 
 class Operation(Job):
@@ -43,8 +42,10 @@ class Operation(Job):
         "settled",
         "stage",
         "stream",
+        "take",
     )
     gpu: Gpu
+    take: int
     query_tokens: int
     context_tokens: int
     queued_s: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 from simpy.events import Event, Timeout
@@ -16,6 +17,7 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
+    Handlers,
     Launch,
     PollUntil,
     Program,
@@ -34,6 +36,8 @@ from pdvsim.records import Recorder, RunRecord
 from pdvsim.source import Source
 from pdvsim.workload import Workload
 
+MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
+
 
 class StageCosts(Protocol):
     """What a stage takes when nothing disturbs it; a calibrated profile or a theory test."""
@@ -48,9 +52,11 @@ class StageCosts(Protocol):
 @dataclass(slots=True, eq=False)
 class _Lane:
     index: int
+    name: str
     program: Program
     result: Any = None
     queued_s: float = -1.0  # when it began to wait for the lock it now holds
+    take: int = -1  # the number of its last take
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class SimulatedWorld:
         self.host = host or HostCosts()
         shape = architecture(config.architecture)
         self.lanes = shape.lanes(config)
+        self._admits = shape.admits
+        self._takes = 0
         self.source = Source(workload)
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
@@ -93,26 +101,29 @@ class SimulatedWorld:
         self._waiters: list[_Waiter] = []
         self._stop = Alarm(self.env)
         self._stopped = False
-        self._handlers: dict[type, Callable[[_Lane, Any], Event | None]] = {
-            Take: self._take,
-            Put: self._put,
-            Acquire: self._acquire,
-            Release: self._release,
-            Launch: self._launch,
-            Wait: self._wait,
-            WaitUntil: self._wait_until,
-            PollUntil: self._poll_until,
-            Complete: self._complete,
-        }
+        self._handlers: Handlers[Callable[[_Lane, Any], Event | None]] = Handlers(
+            {
+                Take: self._take,
+                Put: self._put,
+                Acquire: self._acquire,
+                Release: self._release,
+                Launch: self._launch,
+                Wait: self._wait,
+                WaitUntil: self._wait_until,
+                PollUntil: self._poll_until,
+                Complete: self._complete,
+            }
+        )
         self.env.process(self._arrivals())
-        for index, program in enumerate(programs.values()):
-            self.env.process(self._run_lane(_Lane(index, program)))
+        for index, (name, program) in enumerate(programs.items()):
+            self.env.process(self._run_lane(_Lane(index, name, program)))
 
     def run(self) -> RunRecord:
         """Run to the workload's end.
 
         Raises:
-            InvariantError: nothing can happen any more while requests are unfinished.
+            InvariantError: nothing can happen any more while requests are unfinished, or a lane
+                goes on for ever while no time passes.
         """
         deadline_s = self.source.workload.deadline_s
         if deadline_s is not None:
@@ -130,19 +141,29 @@ class SimulatedWorld:
             self.source.released_requests,
             end_s,
             busy_s,
-            config=self.config,
-            workload=self.source.workload,
-            world="simulated",
+            self.config,
+            self.source.workload,
+            "simulated",
         )
 
     def _run_lane(self, lane: _Lane) -> Any:
         send, handlers = lane.program.send, self._handlers
-        while True:
-            verb = send(lane.result)
-            lane.result = None
-            pause = handlers[type(verb)](lane, verb)
-            if pause is not None:
-                yield pause
+        began_s = -1.0
+        while began_s < self.env.now:
+            began_s = self.env.now
+            for _ in repeat(None, MOST_AT_ONCE):
+                try:
+                    verb = send(lane.result)
+                except StopIteration:
+                    return
+                lane.result = None
+                pause = handlers[type(verb)](lane, verb)
+                if pause is not None:
+                    yield pause
+        raise InvariantError(
+            f"time stands still at {began_s:.6f} s: lane {lane.name} of {self.config.name} has "
+            f"asked for {MOST_AT_ONCE:,} things in a row meanwhile"
+        )
 
     def _arrivals(self) -> Any:
         for request in self.source.initial():
@@ -152,6 +173,7 @@ class SimulatedWorld:
 
     def _arrive(self, request: Request) -> None:
         self.lanes.prefill.push((request,))
+        self._look()
         self._notify()
 
     def _end(self) -> None:
@@ -170,11 +192,18 @@ class SimulatedWorld:
         else:
             batch = verb.queue.take(verb.limit)
         lane.result = batch
-        if self._waiters and batch:
-            self._notify()
+        if batch:
+            lane.take = self._takes
+            self._takes += 1
+            if self.lanes.prefill or self.recorder.shut:
+                self._look()
+            if self._waiters:
+                self._notify()
 
     def _put(self, lane: _Lane, verb: Put) -> None:
         verb.queue.push(verb.requests)
+        if self.lanes.prefill or self.recorder.shut:
+            self._look()
         if self._waiters:
             self._notify()
 
@@ -186,8 +215,16 @@ class SimulatedWorld:
             self.lanes.prefill.push((following,))
         if self.source.over(self.lanes.completed):
             self._end()
+        if self.lanes.prefill or self.recorder.shut:
+            self._look()
         if self._waiters:
             self._notify()
+
+    def _look(self) -> None:
+        """Some queue or count has changed: note if admission shuts or opens with that."""
+        shut = bool(self.lanes.prefill) and not self._admits(self.lanes)
+        if shut is not self.recorder.shut:
+            self.recorder.admission(shut, self.env.now)
 
     # Waiting
 
@@ -243,6 +280,7 @@ class SimulatedWorld:
         launch_s, device_s = self.costs.cost(stage, len(batch), query, context)
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
+        op.take = lane.take
         op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
         op.launched_s = now
         return self.interpreter.run(launch_s, self.gpu.submit, op)

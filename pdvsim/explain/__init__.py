@@ -11,7 +11,7 @@ from pdvsim.explain.compare import (
     gaps,
 )
 from pdvsim.explain.measured import benched, largest_gaps
-from pdvsim.explain.run_arrays import Trace, config_of, of_files, of_record
+from pdvsim.explain.run_arrays import Trace, of_files, of_record, priced
 from pdvsim.explain.threads import stream_seconds, thread_seconds
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Run",
     "Trace",
     "benched",
-    "config_of",
     "differences",
     "explain_requests",
     "explain_run",
@@ -32,6 +31,7 @@ __all__ = [
     "largest_gaps",
     "of_files",
     "of_record",
+    "priced",
     "stream_seconds",
     "thread_seconds",
 ]

@@ -3,8 +3,8 @@ between moments in order, the first and last of which are the ends of the time t
 
 At any moment a request is in exactly one of these states:
 
-- **admission hold**: it waits for its prefill while the architecture's own rule admits nobody
-  (`pd`, `plain`: C requests in service; `pdv`: factor x C), whatever the lanes do.
+- **admission hold**: it waits for its prefill while the architecture admits nobody, by its own
+  rule (`Architecture.admits`) or for want of memory, whatever the lanes do.
 - **queueing**: it waits in a queue, admission open, while the lane that will take it works for
   others; or its launched stage waits in its stream behind other stages.
 - **wake-up and polling**: it waits in a queue, admission open, while the lane that will take it
@@ -24,15 +24,14 @@ At any moment a request is in exactly one of these states:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.architectures.lane import ADMISSION_LIMIT
 from pdvsim.core import Stage
-from pdvsim.explain.run_arrays import STAGES, Times, Trace
-from pdvsim.explain.spans import EMPTY, Spans
+from pdvsim.explain.run_arrays import Times, Trace
+from pdvsim.explain.spans import Spans
+from pdvsim.records import STAGES
 
 CAUSES = (
     "queueing",
@@ -160,26 +159,6 @@ def own_seconds(trace: Trace, rows: NDArray[np.int64], spent: Times) -> dict[str
     return parts
 
 
-def closed(trace: Trace) -> Spans:
-    """When the admission rule admitted nobody, from the number of requests in service."""
-    config = trace.config
-    limit = {
-        "pd": config.batch_cap,
-        "plain": config.batch_cap,
-        "pdv": config.parameters.get("admission_factor", 1.0) * config.batch_cap,
-    }.get(config.architecture, inf)
-    if limit == inf or ADMISSION_LIMIT in config.switched_off:
-        return EMPTY
-    admitted, completed = trace.requests["admitted_s"], trace.requests["completed_s"]
-    admitted, completed = admitted[~np.isnan(admitted)], completed[~np.isnan(completed)]
-    when = np.concatenate((admitted, completed))
-    steps = np.concatenate((np.ones(len(admitted)), -np.ones(len(completed))))
-    order = np.lexsort((-steps, when))
-    full = np.cumsum(steps[order]) >= limit
-    until = np.append(when[order][1:], trace.end_s)
-    return Spans(when[order][full], until[full])
-
-
 @dataclass(frozen=True, eq=False)
 class Waits:
     """Entries' waits before their rows.
@@ -234,7 +213,7 @@ def waits(trace: Trace, moments: Times) -> Waits:
 def queue_seconds(trace: Trace, wait: Waits) -> dict[str, Times]:
     """Split each wait in a queue."""
     total = wait.end - wait.start
-    shut = closed(trace)
+    shut = trace.shut
     held = np.where(wait.prefill, shut.within(wait.start, wait.end), 0.0)
     busy = np.zeros(len(total))
     for lane in range(len(trace.lanes)):

@@ -100,7 +100,7 @@ def explain_run(trace: Trace) -> Run:
     e2e = found.e2e_s[kept]
     if not len(e2e):
         raise InputError(
-            f"nothing to explain in the run of {trace.config.architecture}: it ended in its "
+            f"nothing to explain in the run of {trace.config.name}: it ended in its "
             f"warm-up, after {len(found.e2e_s)} of more than {trace.warmup} completions"
         )
     return Run(

@@ -68,7 +68,7 @@ def benched(
     for folder, bench in benches:
         for cell in bench["cells"]:
             config, load = cell_of(cell, bench["arguments"], profile)
-            stem = f"{config.architecture}-{config.executor.name}-{load.protocol}"
+            stem = f"{config.name}-{config.executor.name}-{load.protocol}"
             runs = []
             for plan, run in enumerate(cell["runs"]):
                 path = folder / f"{stem}-c{load.concurrency}-{plan}"
@@ -77,7 +77,7 @@ def benched(
                 start = _Task(config, load, profile, host, int(bench["seed"]), plan, plan)
                 count = len(cell["runs"])
                 tasks += [replace(start, index=plan + i * count) for i in range(replications)]
-            cells.append(Explained(config.architecture, "real", load.concurrency, runs))
+            cells.append(Explained(config.name, "real", load.concurrency, runs))
     predicted = iter(run_all(_predict, tasks, on_run=on_run))
     return [
         side

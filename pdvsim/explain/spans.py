@@ -48,6 +48,3 @@ class Spans:
         covered = np.interp(end, self._edges, self._covered)
         covered -= np.interp(start, self._edges, self._covered)
         return np.clip(covered, 0.0, np.maximum(end - start, 0.0))
-
-
-EMPTY = Spans(np.empty(0), np.empty(0))

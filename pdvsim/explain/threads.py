@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.explain.causes import closed, entry_moments, in_order, row_moments, waits
-from pdvsim.explain.run_arrays import STAGES, STREAMS, Times, Trace
+from pdvsim.explain.causes import entry_moments, in_order, row_moments, waits
+from pdvsim.explain.run_arrays import Times, Trace
 from pdvsim.explain.spans import Spans
+from pdvsim.records import STAGES, STREAMS
 
 Seconds = dict[str, float]
 
@@ -28,7 +29,7 @@ Seconds = dict[str, float]
 def thread_seconds(trace: Trace) -> dict[str, Seconds]:
     """Seconds of each thread, by stage or cause of idleness; each sums to the run's length."""
     wait = waits(trace, entry_moments(trace))
-    shut = closed(trace)
+    shut = trace.shut
     found = {}
     for lane, name in enumerate(trace.lanes):
         rows, first = _chosen(trace.lane == lane)

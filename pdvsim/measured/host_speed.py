@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Stage
 from pdvsim.profile import Profile
-from pdvsim.records import RunRecord
+from pdvsim.records import STAGES, RunRecord
 
-_STAGES = list(Stage)
 _BLOCKS = 8  # of a run, in time: how much the host's speed changed meanwhile
 Launches = Sequence[Mapping[str, Any]]
 
@@ -73,7 +72,7 @@ def _by_stage(record: RunRecord, rows: NDArray[np.bool_]) -> list[dict[str, Any]
     columns = {n: record.column(n)[rows] for n in ("batch", "query_tokens", "context_tokens")}
     columns["launch_s"] = (record.column("launch_end_s") - record.column("launched_s"))[rows]
     return [
-        {"stage": str(_STAGES[code]), "count": int((stage == code).sum())}
+        {"stage": str(STAGES[code]), "count": int((stage == code).sum())}
         | {name: float(values[stage == code].mean()) for name, values in columns.items()}
         for code in np.unique(stage)
     ]

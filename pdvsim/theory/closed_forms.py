@@ -12,7 +12,7 @@ from functools import cached_property
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import architecture
-from pdvsim.core import Request, Stage, query_tokens
+from pdvsim.core import PREFILLS, Request, Stage, query_tokens
 from pdvsim.models import ModelShape
 from pdvsim.profile import Profile
 from pdvsim.statistics import Interval
@@ -23,7 +23,6 @@ from pdvsim.theory.formulas import BatchTime, LaneWork
 # Of one H100, for profiles without measured ceilings: a copy, and an 8192^3 bf16 product.
 COPY_BYTES_PER_S = 3.02e12
 MATMUL_FLOPS_PER_S = 786e12
-PREFILLS = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class _Inputs:
     def line(
         self, formula: str, quantity: str, value: float, simulated: Interval | None, why: str
     ) -> Line:
-        return Line(self.cell.config.architecture, formula, quantity, value, simulated, why)
+        return Line(self.cell.config.name, formula, quantity, value, simulated, why)
 
     # What goes in
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from pdvsim.core import GRAPH, DraftTokens, Request, Stage, Stream
+from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
@@ -33,8 +33,6 @@ from realengine.graph.sampling import Greedy, Sampler, Tempered
 from realengine.graph.stages import Stages
 from realengine.graph.state import new_state
 from realengine.prompts import Prompts
-
-_PREFILL = (Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ class GraphEngine:
         ]
         with enough_memory(device.device, "CUDA graphs"):
             for stage in programs:
-                runner.capture(stage, prompts if stage in _PREFILL else rounds)
+                runner.capture(stage, prompts if stage in PREFILLS else rounds)
         return runner
 
     def check(self, request: Request) -> None:
@@ -267,7 +265,7 @@ class GraphEngine:
             raise InputError(f"this engine drafts {self.draft_tokens} tokens a round")
         if stage not in self._stages:
             raise InputError(f"this engine does not run {stage}: it has {', '.join(self._stages)}")
-        prologue = self._admit(batch) if stage in _PREFILL else None
+        prologue = self._admit(batch) if stage in PREFILLS else None
         held = self._admission.held(batch)
         served, slots = list(held), [each.holding.slot for each in held.values()]
         work = self._work(stage, served, slots)
@@ -280,7 +278,7 @@ class GraphEngine:
 
     def _work(self, stage: Stage, served: Sequence[Request], slots: Sequence[int]) -> list[Work]:
         padding, sizes = self.config.max_requests, self._runner.sizes
-        if stage in _PREFILL:
+        if stage in PREFILLS:
             prompts = [
                 (slot, self._prompt(request)) for slot, request in zip(slots, served, strict=True)
             ]
