@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.audit import (
+    FORMATS,
+    RULES,
     Cell,
     Finding,
     Limits,
@@ -27,6 +29,7 @@ from pdvsim.audit import (
     audit,
     read,
 )
+from pdvsim.audit.rows import Row
 from pdvsim.core import GRAPH
 from pdvsim.des import simulate
 from pdvsim.metrics import summarize
@@ -298,3 +301,10 @@ def test_our_own_results_are_clean(benchmark: ModuleType, tmp_path: Path) -> Non
     report = audit(read(path), benchmark.LIMITS)
     assert [f for f in report.findings if f.severity is not Severity.NOTE] == []
     assert {o.rule for o in report.outcomes if o.checked} >= {"littles_law", "floors", "samples"}
+
+
+def test_the_documentation_names_every_rule_format_and_column() -> None:
+    text = (ROOT / "docs/audit.md").read_text()
+    named = {*(rule.name for rule in RULES), *FORMATS, *Row.model_fields} - {"auto"}
+    statistics = {name for name in Row.model_fields if name.endswith("_ms")}
+    assert [name for name in sorted(named - statistics) if f"`{name}`" not in text] == []
