@@ -6,6 +6,8 @@ kind that was once read wrongly.
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -61,6 +63,19 @@ def test_a_summary_by_itself_is_read(tmp_path: Path) -> None:
     inner = CASES / "A02_vllm_sweep/BENCH--max_concurrency=2"
     shutil.copy(inner / "summary.json", tmp_path)
     assert len(read(tmp_path).cells) == len(read(inner / "summary.json").cells) == 2
+
+
+def test_a_sweeps_summary_as_csv_is_the_same(tmp_path: Path) -> None:
+    inner = CASES / "A02_vllm_sweep/BENCH--max_concurrency=2"
+    rows = json.loads((inner / "summary.json").read_text())
+    path = tmp_path / "summary.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    table = read(path)
+    assert table.format == "vllm"
+    assert table.cells == read(inner / "summary.json").cells
 
 
 def test_sglang_has_names_of_its_own() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pdvsim.audit import ours, plain_csv
 from pdvsim.audit.foreign.aiperf import read_aiperf
 from pdvsim.audit.foreign.guidellm import read_guidellm
-from pdvsim.audit.foreign.items import Item, read_items, refusal, writer
+from pdvsim.audit.foreign.items import Item, csv_items, read_items, refusal, writer
 from pdvsim.audit.foreign.llmperf import read_llmperf
 from pdvsim.audit.foreign.vllm import read_sglang, read_vllm
 from pdvsim.audit.table import Cell, Table
@@ -89,6 +89,11 @@ def _read_text_table(
 ) -> Table:
     if format == "auto":
         format = "csv" if columns or not is_summary(path) else "pdverify"
+        if not columns and detail is None and format == "csv":
+            items = csv_items(path)
+            wrote = writer(items[0].content)
+            if wrote in FOREIGN:  # vLLM's summary.csv of a sweep
+                return Table(str(path), wrote, tuple(FOREIGN[wrote](items)))
     if format == "csv":
         return plain_csv.read_plain_csv(path, detail, columns or {})
     if columns:

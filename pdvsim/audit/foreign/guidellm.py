@@ -55,6 +55,7 @@ class Metrics(Foreign):
 class Strategy(Foreign):
     type_: str = "guidellm"
     streams: float | None = None
+    max_concurrency: float | None = None
     rate: float | None = None
 
 
@@ -98,6 +99,7 @@ def _cell(benchmark: Benchmark, limit_s: float | None, item: Item) -> Cell:
     strategy, metrics = settings.strategy, benchmark.metrics
     kind = strategy.type_
     streams = 1.0 if kind == "synchronous" else strategy.streams
+    cap = streams if streams is not None else strategy.max_concurrency
     rate = strategy.rate if kind in ("constant", "poisson", "async") else None
     totals = metrics.request_totals or benchmark.request_totals
     if totals is None:
@@ -107,7 +109,8 @@ def _cell(benchmark: Benchmark, limit_s: float | None, item: Item) -> Cell:
         system=kind,
         model_id=model_of(settings.backend),
         load=streams if streams is not None else rate,
-        concurrency=streams,
+        concurrency=cap,
+        client_cap=True,
         rate_per_s=rate,
         time_limit_s=limit_s,
         offered=totals.successful + totals.errored + totals.incomplete,

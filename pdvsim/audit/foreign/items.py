@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pdvsim.audit.fields import NotANumber, Number, number
 from pdvsim.audit.table import Distribution
 from pdvsim.errors import InputError
 from pdvsim.json_file import parse_json, parse_json_lines, read_text
-from pdvsim.tables import listed
+from pdvsim.tables import listed, read_csv
 
 WHAT = "the result of a benchmark"
 MOST_FILES = 10_000
@@ -134,6 +135,26 @@ def _whole_or_lines(text: str, path: Path) -> list[Any]:
             raise
         return parse_json_lines(text, str(path), WHAT, finite=False)
     return whole if isinstance(whole, list) else [whole]
+
+
+def csv_items(path: Path) -> list[Item]:
+    """Rows of a CSV as the objects that they were as JSON; empty fields are left out.
+
+    Raises:
+        InputError: it is no CSV, or has no rows.
+    """
+    return [
+        Item(path, {name: _value(text) for name, text in row.items() if text})
+        for row in read_csv(path).iter_rows(named=True)
+    ]
+
+
+def _value(text: str) -> float | str | None:
+    try:
+        found = number(text)
+    except NotANumber:
+        return text
+    return found.value if isinstance(found, Number) else found
 
 
 def writer(content: Mapping[str, Any]) -> str | None:
