@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
 from pdvsim.audit import FORMATS, Severity, audit, read
+from pdvsim.cell import Cell as Specification
 from pdvsim.commands import audit as audit_command
 from pdvsim.commands.audit import command
+from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.tables import parse_columns
+from tests.fakes import FixedCosts
 
 
 def put(path: Path, content: Any) -> Path:
@@ -265,6 +270,44 @@ def test_request_parquet_of_a_run(tmp_path: Path) -> None:
     frame.write_parquet(path)
     (cell,) = read(path).cells
     assert cell.system == "run" and cell.samples == 1 and cell.mean_latency_s == 1.5
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The request file of a simulated run that says what ran."""
+    cell = Specification(
+        pair="tinyllama-1.1b:llama-2-7b", executor="graph", architecture="pd", concurrency=4
+    )
+    plan = cell.plan(np.random.SeedSequence(1))
+    folder = tmp_path_factory.mktemp("records")
+    simulate(cell.config(), plan, FixedCosts()).write(folder, "pd_4", cell.to_dict())
+    return folder / "pd_4_requests.parquet"
+
+
+def test_a_record_says_what_ran(record: Path) -> None:
+    for path in (record, record.with_name("pd_4_stages.parquet")):
+        report = audit(read(path))
+        (cell,) = report.table.cells
+        assert (cell.system, cell.concurrency, cell.draft_tokens) == ("pd_4", 4.0, 4)
+        assert cell.pair is not None and cell.pair.name == "tinyllama-1.1b:llama-2-7b"
+        assert cell.done and not report.failed
+
+
+def test_a_record_that_no_run_leaves_is_refused(record: Path, tmp_path: Path) -> None:
+    for half in record.parent.iterdir():
+        says = pl.read_parquet_metadata(half)["pdvsim"]
+        table = pl.read_parquet(half)
+        if half == record:
+            table = table.with_columns(completed_s=pl.lit(0.0))
+        table.write_parquet(tmp_path / half.name, metadata={"pdvsim": says})
+    with pytest.raises(InputError, match="changed since it was written"):
+        read(tmp_path / record.name)
+
+
+def test_requests_without_their_stages_are_still_rows(record: Path, tmp_path: Path) -> None:
+    shutil.copy(record, tmp_path)
+    (cell,) = read(tmp_path / record.name).cells
+    assert cell.done and cell.pair is None
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from pdvsim import record_files
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.audit.foreign.items import Item
 from pdvsim.audit.rows import NAMES, to_cell
@@ -148,19 +149,53 @@ def _canonical(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_parquet(path: Path) -> Table:
-    """Rows of metrics, or the requests of one run.
+    """Rows of metrics, or one run: either file of its record, or its requests alone.
 
     Raises:
-        InputError: the file is damaged or holds neither.
+        InputError: the file is damaged, holds none of these, or a record that no run leaves.
     """
+    stem = _record_of(path)
+    if stem is not None:
+        return Table(str(path), "pdvsim", (_recorded(stem),), counts_unfinished=True)
     try:
         frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         raise InputError(f"{path}: not a readable Parquet file") from None
     if "arrival_s" in frame.columns:
         return Table(str(path), "pdvsim", (_run_cell(path, frame),), counts_unfinished=True)
     rows = frame.iter_rows(named=True)
     return _table(path, tuple(to_cell(_canonical(row), path) for row in rows))
+
+
+def _record_of(path: Path) -> Path | None:
+    """The stem of the record that a file is half of, if the other half is there and it says so."""
+    for ending in ("_requests", "_stages"):
+        stem = path.with_name(path.stem.removesuffix(ending))
+        if path.stem.endswith(ending) and all(half.is_file() for half in record_files.paths(stem)):
+            try:
+                says = pl.read_parquet_metadata(path)
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+                return None  # the reader says what is wrong
+            return stem if record_files.KEY in says else None
+    return None
+
+
+def _recorded(stem: Path) -> Cell:
+    """One run by its record, which is held against the invariants."""
+    record, about = record_files.read(stem)
+    served = tuple(
+        Served(
+            str(request.id),
+            None if request.completed_s is None else request.completed_s - request.arrival_s,
+            (request.arrival_s,),
+            request.produced_tokens,
+            request.drafted_tokens,
+            request.accepted_tokens,
+        )
+        for request in record.requests
+    )
+    cell = Cell(system=stem.name, requests=served)
+    return cell if about["cell"] is None else _specified(cell, Specification.read(about["cell"]))
 
 
 _RUN = ("arrival_s", "completed_s", "produced_tokens", "drafted_tokens", "accepted_tokens")
