@@ -28,6 +28,7 @@ from pdvsim.core import Request, Stage
 from pdvsim.errors import InputError
 from pdvsim.quantities import METRICS, STATISTICS
 from pdvsim.records import STAGE_CODE, STAGES, RunRecord
+from pdvsim.spans import Spans
 from pdvsim.statistics import Distribution
 
 
@@ -166,14 +167,7 @@ def busy_share(record: RunRecord, window: tuple[float, float]) -> float:
         record.column("started_s"), record.column("ended_s") - record.column("device_alone_s")
     )
     start = np.maximum(np.maximum(start, record.column("launched_s")), window[0])
-    some = end > start
-    start, end = start[some], end[some]
-    if not len(start):
-        return 0.0
-    order = np.argsort(start, kind="stable")
-    start, until = start[order], np.maximum.accumulate(end[order])
-    idle = np.maximum(start[1:] - until[:-1], 0.0).sum()
-    return float((until[-1] - start[0] - idle) / (window[1] - window[0]))
+    return Spans(start, end).length_s / (window[1] - window[0])
 
 
 def _last_token(record: RunRecord, times: _Times) -> NDArray[np.float64]:

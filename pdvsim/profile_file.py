@@ -112,7 +112,7 @@ class StageFit(_File):
     measured: Range
     buckets: list[int] = []
 
-    def device_s(self, batch: int, query_tokens: int, context_tokens: int) -> float:
+    def device_s(self, batch: int, query_tokens: int, context_tokens: float) -> float:
         """The fitted device seconds of one launch, padding included."""
         size, query_tokens = padded(self.buckets, batch, query_tokens)
         return self.device.seconds(size, query_tokens, context_tokens)

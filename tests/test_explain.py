@@ -32,9 +32,9 @@ from pdvsim.explain import (
     stream_seconds,
     thread_seconds,
 )
-from pdvsim.explain.spans import Spans
 from pdvsim.profile import save_profile
 from pdvsim.records import RunRecord
+from pdvsim.spans import Spans
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 from tests.fakes import HOST, FixedCosts, config_of, profile_file
 

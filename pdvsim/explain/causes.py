@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Stage
 from pdvsim.explain.run_arrays import Times, Trace
-from pdvsim.explain.spans import Spans
 from pdvsim.records import STAGES
+from pdvsim.spans import Spans
 
 CAUSES = (
     "queueing",

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pdvsim.architectures import Config
 from pdvsim.errors import ProfileError
-from pdvsim.explain.spans import Spans
 from pdvsim.records import STAGES, RunRecord
+from pdvsim.spans import Spans
 
 if TYPE_CHECKING:
     from pdvsim.profile import Profile
@@ -167,8 +167,6 @@ def priced(trace: Trace, profile: Profile) -> Trace:
 
 
 def _cost(fit: StageFit, batch: int, query_tokens: int, context_tokens: int) -> tuple[float, float]:
-    """(host, device) seconds alone; a captured graph runs at the next batch it was captured for."""
-    host_s = fit.host.seconds(batch, query_tokens, context_tokens)
-    padded = next((size for size in fit.buckets if size >= batch), batch)
-    query_tokens = query_tokens * padded // batch
-    return host_s, fit.device.seconds(padded, query_tokens, context_tokens)
+    """(host, device) seconds alone."""
+    work = batch, query_tokens, context_tokens
+    return fit.host.seconds(*work), fit.device_s(*work)

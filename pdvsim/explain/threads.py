@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pdvsim.explain.causes import entry_moments, in_order, row_moments, waits
 from pdvsim.explain.run_arrays import Times, Trace
-from pdvsim.explain.spans import Spans
 from pdvsim.records import STAGES, STREAMS
+from pdvsim.spans import Spans
 
 Seconds = dict[str, float]
 

@@ -161,8 +161,7 @@ class _Inputs:
         query = query_tokens(self.cell.config.executor, stage, [prompt] * batch, self.drafts)
         cached = 0.0 if stage in PREFILLS else self.context * batch
         host = fit.host.seconds(batch, query, cached)
-        padded = next((size for size in fit.buckets if size >= batch), batch)
-        device = fit.device.seconds(padded, query * padded // batch, cached)
+        device = fit.device_s(batch, query, cached)
         return max(host, device) if self.cell.config.executor.synchronous else device
 
     @cached_property

@@ -25,6 +25,11 @@ class Spans:
         lengths = np.column_stack((np.zeros(len(self.starts)), self.ends - self.starts)).ravel()
         self._covered = np.cumsum(lengths)
 
+    @property
+    def length_s(self) -> float:
+        """Seconds of the whole set."""
+        return float(self._covered[-1]) if len(self._covered) else 0.0
+
     def __or__(self, other: Spans) -> Spans:
         return Spans(
             np.concatenate((self.starts, other.starts)), np.concatenate((self.ends, other.ends))
