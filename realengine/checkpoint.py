@@ -6,7 +6,7 @@ Whatever is wrong is said in one sentence before a weight is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,9 @@ MOST_PADDING = 1024  # tokens that a vocabulary is padded by at most
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _DTYPES = ("F16", "BF16", "F32", "F64")
+_WHOLE = ("I64", "I32")
+# Rotary tables are computed, and tied heads are stored at times.
+_IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
 
 
 def source(reference: str) -> Source:
@@ -181,15 +184,34 @@ def tensors_of(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     }
 
 
-class Checkpoint:
-    """The tensors in a folder, held against a shape when it is opened. A context manager."""
+def model_checkpoint(folder: Path, shape: ModelShape) -> Checkpoint:
+    """The checkpoint of a model of `shape`; see `Checkpoint`."""
+    return Checkpoint(folder, tensors_of(shape), f"{shape.family} model", ignored=_IGNORED)
 
-    def __init__(self, folder: Path, shape: ModelShape) -> None:
+
+class Checkpoint:
+    """The tensors in a folder, held against those wanted when it is opened. A context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Mapping[str, tuple[int, ...]],
+        what: str,
+        optional: Mapping[str, tuple[int, ...]] | None = None,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
         """
+        Args:
+            wanted, optional: sizes by name.
+            what: is meant to be in the folder, for errors.
+            ignored: ends of other names that may stand there.
+
         Raises:
-            InputError: a file is missing or damaged, or its tensors are not those of `shape`.
+            InputError: a file is missing or damaged, or its tensors are not those wanted.
         """
-        self.folder, self.shape = folder, shape
+        self.folder = folder
+        self._wanted, self._optional = wanted, optional or {}
+        self._what, self._ignored = what, ignored
         self._stack = ExitStack()
         self._handles: dict[Path, Any] = {}
         self._files = self._find()
@@ -204,6 +226,10 @@ class Checkpoint:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def holds(self, name: str) -> bool:
+        """Whether the optional tensor `name` is there."""
+        return name in self._files
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, on the CPU, in the type it was stored in."""
@@ -244,8 +270,8 @@ class Checkpoint:
         return self._handles[file]
 
     def _check(self) -> None:
-        wanted = tensors_of(self.shape)
-        for name, size in wanted.items():
+        there = {name: size for name, size in self._optional.items() if name in self._files}
+        for name, size in {**self._wanted, **there}.items():
             file = self._files.get(name)
             if file is None:
                 raise InputError(f"checkpoint {self.folder} has no tensor {name!r}")
@@ -257,15 +283,19 @@ class Checkpoint:
                 raise InputError(
                     f"{name!r} in {file} is {tuple(found.get_shape())}; config.json says {size}"
                 )
-            if found.get_dtype() not in _DTYPES:
+            types = _DTYPES if name.endswith((".weight", ".bias")) else _WHOLE
+            if found.get_dtype() not in types:
                 raise InputError(
                     f"{name!r} in {file} is stored as {found.get_dtype()}; only plain weights of "
-                    f"{', '.join(_DTYPES)} are supported"
+                    f"{', '.join(types)} are supported"
                 )
-        computed = ("rotary_emb.inv_freq", "lm_head.weight")  # tied heads are stored at times
-        more = [name for name in self._files if name not in wanted and not name.endswith(computed)]
+        more = [
+            name
+            for name in self._files
+            if name not in self._wanted and name not in there and not name.endswith(self._ignored)
+        ]
         if more:
             raise InputError(
-                f"checkpoint {self.folder} holds {len(more)} tensors that a {self.shape.family} "
-                f"model of its config.json has no use for, {sorted(more)[0]!r} first"
+                f"checkpoint {self.folder} holds {len(more)} tensors that a {self._what} "
+                f"of its config.json has no use for, {sorted(more)[0]!r} first"
             )

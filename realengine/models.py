@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pdvsim.errors import CapacityError
 from pdvsim.models import ModelShape, Pair, Source
-from realengine.checkpoint import Checkpoint, shared_vocabulary
+from realengine.checkpoint import model_checkpoint, shared_vocabulary
 from realengine.device import default_dtype, enough_memory
 
 WEIGHT_STD = 0.02
@@ -91,7 +91,7 @@ def load(source: Source, device: torch.device, dtype: torch.dtype) -> PreTrained
         CapacityError: the weights do not fit.
     """
     assert source.folder is not None
-    with Checkpoint(source.folder, source.shape) as checkpoint:
+    with model_checkpoint(source.folder, source.shape) as checkpoint:
         model = _empty(source.shape, device, dtype)
         with torch.no_grad():
             for name, weight in model.named_parameters():

@@ -8,10 +8,11 @@ from dataclasses import fields, replace
 
 import torch
 
-from pdvsim.core import GRAPH, Request, Stage, Stream, settle
+from pdvsim.core import GRAPH, DraftTokens, Request, Stage, Stream, settle
 from pdvsim.models import ModelShape
 from realengine.device import CpuDevice
 from realengine.graph import GraphConfig, GraphEngine
+from realengine.graph.eagle3 import Head
 from realengine.graph.model import Layer, Weights
 from realengine.graph.ops import TorchOps
 from realengine.graph.weights import random_weights
@@ -49,24 +50,33 @@ def similar_draft(weights: Weights, noise: float) -> Weights:
 
 
 def engine(
-    config: GraphConfig, verifier: Weights, draft: Weights | None, prompts: Prompts | None = None
+    config: GraphConfig,
+    verifier: Weights,
+    draft: Weights | Head | None,
+    prompts: Prompts | None = None,
 ) -> GraphEngine:
     return GraphEngine(config, verifier, draft, CpuDevice(), ShortBlocks(), prompts)
 
 
-def run(engine: GraphEngine, stages: Sequence[Stage], batch: Sequence[Request]) -> None:
+def run(
+    engine: GraphEngine,
+    stages: Sequence[Stage],
+    batch: Sequence[Request],
+    draft_tokens: DraftTokens | None = None,
+) -> None:
     """Launch `stages` in a chain for `batch` and settle the last."""
     tickets = []
     for stage in stages:
-        tickets.append(engine.launch(stage, batch, Stream.MAIN, tickets[-1:]))
+        tickets.append(engine.launch(stage, batch, Stream.MAIN, tickets[-1:], draft_tokens))
     tickets[-1].wait()
     accepted = engine.settle(tickets[-1])
-    settle(GRAPH, tickets[-1].stage, batch, engine.draft_tokens, 0.0, accepted)
+    drafted = engine.draft_tokens if draft_tokens is None else draft_tokens
+    settle(GRAPH, tickets[-1].stage, batch, drafted, 0.0, accepted)
 
 
 def serve(engine: GraphEngine, requests: Sequence[Request], plain: bool = False) -> None:
     """Serve `requests` together, without waiting lines."""
-    run(engine, GRAPH.plain_prefill if plain else GRAPH.prefill, requests)
+    run(engine, GRAPH.plain_prefill if plain else engine.executor.prefill, requests)
     while alive := [request for request in requests if not request.finished]:
         run(engine, (Stage.DECODE,) if plain else ROUND, alive)
     for request in requests:
@@ -84,7 +94,7 @@ def serve_at_random(
         arriving = rng.sample(waiting, rng.randint(1, min(3, len(waiting)))) if waiting else []
         if arriving and engine.can_admit(*arriving) and (action < 0.3 or not active):
             waiting = [request for request in waiting if request not in arriving]
-            run(engine, GRAPH.prefill, arriving)
+            run(engine, engine.executor.prefill, arriving)
             active += arriving
         elif preempt and active and action < 0.4:
             request = active.pop(rng.randrange(len(active)))

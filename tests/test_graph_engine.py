@@ -184,7 +184,7 @@ def test_a_stage_without_its_model_is_refused() -> None:
 
 
 def test_bad_configurations_are_refused() -> None:
-    for draft_tokens in (0, 50):
+    for draft_tokens in (-1, 50):
         with pytest.raises(InputError, match="draft_tokens"):
             GraphConfig(draft_tokens)
     with pytest.raises(InputError, match="test reaches 128"):
@@ -203,3 +203,40 @@ def test_ten_thousand_requests_leak_no_page() -> None:
             request.cancelled = rng.random() < 0.5
         serve(served, requests, plain=True)
         assert served.free_pages == served.pages
+
+
+@pytest.mark.parametrize("draft", sorted(DRAFTS))
+def test_every_round_may_have_its_own_length(draft: str) -> None:
+    """Also each request of a round; without drafts it is a plain decode."""
+    rng = random.Random(8)
+    requests = make_requests(rng, 5)
+    config = GraphConfig(
+        4, draft_lengths=(0, 1, 6), max_requests=5, max_context_tokens=96, page_tokens=4
+    )
+    served = engine(config, VERIFIER, DRAFTS[draft])
+    run(served, GRAPH.prefill, requests)
+    while alive := [request for request in requests if not request.finished]:
+        length = rng.choice(config.lengths)
+        before = [request.produced_tokens for request in alive]
+        mixed = rng.random() < 0.5
+        run(served, ROUND, alive, [rng.randint(0, length) for _ in alive] if mixed else length)
+        if not length:
+            assert [r.produced_tokens - 1 for r in alive] == before
+    assert [request.tokens for request in requests] == alone(requests)
+    kept, made = (sum(getattr(r, f"{n}_tokens") for r in requests) for n in ("accepted", "drafted"))
+    if draft == "same":
+        assert kept == made > 0
+    for request in requests:
+        served.release(request)
+    assert served.free_pages == served.pages
+
+
+def test_lengths_that_an_engine_does_not_draft_are_refused() -> None:
+    request = Request(0, 3, 9, prompt=[1, 2, 3])
+    served = engine(CONFIG, VERIFIER, VERIFIER)
+    run(served, GRAPH.prefill, [request])
+    for lengths, words in ((5, "up to 4"), ([-1], "-1 drafts"), ([1, 2], "2 numbers of drafts")):
+        with pytest.raises(InputError, match=words):
+            served.launch(Stage.DRAFT, [request], Stream.MAIN, [], lengths)
+    with pytest.raises(InputError, match="between 0 and 16"):
+        GraphConfig(4, draft_lengths=(0, 17))

@@ -76,6 +76,40 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
+def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
+    """Prompts and rounds with an EAGLE-3 head, through the engine's own programs."""
+    from pdvsim.core import Request
+    from pdvsim.drafters import head_for
+    from pdvsim.models import ModelShape
+    from realengine.device import CpuDevice
+    from realengine.graph import GraphConfig, GraphEngine
+    from realengine.graph.head_weights import random_head
+    from realengine.graph.ops import Ops, TorchOps
+    from realengine.graph.triton_ops import TritonOps
+    from realengine.graph.weights import random_weights
+    from tests.graph_driver import run
+
+    shape = ModelShape("test", 3, 64, 2, 1, 96, 64, 128)
+    cpu = torch.device("cpu")
+    weights = random_weights(shape, cpu, torch.float32)
+    head = random_head(head_for(shape, 40), weights, cpu, torch.float32)
+
+    def served(ops: Ops) -> list[torch.Tensor]:
+        config = GraphConfig(3, draft_lengths=lengths, max_requests=3, max_context_tokens=64)
+        engine = GraphEngine(config, weights, head, CpuDevice(), ops)
+        requests = [Request(i, n, 30, outcomes=[3, 0, 2, 1] * 4) for i, n in enumerate((20, 3, 33))]
+        run(engine, engine.executor.prefill, requests)
+        for length in (3, 3, *lengths, 3):
+            run(engine, engine.executor.speculate + engine.executor.check, requests, length)
+        drafter = engine._drafter
+        return [engine._state.drafts, drafter.fused, drafter.cache.layers[0][:, 1:]]
+
+    for ours, plain in zip(served(TritonOps(multiprocessors)), served(TorchOps()), strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
 if __name__ == "__main__":
     compare(1, [(5, -1), (2, -2)])
     compare(16, [(1, 0), (17, -1)])
+    compare_head(1, ())
+    compare_head(16, (0, 1))

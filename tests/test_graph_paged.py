@@ -92,19 +92,21 @@ def test_memory_is_asked_for_in_pages_and_refusals_say_how_much() -> None:
         return Demand(
             [shape("llama-2-7b"), shape("tinyllama-1.1b")],
             page_tokens=16,
+            graph_bytes=0,
+            states=0,
             tempered=False,
             element_bytes=2,
             **{"cache_tokens": None, **values},
         )
 
     assert demand().page_bytes == 16 * (524_288 + 22_528)
-    assert demand().pages(80 * 10**9, True) == 8 * 64 + 1
+    assert demand().pages(80 * 10**9) == 8 * 64 + 1
     workspace = demand().workspace_bytes
-    assert demand().pages(workspace + 20 * demand().page_bytes, False) == 20
+    assert demand().pages(workspace + 20 * demand().page_bytes) == 20
     with pytest.raises(CapacityError, match=r"needs 9 pages of 16 tokens, 0\.08 GB"):
-        demand().pages(workspace + 8 * demand().page_bytes, False)
+        demand().pages(workspace + 8 * demand().page_bytes)
     with pytest.raises(CapacityError, match="needs 65 pages"):
-        demand(cache_tokens=1024).pages(workspace + 64 * demand().page_bytes, False)
+        demand(cache_tokens=1024).pages(workspace + 64 * demand().page_bytes)
 
 
 def test_rounds_are_padded_to_the_next_captured_size() -> None:
@@ -125,15 +127,15 @@ def test_every_prompt_token_is_in_one_block_and_ends_once() -> None:
         for work in prefill_work(prompts, 200, 16, 555, sizes):
             tokens, blocks, ends = work.key
             flat = work.values.tolist()
-            assert len(flat) == tokens + 4 * blocks + 3 * ends
-            for i in range(tokens, tokens + 4 * blocks, 4):
+            assert len(flat) == tokens + 1 + 4 * blocks + 3 * ends
+            for i in range(tokens + 1, tokens + 1 + 4 * blocks, 4):
                 row, rows, slot, position = flat[i : i + 4]
                 assert rows <= 16 and row + rows <= tokens
                 if rows:
                     assert flat[row : row + rows] == [slot] * rows
                     assert position == covered[slot]
                     covered[slot] += rows
-            rest = flat[tokens + 4 * blocks :]
+            rest = flat[tokens + 1 + 4 * blocks :]
             assert set(rest[ends + work.rows : 2 * ends]) <= {555}
             ended += list(zip(rest[ends:], rest[2 * ends :], strict=False))[: work.rows]
         assert ended == [(slot, len(prompt)) for slot, prompt in prompts]

@@ -6,7 +6,8 @@ ops        attention, norms, gates: what they do, and their plain PyTorch form (
 kernels    the same as Triton device code; triton_ops launches it
 model      a forward pass over ops;  weights: random, or from a checkpoint;  rope: rotary tables
 sampling   greedy and lossless speculative sampling, batched
-stages     prefill, draft, verify, decode as device programs of one flat input
+drafting   what proposes tokens, and a draft model;  eagle3: a head over the verifier's states
+stages     the verifier's prefill, verify and decode as device programs of one flat input
 plan       requests to flat inputs: padding, chunks of prompts;  memory: how many pages fit
 runner     runs programs: at once on the CPU, as CUDA graphs on streams (`realengine.device`)
 engine     admission, launch, settle, release: `realengine.engine.Engine`

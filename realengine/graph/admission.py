@@ -14,10 +14,15 @@ from realengine.graph.paged import Holding, PagePool
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """What a request holds, and the last work that was launched for it."""
+    """What a request holds, and the last work that was launched for it.
+
+    Attributes:
+        states: of the verifier that may wait for the drafter, at most.
+    """
 
     holding: Holding
     latest: Execution | None = None
+    states: int = 1
 
     @property
     def idle(self) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from pdvsim.core import Drafter as Kind
+from pdvsim.drafters import HeadShape, head_for, head_of_config, is_head
+from pdvsim.json_file import read_json
 from pdvsim.models import Source
 from realengine.checkpoint import shared_vocabulary, source, sources
 from realengine.device import default_dtype, open_device
+from realengine.graph.eagle3 import Head
 from realengine.graph.engine import GraphConfig, GraphEngine
+from realengine.graph.head_weights import load_head, random_head
 from realengine.graph.model import Weights
 from realengine.graph.weights import load_weights, random_weights
 from realengine.prompts import prompts_for
@@ -18,7 +24,10 @@ from realengine.prompts import prompts_for
 def build_engine(
     reference: str, config: GraphConfig, device: str = "cuda", dtype: torch.dtype | None = None
 ) -> GraphEngine:
-    """An engine for a pair (see `pdvsim.models`), or for `:VERIFIER`, which only decodes.
+    """An engine for a pair (see `pdvsim.models`). In place of a draft model may stand
+        eagle3:VERIFIER     a head of the verifier's own dimensions, with random weights
+        DIRECTORY:VERIFIER  a checkpoint of a head, in the public EAGLE-3 layout
+        :VERIFIER           nothing: the engine only decodes.
 
     Args:
         dtype: bfloat16 on a GPU and float32 on the CPU if not given.
@@ -27,13 +36,39 @@ def build_engine(
         InputError: unknown names, unreadable checkpoints, models that are no pair.
         CapacityError: no such device, or too little memory.
     """
-    if reference.startswith(":"):
-        return engine_of(None, source(reference[1:]), config, device, dtype)
+    drafter, colon, verifier = reference.partition(":")
+    if colon and not drafter:
+        return engine_of(None, source(verifier), config, device, dtype)
+    if colon and (found := _head(drafter, verifier)) is not None:
+        return engine_of(found, source(verifier), config, device, dtype)
     return engine_of(*sources(reference), config, device, dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class HeadSource:
+    """A head as it was referred to; random weights without a folder."""
+
+    shape: HeadShape
+    folder: Path | None = None
+
+
+def _head(drafter: str, verifier: str) -> HeadSource | None:
+    """The head that `drafter` means, if it means one."""
+    if drafter.lower() == Kind.EAGLE3:
+        return HeadSource(head_for(source(verifier).shape))
+    where = Path(drafter) / "config.json"
+    if not where.is_file():
+        return None
+    config = read_json(where, "a head's config.json")
+    if not is_head(config):
+        return None
+    name = Path(drafter).resolve().name
+    shape = head_of_config(config, source(verifier).shape, name, str(where))
+    return HeadSource(shape, Path(drafter))
+
+
 def engine_of(
-    draft: Source | None,
+    draft: Source | HeadSource | None,
     verifier: Source,
     config: GraphConfig,
     device: str = "cuda",
@@ -41,20 +76,26 @@ def engine_of(
 ) -> GraphEngine:
     """As `build_engine`, for models that are known."""
     opened = open_device(device)
-    kind = dtype or default_dtype(opened.device)
-    shared = verifier.shape.vocabulary if draft is None else shared_vocabulary(draft, verifier)
+    where, kind = opened.device, dtype or default_dtype(opened.device)
+    shared = verifier.shape.vocabulary
+    if isinstance(draft, Source):
+        shared = shared_vocabulary(draft, verifier)
 
     def load(model: Source, seed: int) -> Weights:
         if model.folder is None:
-            whole = random_weights(model.shape, opened.device, kind, seed)
+            whole = random_weights(model.shape, where, kind, seed)
         else:
-            whole = load_weights(model.folder, model.shape, opened.device, kind)
+            whole = load_weights(model.folder, model.shape, where, kind)
         return replace(whole, head=whole.head[:shared])
 
-    return GraphEngine(
-        config,
-        load(verifier, config.seed),
-        None if draft is None else load(draft, config.seed + 1),
-        opened,
-        prompts=prompts_for(verifier, shared, config.seed),
-    )
+    def load_drafter(verifier: Weights) -> Weights | Head | None:
+        seed = config.seed + 1
+        if not isinstance(draft, HeadSource):
+            return None if draft is None else load(draft, seed)
+        if draft.folder is None:
+            return random_head(draft.shape, verifier, where, kind, seed)
+        return load_head(draft.folder, draft.shape, verifier, where, kind)
+
+    checked = load(verifier, config.seed)
+    prompts = prompts_for(verifier, shared, config.seed)
+    return GraphEngine(config, checked, load_drafter(checked), opened, prompts=prompts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -11,10 +11,13 @@ import torch
 
 from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
+from pdvsim.model_shape import ModelShape
 from realengine.checkpoint import check_context
 from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
 from realengine.engine import Ticket
-from realengine.graph.admission import Admission
+from realengine.graph.admission import Admission, Held
+from realengine.graph.drafting import Drafter, ModelDrafter
+from realengine.graph.eagle3 import Eagle3Drafter, Head
 from realengine.graph.memory import Demand
 from realengine.graph.model import Weights
 from realengine.graph.ops import Ops, TorchOps
@@ -24,6 +27,8 @@ from realengine.graph.plan import (
     Work,
     admit_work,
     cuda_sizes,
+    draft_runs,
+    draft_shapes,
     empty_prefill_work,
     prefill_work,
     round_work,
@@ -34,20 +39,25 @@ from realengine.graph.stages import Stages
 from realengine.graph.state import new_state
 from realengine.prompts import Prompts
 
+LONGEST = 16  # drafts of a round
+
 
 @dataclass(frozen=True, slots=True)
 class GraphConfig:
     """How a graph engine is sized, and how it chooses tokens.
 
     Attributes:
-        draft_tokens: g, drafted tokens per round, 1 to 16.
+        draft_tokens: g, drafted tokens of a round whose launch says nothing else, 0 to 16.
         max_requests: requests that hold pages at once.
         max_context_tokens: longest prompt plus output; None takes what both models allow.
         cache_tokens: size of the KV cache; None takes what `max_requests` requests of
             `max_context_tokens` need, or as much of that as fits.
         chunk_tokens: most prompt tokens in one forward pass.
+        graph_bytes: device memory that CUDA graphs may take. What does not fit is launched kernel
+            by kernel, the lengths beside `draft_tokens` first.
         temperature: 0 is greedy.
         seed: of the requests' random keys; a request's tokens depend on it and the request's id.
+        draft_lengths: other numbers of drafts that rounds may have.
     """
 
     draft_tokens: int = 4
@@ -56,12 +66,14 @@ class GraphConfig:
     page_tokens: int = 16
     cache_tokens: int | None = None
     chunk_tokens: int = 8192
+    graph_bytes: int = 4 << 30
     temperature: float = 0.0
     seed: int = 0
+    draft_lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("draft_tokens", 1, 16),
+            ("draft_tokens", 0, LONGEST),
             ("max_requests", 1, 4096),
             ("page_tokens", 1, 1024),
             ("chunk_tokens", 1, 1 << 20),
@@ -70,6 +82,19 @@ class GraphConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}; it must be between {low} and {high}")
+        if not all(0 <= length <= LONGEST for length in self.draft_lengths):
+            raise InputError(
+                f"draft_lengths are {list(self.draft_lengths)}; all must be between 0 and {LONGEST}"
+            )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """All numbers of drafts that a round may have, the usual one first."""
+        return (self.draft_tokens, *sorted({*self.draft_lengths} - {self.draft_tokens}))
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
 
 
 @dataclass(slots=True, eq=False)
@@ -107,20 +132,18 @@ class GraphEngine:
     then is the old one and the tokens it had, so pre-empting loses time only.
     """
 
-    executor = GRAPH
-
     def __init__(
         self,
         config: GraphConfig,
         verifier: Weights,
-        draft: Weights | None,
+        draft: Weights | Head | None,
         device: Device,
         ops: Ops | None = None,
         prompts: Prompts | None = None,
     ) -> None:
         """
         Args:
-            draft: None for an engine that only decodes.
+            draft: what drafts; None for an engine that only decodes.
             ops: the kernels to run on; chosen by `device` if not given.
             prompts: of requests that bring none; random tokens of the verifier's if not given.
 
@@ -128,31 +151,35 @@ class GraphEngine:
             InputError: a context that the models do not have.
             CapacityError: the KV cache does not fit.
         """
-        models = [verifier] if draft is None else [verifier, draft]
+        shapes = [verifier.shape]
+        if draft is not None:
+            shapes.append(draft.shape.layer if isinstance(draft, Head) else draft.shape)
         self.config = config
         self.draft_tokens = config.draft_tokens
-        self.vocabulary = min(len(model.head) for model in models)
+        own = [len(draft.head)] if isinstance(draft, Weights) else []
+        self.vocabulary = min([len(verifier.head), *own])
         self.prompts = prompts or Prompts(self.vocabulary, config.seed)
-        longest = min(model.shape.longest_context_tokens for model in models)
+        longest = min(shape.longest_context_tokens for shape in shapes)
         self.max_context_tokens = config.max_context_tokens or longest
-        check_context([model.shape for model in models], self.max_context_tokens)
+        check_context(shapes, self.max_context_tokens)
         dtype = verifier.embedding.dtype
         demand = Demand(
-            models=[model.shape for model in models],
+            models=shapes,
             requests=config.max_requests,
-            context_tokens=self.max_context_tokens + config.draft_tokens,
+            context_tokens=self.max_context_tokens + config.longest,
             cache_tokens=config.cache_tokens,
             page_tokens=config.page_tokens,
             chunk_tokens=config.chunk_tokens,
-            round_tokens=config.draft_tokens + 1,
+            round_tokens=config.longest + 1,
+            graph_bytes=config.graph_bytes if device.device.type == "cuda" else 0,
+            states=len(draft.shape.depths) if isinstance(draft, Head) else 0,
             tempered=config.temperature > 0,
             element_bytes=dtype.itemsize,
         )
-        on_gpu = device.device.type == "cuda"
-        pages = demand.pages(free_bytes(device.device), on_gpu)
+        pages = demand.pages(free_bytes(device.device))
         self._pool = PagePool(pages, config.page_tokens, config.max_requests)
         self._admission = Admission(
-            self._pool, self.max_context_tokens, config.draft_tokens, self.vocabulary
+            self._pool, self.max_context_tokens, config.longest, self.vocabulary
         )
         self._locks = {stage: threading.Lock() for stage in Stage}
 
@@ -160,35 +187,32 @@ class GraphEngine:
         table_width = self._pool.pages_for(demand.context_tokens) + 1
         self._state = new_state(
             config.max_requests,
-            config.draft_tokens,
+            config.longest,
             table_width,
             self.vocabulary if config.temperature > 0 else 0,
             device.device,
         )
         caches = [
             paged_cache(
-                model.shape,
+                shape,
                 pages,
                 config.page_tokens,
                 self._state.page_table,
                 self._state.lengths,
                 dtype,
             )
-            for model in models
+            for shape in shapes
         ]
-        ops = ops or _ops_for(device.device, models)
+        ops = ops or _ops_for(device.device, shapes)
         self._block_tokens = ops.block_tokens
         sampler: Sampler = Tempered(config.temperature) if config.temperature else Greedy()
-        stages = Stages(
-            verifier,
-            caches[0],
-            draft,
-            caches[1] if draft is not None else None,
-            ops,
-            self._state,
-            sampler,
-            config.draft_tokens,
-        )
+        self._drafter = Drafter()
+        if isinstance(draft, Head):
+            self._drafter = Eagle3Drafter(draft, caches[1], ops, self._state, sampler)
+        elif draft is not None:
+            self._drafter = ModelDrafter(draft, caches[1], ops, self._state, sampler)
+        self.executor = GRAPH.with_drafter(self._drafter.kind)
+        stages = Stages(verifier, caches[0], self._drafter, ops, self._state, sampler)
         self._stages = tuple(stages.programs())
         self.device = device
         self._runner = self._over(device, stages)
@@ -199,18 +223,33 @@ class GraphEngine:
             return DirectRunner(device, stages.admit, programs)
         assert isinstance(device, CudaDevice)
         sizes = cuda_sizes(self.config.max_requests)
-        runner = GraphRunner(device, stages.admit, programs, sizes)
-        padding = self.config.max_requests
-        # The largest first: smaller graphs then fit into the memory it used.
-        rounds = [round_work([], [], size, padding) for size in reversed(sizes.batches)]
+        runner = GraphRunner(device, stages.admit, programs, sizes, self.config.graph_bytes)
+        padding, lengths = self.config.max_requests, self.config.lengths
         prompts = [
             empty_prefill_work(size, self._block_tokens, padding)
             for size in reversed(sizes.prefill_tokens)
         ]
+        # The largest first: smaller graphs then fit into the memory it used.
+        batches = tuple(reversed(sizes.batches))
         with enough_memory(device.device, "CUDA graphs"):
             for stage in programs:
-                runner.capture(stage, prompts if stage in PREFILLS else rounds)
+                if stage in PREFILLS:
+                    runner.capture(stage, prompts)
+                elif stage is Stage.DECODE:
+                    runner.capture(stage, [round_work([], [], b, padding) for b in batches])
+            if self._drafter.programs():
+                for length in lengths:
+                    checks = [round_work([], [], b, padding, length) for b in batches]
+                    runner.capture(Stage.VERIFY, checks)
+                for shape in draft_shapes(self._drafter, lengths):
+                    drafts = [round_work([], [], b, padding, *shape) for b in batches]
+                    runner.capture(Stage.DRAFT, drafts)
         return runner
+
+    @property
+    def about_graphs(self) -> str:
+        """One line on the memory and time that CUDA graphs took; empty on the CPU."""
+        return self._runner.about
 
     def check(self, request: Request) -> None:
         """Raise `InputError` if `request` can never be served."""
@@ -261,50 +300,78 @@ class GraphEngine:
         after: Sequence[Ticket],
         draft_tokens: DraftTokens | None = None,
     ) -> GraphTicket:
-        if draft_tokens not in (None, self.draft_tokens):
-            raise InputError(f"this engine drafts {self.draft_tokens} tokens a round")
         if stage not in self._stages:
             raise InputError(f"this engine does not run {stage}: it has {', '.join(self._stages)}")
+        lengths = self._lengths(batch, draft_tokens)
         prologue = self._admit(batch) if stage in PREFILLS else None
         held = self._admission.held(batch)
-        served, slots = list(held), [each.holding.slot for each in held.values()]
-        work = self._work(stage, served, slots)
+        drafts = [length for request, length in zip(batch, lengths, strict=True) if request in held]
+        work = self._work(stage, held, drafts)
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
         with self._locks[stage]:
             execution = self._runner.run(stage, prologue, work, stream, earlier)
         for each in held.values():
             each.latest = execution
-        return GraphTicket(stage, batch, execution, served, [item.rows for item in work])
+            if stage is Stage.VERIFY:
+                each.states = max(drafts) + 1
+            elif stage in PREFILLS:
+                each.states = 1
+        return GraphTicket(stage, batch, execution, list(held), [item.rows for item in work])
 
-    def _work(self, stage: Stage, served: Sequence[Request], slots: Sequence[int]) -> list[Work]:
+    def _lengths(self, batch: Sequence[Request], drafts: DraftTokens | None) -> list[int]:
+        """Each request's number of drafts."""
+        given = self.draft_tokens if drafts is None else drafts
+        lengths = [given] * len(batch) if isinstance(given, int) else list(given)
+        if len(lengths) != len(batch):
+            raise InputError(f"{len(lengths)} numbers of drafts for {len(batch)} requests")
+        for length in lengths:
+            if not 0 <= length <= self.config.longest:
+                raise InputError(
+                    f"a round of {length} drafts was asked for; this engine drafts up to "
+                    f"{self.config.longest}"
+                )
+        return lengths
+
+    def _work(
+        self, stage: Stage, held: Mapping[Request, Held], drafts: Sequence[int]
+    ) -> list[Work]:
         padding, sizes = self.config.max_requests, self._runner.sizes
+        slots = [each.holding.slot for each in held.values()]
         if stage in PREFILLS:
             prompts = [
-                (slot, self._prompt(request)) for slot, request in zip(slots, served, strict=True)
+                (slot, self._prompt(request)) for slot, request in zip(slots, held, strict=True)
             ]
             chunk, block = self.config.chunk_tokens, self._block_tokens
             return list(prefill_work(prompts, chunk, block, padding, sizes))
-        forced = self._forced(served) if stage is Stage.VERIFY else []
-        size = sizes.batch(len(slots))
-        return [round_work(slots, forced, size, padding)] if slots else []
+        if not slots:
+            return []
+        size, longest = sizes.batch(len(slots)), max(drafts)
+        if stage is Stage.DECODE:
+            return [round_work(slots, [], size, padding)]
+        if stage is Stage.VERIFY:
+            forced = self._forced(list(held), drafts)
+            return [round_work(slots, forced, size, padding, longest)]
+        states = max(each.states for each in held.values())
+        shapes = draft_runs(self._drafter, self.config.lengths, states, longest)
+        return [round_work(slots, drafts, size, padding, *shape) for shape in shapes]
 
     def _prompt(self, request: Request) -> Sequence[int]:
         """What to prefill: after a pre-emption also the tokens there were."""
         return [*self.prompts.of(request), *request.tokens]
 
-    def _forced(self, served: Sequence[Request]) -> list[int]:
+    def _forced(self, served: Sequence[Request], drafts: Sequence[int]) -> list[int]:
         """Injected accepted drafts of the coming round, -1 where tokens are compared."""
-        forced = []
-        for request in served:
+        forced, longest = [], self.config.longest
+        for request, length in zip(served, drafts, strict=True):
             outcomes, done = request.outcomes, request.rounds
             if not outcomes:
                 forced.append(-1)
-            elif done < len(outcomes) and 0 <= outcomes[done] <= self.draft_tokens:
-                forced.append(outcomes[done])
+            elif done < len(outcomes) and 0 <= outcomes[done] <= longest:
+                forced.append(min(outcomes[done], length))
             else:
                 raise InputError(
-                    f"request {request.id} has no outcome from 0 to {self.draft_tokens} "
-                    f"for its round {done + 1}"
+                    f"request {request.id} has no outcome from 0 to {longest} for its round "
+                    f"{done + 1}"
                 )
         return forced
 
@@ -338,11 +405,11 @@ def _request_key(seed: int, request_id: int) -> int:
     return int(words.view(numpy.int64)[0])
 
 
-def _ops_for(device: torch.device, models: Sequence[Weights]) -> Ops:
+def _ops_for(device: torch.device, shapes: Sequence[ModelShape]) -> Ops:
     if device.type != "cuda":
         return TorchOps()
     from realengine.graph.triton_ops import TritonOps, check_head_size
 
-    for model in models:
-        check_head_size(model.shape.head_size)
+    for shape in shapes:
+        check_head_size(shape.head_size)
     return TritonOps(torch.cuda.get_device_properties(device).multi_processor_count)

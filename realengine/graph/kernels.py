@@ -47,6 +47,35 @@ def norm_heads_kernel(
 
 
 @triton.jit
+def beside_kernel(
+    tokens,
+    embedding,
+    token_gain,
+    states,
+    state_gain,
+    out,
+    width,
+    state_stride,
+    epsilon,
+    BLOCK: tl.constexpr,
+):
+    """RMS norms of a token's embedding (program `(row, 0)`) and of a state `(row, 1)`, written
+    side by side."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    mask = column < width
+    if tl.program_id(1) == 0:
+        source, gain = embedding + tl.load(tokens + row) * width, token_gain
+    else:
+        source, gain = states + row * state_stride, state_gain
+    x = tl.load(source + column, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(gain + column, mask=mask, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(x * x) / width + epsilon)
+    to = out + (2 * row + tl.program_id(1)) * width + column
+    tl.store(to, (x * scale * g).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def gated_kernel(gate_up, out, width, BLOCK: tl.constexpr):
     """`out[row] = silu(gate) * up`, `BLOCK` columns of one row per program."""
     row = tl.program_id(0).to(tl.int64)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pdvsim.errors import CapacityError
 from pdvsim.models import BYTES_PER_PARAMETER, ModelShape
 
-# CUDA graphs, kernels, cuBLAS workspaces and the allocator's rounding.
-GRAPHS_BYTES = 2 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What an engine asks of memory beside its weights.
 
     Attributes:
+        graph_bytes: kept free for CUDA graphs, with kernels and cuBLAS workspaces.
+        states: of the verifier that a drafter is shown for each token.
         cache_tokens: wanted; None takes what `requests x context_tokens` needs, or what fits.
         element_bytes: of weights, activations and cache.
     """
@@ -28,6 +27,8 @@ class Demand:
     page_tokens: int
     chunk_tokens: int
     round_tokens: int
+    graph_bytes: int
+    states: int
     tempered: bool
     element_bytes: int
 
@@ -44,19 +45,21 @@ class Demand:
             3 * s.hidden + 2 * s.query_width + 2 * s.kv_width + 3 * s.intermediate
             for s in self.models
         )
+        if self.states:
+            row += (self.states + 3) * self.models[0].hidden  # and fused, beside an embedding
         vocabulary = max(shape.vocabulary for shape in self.models)
         # Tempered rounds hold float32 probabilities of target, proposal, residual and cumulative.
         logit_bytes = self.element_bytes + (4 * 4 if self.tempered else 0)
         logits = self.requests * (self.round_tokens + 1) * vocabulary * logit_bytes
         return rows * row * self.element_bytes + logits
 
-    def pages(self, free_bytes: int, on_gpu: bool) -> int:
+    def pages(self, free_bytes: int) -> int:
         """Pages to allocate, the dummy page included.
 
         Raises:
             CapacityError: what was asked for, or one page per request, does not fit.
         """
-        available = free_bytes - self.workspace_bytes - (GRAPHS_BYTES if on_gpu else 0)
+        available = free_bytes - self.workspace_bytes - self.graph_bytes
         fitting = max(0, available // self.page_bytes)
         if self.cache_tokens is not None:
             wanted = -(-self.cache_tokens // self.page_tokens) + 1

@@ -54,8 +54,41 @@ class Weights:
     folder: Path | None = None
 
 
-def forward(weights: Weights, ops: Ops, cache: PagedCache, tokens: Tensor, view: View) -> Tensor:
-    """One pass over `tokens [rows]`, appending to `cache`. Returns normed states `[rows, hidden]`.
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """States to be copied out of a forward pass.
+
+    Attributes:
+        depths: behind so many layers each.
+        states: `[rows, depths x hidden]`, side by side.
+    """
+
+    depths: tuple[int, ...]
+    states: Tensor
+
+    @classmethod
+    def new(cls, depths: tuple[int, ...], rows: int, like: Tensor) -> Tap:
+        """For a pass over `rows` tokens of a model with states like those in `like [., hidden]`."""
+        return cls(depths, like.new_empty(rows, len(depths) * like.shape[1]))
+
+    def take(self, depth: int, states: Tensor) -> None:
+        """`states [rows, hidden]` are those behind `depth` layers."""
+        width = states.shape[1]
+        for i, wanted in enumerate(self.depths):
+            if wanted == depth:
+                self.states[:, i * width : (i + 1) * width] = states
+
+
+def forward(
+    weights: Weights,
+    ops: Ops,
+    cache: PagedCache,
+    tokens: Tensor,
+    view: View,
+    tap: Tap | None = None,
+) -> Tensor:
+    """One pass over `tokens [rows]`, appending to `cache`. Returns normed states `[rows, hidden]`;
+    `tap` gets those it asks for, as they are between layers.
 
     The norm after each half-layer also adds that half's output to the residual: one kernel.
     """
@@ -64,6 +97,8 @@ def forward(weights: Weights, ops: Ops, cache: PagedCache, tokens: Tensor, view:
     update = None
     for i, layer in enumerate(weights.layers):
         x = ops.norm(residual, update, layer.attention_norm, epsilon)
+        if tap is not None:
+            tap.take(i, residual)
         qkv = F.linear(x, layer.qkv, layer.qkv_bias)
         if layer.head_gains is not None:
             ops.norm_heads(qkv, layer.head_gains, epsilon)
@@ -72,7 +107,10 @@ def forward(weights: Weights, ops: Ops, cache: PagedCache, tokens: Tensor, view:
         x = ops.norm(residual, x, layer.mlp_norm, epsilon)
         x = ops.gated(F.linear(x, layer.gate_up, layer.gate_up_bias))
         update = F.linear(x, layer.down, layer.down_bias)
-    return ops.norm(residual, update, weights.norm, epsilon)
+    hidden = ops.norm(residual, update, weights.norm, epsilon)
+    if tap is not None:
+        tap.take(len(weights.layers), residual)
+    return hidden
 
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:

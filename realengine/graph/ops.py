@@ -71,6 +71,23 @@ class Ops(Protocol):
         """`[rows, 2 x width]` -> `[rows, width]`: silu(gate) x up."""
         ...
 
+    def beside(
+        self,
+        tokens: Tensor,
+        embedding: Tensor,
+        token_gain: Tensor,
+        states: Tensor,
+        state_gain: Tensor,
+        epsilon: float,
+    ) -> Tensor:
+        """The embeddings of `tokens [rows]` and `states [rows, hidden]`, each RMS-normed, side by
+        side: `[rows, 2 x hidden]`."""
+        ...
+
+    def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
+        """The part of `attend` that fills the cache. `heads` may be 0: keys and values alone."""
+        ...
+
     def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
         """Rotate, append keys and values to the pages, attend causally.
 
@@ -100,6 +117,28 @@ class TorchOps:
     def gated(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
+
+    def beside(
+        self,
+        tokens: Tensor,
+        embedding: Tensor,
+        token_gain: Tensor,
+        states: Tensor,
+        state_gain: Tensor,
+        epsilon: float,
+    ) -> Tensor:
+        embedded = _rms(F.embedding(tokens, embedding), token_gain, epsilon)
+        return torch.cat([embedded, _rms(states, state_gain, epsilon)], 1)
+
+    def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
+        kv = cache.layers[layer]
+        kv_heads, head_size = kv.shape[2], kv.shape[4]
+        new = qkv.view(-1, heads + 2 * kv_heads, head_size)[:, heads:]
+        for row, rows, slot, position in view.blocks.tolist():
+            slots = view.blocks.new_tensor([slot])
+            positions = torch.arange(position, position + rows, device=qkv.device)[None]
+            key, value = new[None, row : row + rows].split(kv_heads, dim=2)
+            _append(_rotate(key, cache, positions), value, cache, kv, slots, positions)
 
     def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
         kv = cache.layers[layer]
@@ -134,11 +173,8 @@ def _attend(
     kv_heads, page_tokens = kv.shape[2], kv.shape[3]
     query, key, value = new.split((heads, kv_heads, kv_heads), dim=2)
     query, key = (_rotate(x, cache, positions) for x in (query, key))
+    _append(key, value, cache, kv, slots, positions)
     table = cache.page_table[slots].long()
-    page = table.gather(1, positions // page_tokens)
-    kv[0][page, :, positions % page_tokens] = key
-    kv[1][page, :, positions % page_tokens] = value
-
     pages = table[:, : int(positions.max()) // page_tokens + 1]
     keys, values = (x[pages].transpose(1, 2).flatten(2, 3) for x in (kv[0], kv[1]))
     visible = torch.arange(keys.shape[2], device=new.device) <= positions[..., None]
@@ -146,6 +182,15 @@ def _attend(
         query.transpose(1, 2), keys, values, attn_mask=visible[:, None], enable_gqa=True
     )
     return out.transpose(1, 2).contiguous()
+
+
+def _append(
+    key: Tensor, value: Tensor, cache: PagedCache, kv: Tensor, slots: Tensor, positions: Tensor
+) -> None:
+    """Write rotated `key` and `value`, `[batch, query, kv_heads, head_size]`, to their pages."""
+    page = cache.page_table[slots].long().gather(1, positions // cache.page_tokens)
+    kv[0][page, :, positions % cache.page_tokens] = key
+    kv[1][page, :, positions % cache.page_tokens] = value
 
 
 def _rotate(x: Tensor, cache: PagedCache, positions: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy
 import numpy.typing
 
-from realengine.graph.stages import Key
+from realengine.graph.drafting import Drafter, Key
 
 Values = numpy.typing.NDArray[numpy.int64]
 
@@ -73,13 +73,47 @@ def _at_least(count: int, sizes: tuple[int, ...]) -> int:
     return next((size for size in sizes if size >= count), count)
 
 
-def round_work(slots: Sequence[int], forced: Sequence[int], batch: int, padding: int) -> Work:
-    """Input of a draft, verify or decode stage, padded to `batch`."""
+def round_work(
+    slots: Sequence[int], numbers: Sequence[int], batch: int, padding: int, *shape: int
+) -> Work:
+    """Input of a draft, verify or decode stage, padded to `batch`.
+
+    Args:
+        numbers: what the stage wants to know of each request.
+        shape: the rest of the key.
+    """
     values = numpy.full((2, batch), -1, numpy.int64)
     values[0] = padding
     values[0, : len(slots)] = slots
-    values[1, : len(forced)] = forced
-    return Work((batch,), values.ravel(), len(slots))
+    values[1, : len(numbers)] = numbers
+    return Work((batch, *shape), values.ravel(), len(slots))
+
+
+def draft_shapes(drafter: Drafter, lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    """What follows the batch in the keys of draft runs in an engine of these lengths.
+
+    States and drafts are taken in one run where a round has but one length. With several, a round
+    may follow one of another length: the run that takes states in makes the first draft, and
+    another one the others, so that not every two lengths need a graph.
+    """
+    if not drafter.takes_states:
+        return [(length,) for length in lengths]
+    if len(lengths) == 1:
+        return [(lengths[0] + 1, lengths[0])]
+    first: list[tuple[int, ...]] = [(length + 1, drafts) for drafts in (1, 0) for length in lengths]
+    return first + [(0, length) for length in lengths if length > 1]
+
+
+def draft_runs(
+    drafter: Drafter, lengths: Sequence[int], states: int, length: int
+) -> list[tuple[int, ...]]:
+    """Those of one round of `length` drafts for requests that have up to `states` new states."""
+    if not drafter.takes_states:
+        return [(length,)]
+    room = min(each + 1 for each in lengths if each + 1 >= states)
+    if len(lengths) == 1 or length < 2:
+        return [(room, length)]
+    return [(room, 1), (0, length)]
 
 
 def admit_work(
@@ -98,6 +132,7 @@ class _Chunk:
     tokens: list[int] = field(default_factory=list)
     blocks: list[tuple[int, int, int, int]] = field(default_factory=list)
     ends: list[tuple[int, int, int]] = field(default_factory=list)
+    following: int = 0
 
     def add(self, slot: int, piece: Sequence[int], position: int, block_tokens: int) -> None:
         for i in range(0, len(piece), block_tokens):
@@ -107,7 +142,8 @@ class _Chunk:
 
     def work(self, sizes: Sizes, block_tokens: int, padding: int) -> Work:
         key = sizes.prefill_key(len(self.tokens), len(self.blocks), len(self.ends), block_tokens)
-        return _prefill_values(key, self.tokens, self.blocks, self.ends, padding)
+        tokens = [*self.tokens, self.following]
+        return _prefill_values(key, tokens, self.blocks, self.ends, padding)
 
 
 def _prefill_values(
@@ -117,9 +153,10 @@ def _prefill_values(
     ends: Sequence[tuple[int, ...]],
     padding: int,
 ) -> Work:
-    flat = numpy.zeros(key[0] + 4 * key[1], numpy.int64)
+    room = key[0] + 1
+    flat = numpy.zeros(room + 4 * key[1], numpy.int64)
     flat[: len(tokens)] = tokens
-    flat[key[0] : key[0] + 4 * len(blocks)] = numpy.array(blocks, numpy.int64).ravel()
+    flat[room : room + 4 * len(blocks)] = numpy.array(blocks, numpy.int64).ravel()
     # Padding "ends" at row 0 with length 1, which leaves padding's own length at 2.
     columns = numpy.repeat(numpy.array([[0], [padding], [1]], numpy.int64), key[2], axis=1)
     columns[:, : len(ends)] = numpy.array(ends, numpy.int64).reshape(-1, 3).T
@@ -142,7 +179,9 @@ def prefill_work(
             piece = prompt[done : done + chunk_tokens - len(chunk.tokens)]
             chunk.add(slot, piece, done, block_tokens)
             done += len(piece)
-            if done == len(prompt):
+            if done < len(prompt):
+                chunk.following = prompt[done]
+            else:
                 chunk.ends.append((len(chunk.tokens) - 1, slot, done))
             if len(chunk.tokens) == chunk_tokens or len(chunk.ends) == CHUNK_ENDS:
                 yield chunk.work(sizes, block_tokens, padding)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy
 import torch
 from torch import Tensor
 
 from pdvsim.core import Stage, Stream
-from realengine.device import CpuDevice, CudaDevice, Device, Execution
+from realengine.device import CpuDevice, CudaDevice, Device, Execution, free_bytes
+from realengine.graph.drafting import Key, Program
 from realengine.graph.plan import Sizes, Values, Work
-from realengine.graph.stages import Key, Program
+
+_LOOK = 16  # graphs between two looks at the memory that they take
 
 
 class Runner(Protocol):
-    """Runs device programs. `run` is called under its stage's lock."""
+    """Runs device programs. `run` is called under its stage's lock.
+
+    Attributes:
+        about: one line on what was prepared.
+    """
 
     sizes: Sizes
+
+    @property
+    def about(self) -> str: ...
 
     @property
     def device(self) -> Device: ...
@@ -41,6 +51,7 @@ class DirectRunner:
     """Runs a program on the calling thread, at its exact size."""
 
     sizes = Sizes()
+    about = ""
 
     def __init__(
         self, device: CpuDevice, admit: Program, programs: Mapping[Stage, Program]
@@ -79,6 +90,9 @@ class GraphRunner:
     Each stage has its own memory pool and capture stream (cuBLAS keeps a workspace per stream), so
     different stages may run at the same time. Two launches of one stage would share buffers:
     the later one waits for the earlier one on the device.
+
+    Args:
+        graph_bytes: device memory that graphs may take.
     """
 
     def __init__(
@@ -87,8 +101,12 @@ class GraphRunner:
         admit: Program,
         programs: Mapping[Stage, Program],
         sizes: Sizes,
+        graph_bytes: int,
     ) -> None:
         self.device, self.sizes = device, sizes
+        self._budget_bytes, self._taken_bytes = graph_bytes, 0
+        self._left_out, self._seconds = 0, 0.0
+        self._places: dict[Stage, tuple[Any, torch.cuda.Stream]] = {}
         self._admit, self._programs = admit, programs
         self._graphs: dict[tuple[Stage, Key], _Captured] = {}
         self._latest: dict[Stage, Execution] = {}
@@ -128,23 +146,44 @@ class GraphRunner:
     def _upload(self, values: Values) -> Tensor:
         return _pinned(values).to(self.device.device, non_blocking=True)
 
+    @property
+    def about(self) -> str:
+        left = f"; {self._left_out} sizes are launched kernel by kernel" if self._left_out else ""
+        return (
+            f"{len(self._graphs)} CUDA graphs in {self._seconds:.1f} s, "
+            f"{self._taken_bytes / 2**30:.2f} of {self._budget_bytes / 2**30:.2f} GiB{left}"
+        )
+
     def capture(self, stage: Stage, items: Sequence[Work]) -> None:
-        """Capture `stage` for the keys of `items`, whose values must be safe to run on."""
-        program, device = self._programs[stage], self.device.device
-        pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+        """Capture `stage` for the keys of `items`, whose values must be safe to run on, until the
+        memory for graphs is used up."""
+        began_s, device = time.perf_counter(), self.device.device
+        if stage not in self._places:
+            self._places[stage] = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         torch.cuda.synchronize(device)
+        free, taken = free_bytes(device), self._taken_bytes
+        for i, item in enumerate(items):
+            if i % _LOOK == 0:
+                self._taken_bytes = taken + free - free_bytes(device)
+            if self._taken_bytes > self._budget_bytes:
+                self._left_out += len(items) - i
+                break
+            self._capture_one(stage, item)
+        # What the first, uncaptured runs used is not counted.
+        self._taken_bytes = taken + free - free_bytes(device)
+        self._seconds += time.perf_counter() - began_s
+
+    def _capture_one(self, stage: Stage, item: Work) -> None:
+        program, (pool, stream) = self._programs[stage], self._places[stage]
         with torch.cuda.stream(stream):
-            for item in items:
-                values = self._upload(item.values)
-                program(values, item.key)  # compiles kernels, sets cuBLAS up on this stream
-                stream.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                graph.capture_begin(pool=pool)
-                result = program(values, item.key)
-                graph.capture_end()
-                self._graphs[stage, item.key] = _Captured(graph, values, result)
+            values = self._upload(item.values)
+            program(values, item.key)  # compiles kernels, sets cuBLAS up on this stream
             stream.synchronize()
-        torch.cuda.empty_cache()  # what the first, uncaptured runs used
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(pool=pool)
+            result = program(values, item.key)
+            graph.capture_end()
+        self._graphs[stage, item.key] = _Captured(graph, values, result)
 
 
 def _download(result: Tensor) -> Values:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from realengine.graph.state import State
@@ -22,8 +23,14 @@ PROPOSE, ACCEPT, FINAL = range(3)  # which decision at a position
 class Sampler(Protocol):
     """How tokens are chosen from logits."""
 
-    def propose(self, logits: Tensor, state: State, slots: Tensor, step: int) -> Tensor:
-        """Draft token number `step` of each request, from the draft's `logits [batch, V]`."""
+    def propose(
+        self, logits: Tensor, state: State, slots: Tensor, step: int, ids: Tensor | None = None
+    ) -> Tensor:
+        """Draft token number `step` of each request, from the drafter's `logits [batch, D]`.
+
+        Args:
+            ids: `[D]` int64, the tokens that the logits are of, if these are not all, in order.
+        """
         ...
 
     def first(self, logits: Tensor, state: State, slots: Tensor, positions: Tensor) -> Tensor:
@@ -33,7 +40,8 @@ class Sampler(Protocol):
     def judge(
         self, logits: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compare `drafts [batch, g]` with the verifier's `logits [batch, g + 1, V]`.
+        """Compare `drafts [batch, g]` with the verifier's `logits [batch, g + 1, V]`. A request's
+        drafts beyond its `state.drafted` are none.
 
         Args:
             forced: `[batch]`, accepted drafts where injected, -1 where they are to be compared.
@@ -47,8 +55,11 @@ class Sampler(Protocol):
 class Greedy:
     """The most likely token; a draft is kept where it is the verifier's most likely one."""
 
-    def propose(self, logits: Tensor, state: State, slots: Tensor, step: int) -> Tensor:
-        return logits.argmax(-1)
+    def propose(
+        self, logits: Tensor, state: State, slots: Tensor, step: int, ids: Tensor | None = None
+    ) -> Tensor:
+        best = logits.argmax(-1)
+        return best if ids is None else ids[best]
 
     def first(self, logits: Tensor, state: State, slots: Tensor, positions: Tensor) -> Tensor:
         return logits.argmax(-1)
@@ -57,7 +68,7 @@ class Greedy:
         self, logits: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
         best = logits.argmax(-1)
-        accepted = _accepted(best[:, :-1] == drafts, forced)
+        accepted = _accepted(best[:, :-1] == drafts, state.drafted[slots], forced)
         return accepted, best.gather(1, accepted[:, None])[:, 0]
 
 
@@ -71,8 +82,13 @@ class Tempered:
     def _probabilities(self, logits: Tensor) -> Tensor:
         return (logits.float() / self.temperature).softmax(-1)
 
-    def propose(self, logits: Tensor, state: State, slots: Tensor, step: int) -> Tensor:
+    def propose(
+        self, logits: Tensor, state: State, slots: Tensor, step: int, ids: Tensor | None = None
+    ) -> Tensor:
         probabilities = self._probabilities(logits)
+        if ids is not None:
+            some, size = probabilities, state.draft_probabilities.shape[-1]
+            probabilities = some.new_zeros(len(some), size).index_copy_(1, ids, some)
         state.draft_probabilities[slots, step] = probabilities
         positions = state.lengths[slots] + step
         return draw(probabilities, uniform(state.keys[slots], positions, PROPOSE))
@@ -84,29 +100,32 @@ class Tempered:
         self, logits: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
         target = self._probabilities(logits)
-        proposal = state.draft_probabilities[slots]
+        drafted, count = state.drafted[slots], drafts.shape[1]
         keys, start = state.keys[slots], state.lengths[slots]
-        steps = torch.arange(drafts.shape[1], device=drafts.device)
+        steps = torch.arange(count, device=drafts.device)
+        proposal = state.draft_probabilities[slots, :count]
+        proposal = proposal * (steps < drafted[:, None])[..., None]
         chance = uniform(keys[:, None], start[:, None] + steps, ACCEPT)
         wanted, offered = (
             p.gather(2, drafts[..., None])[..., 0] for p in (target[:, :-1], proposal)
         )
-        accepted = _accepted(chance * offered < wanted, forced)
+        accepted = _accepted(chance * offered < wanted, drafted, forced)
 
         # After a rejection the token comes from what the proposal left uncovered; after none,
         # from the verifier itself, as if the proposal had covered nothing.
         row = accepted[:, None, None].expand(-1, 1, target.shape[2])
-        covered = torch.cat([proposal, torch.zeros_like(proposal[:, :1])], 1)
+        covered = F.pad(proposal, (0, 0, 0, 1))
         final = target.gather(1, row)[:, 0]
         residual = (final - covered.gather(1, row)[:, 0]).clamp_min(0)
         residual = torch.where(residual.sum(-1, keepdim=True) > 0, residual, final)
         return accepted, draw(residual, uniform(keys, start + accepted, FINAL))
 
 
-def _accepted(kept: Tensor, forced: Tensor) -> Tensor:
-    """Length of the leading run of `kept [batch, g]`, unless `forced` says otherwise."""
+def _accepted(kept: Tensor, drafted: Tensor, forced: Tensor) -> Tensor:
+    """Length of the leading run of `kept [batch, g]` among the first `drafted`, unless `forced`
+    says otherwise."""
     run = kept.long().cumprod(1).sum(1)
-    return torch.where(forced >= 0, forced, run)
+    return torch.where(forced >= 0, forced, torch.minimum(run, drafted))
 
 
 def draw(weights: Tensor, chance: Tensor) -> Tensor:

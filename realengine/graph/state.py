@@ -13,10 +13,11 @@ class State:
     """Tables of `slots + 1` rows; the last row is that of padding.
 
     Attributes:
-        lengths: int64, committed tokens n. Token n - 1 is not in the verifier's cache yet, and
-            token n - 2 may be missing in the draft's.
+        lengths: int64, committed tokens n. Token n - 1 is not in the verifier's cache yet.
         last: `[., 2]` int64, tokens n - 2 and n - 1.
-        drafts: `[., g]` int64, the drafted tokens that wait for the verifier.
+        drafts: `[., g]` int64, the drafted tokens that wait for the verifier; g is the longest
+            round's.
+        drafted: int64, how many of them there are.
         draft_probabilities: `[., g, V]` float32, what they were drawn from; empty when greedy.
         keys: int64, the requests' random keys.
         page_table: `[., pages per request]` int32.
@@ -25,9 +26,15 @@ class State:
     lengths: Tensor
     last: Tensor
     drafts: Tensor
+    drafted: Tensor
     draft_probabilities: Tensor
     keys: Tensor
     page_table: Tensor
+
+    @property
+    def padding(self) -> int:
+        """The slot of padding."""
+        return len(self.lengths) - 1
 
 
 def new_state(
@@ -36,6 +43,7 @@ def new_state(
     """Empty tables. Padding's request has two tokens, so that every stage can run on it.
 
     Args:
+        draft_tokens: of the longest round.
         vocabulary: size of the kept draft distributions; 0 if none are needed.
     """
     rows = slots + 1
@@ -49,6 +57,7 @@ def new_state(
         lengths,
         zeros(rows, 2),
         zeros(rows, draft_tokens),
+        zeros(rows),
         zeros(rows, draft_tokens, vocabulary, dtype=torch.float32),
         zeros(rows),
         zeros(rows, table_width, dtype=torch.int32),

@@ -66,9 +66,56 @@ class TritonOps:
         kernels.gated_kernel[(rows, triton.cdiv(width, block))](gate_up, out, width, BLOCK=block)
         return out
 
+    def beside(
+        self,
+        tokens: Tensor,
+        embedding: Tensor,
+        token_gain: Tensor,
+        states: Tensor,
+        state_gain: Tensor,
+        epsilon: float,
+    ) -> Tensor:
+        rows, width = states.shape
+        out = states.new_empty(rows, 2 * width)
+        block = triton.next_power_of_2(width)
+        kernels.beside_kernel[(rows, 2)](
+            tokens,
+            embedding,
+            token_gain,
+            states,
+            state_gain,
+            out,
+            width,
+            states.stride(0),
+            epsilon,
+            BLOCK=block,
+            num_warps=min(16, max(8, block // 512)),
+        )
+        return out
+
+    def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
+        kv = cache.layers[layer]
+        _, _, kv_heads, page_tokens, head_size = kv.shape
+        kernels.append_kernel[(len(view.blocks), kv_heads)](
+            qkv,
+            kv,
+            view.blocks,
+            cache.page_table,
+            cache.cos,
+            cache.sin,
+            cache.page_table.shape[1],
+            kv.stride(0),
+            HEADS=heads,
+            KV_HEADS=kv_heads,
+            HALF=head_size // 2,
+            PAGE=page_tokens,
+            BLOCK_M=self.block_tokens,
+        )
+
     def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
         if isinstance(view, Uniform):
             return self._decode(qkv, heads, cache, cache.layers[layer], view)
+        self.append(qkv, heads, cache, layer, view)
         return self._prefill(qkv, heads, cache, cache.layers[layer], view)
 
     def _decode(
@@ -138,9 +185,6 @@ class TritonOps:
             "BLOCK_M": self.block_tokens,
         }
         shared = view.blocks, cache.page_table, cache.cos, cache.sin
-        kernels.append_kernel[(len(view.blocks), kv_heads)](
-            qkv, kv, *shared, table_width, kv.stride(0), **geometry
-        )
         kernels.prefill_kernel[(len(view.blocks), heads)](
             qkv,
             kv,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pdvsim.errors import CapacityError
 from pdvsim.models import ModelShape
-from realengine.checkpoint import Checkpoint, tensors_of
+from realengine.checkpoint import model_checkpoint, tensors_of
 from realengine.device import enough_memory, free_bytes
 from realengine.graph.model import Layer, Weights
 
@@ -33,7 +34,7 @@ def random_weights(
             return empty.fill_(1.0)
         return empty.normal_(0.0, INIT_STD, generator=generator)
 
-    with _room(shape, device, dtype):
+    with room(shape, device, dtype):
         return _assemble(shape, get, None)
 
 
@@ -46,7 +47,7 @@ def load_weights(
         InputError: a file is missing or damaged, or its tensors are not those of `shape`.
         CapacityError: the weights do not fit.
     """
-    with Checkpoint(folder, shape) as checkpoint, _room(shape, device, dtype):
+    with model_checkpoint(folder, shape) as checkpoint, room(shape, device, dtype):
 
         def get(name: str) -> Tensor:
             return checkpoint.tensor(name).to(device, dtype)
@@ -86,8 +87,17 @@ def _layer(shape: ModelShape, get: Get, prefix: str) -> Layer:
     )
 
 
+class Weighty(Protocol):
+    """A model, as far as it takes room."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def parameters(self) -> int: ...
+
+
 @contextmanager
-def _room(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def room(shape: Weighty, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Refuse weights that do not fit in what is free, with the numbers."""
     needed, free = shape.parameters * dtype.itemsize, free_bytes(device)
     if needed > free:
