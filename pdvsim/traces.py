@@ -187,9 +187,8 @@ class _Rows:
 
     def refusal(self, row: int, column: str, why: str) -> InputError:
         value = self.table[column][row]
-        return InputError(
-            f"{self.path}: row {row + self.first}, column {column}: {value!r} is {why}"
-        )
+        shown = "nothing" if value is None else repr(value)
+        return InputError(f"{self.path}: row {row + self.first}, column {column}: {shown} is {why}")
 
     def seconds(self, format: Format) -> NDArray[np.float64]:
         """Arrivals as seconds from some origin: numbers in the unit of `format`, or dates."""

@@ -90,7 +90,7 @@ def test_other_columns_are_mapped(tmp_path: Path) -> None:
         (f"0,5,{MAX_TOKENS + 1}\n", "not a number of tokens"),
         ("0,5,1.5\n", "not a number of tokens"),
         ("0,many,6\n", "'many'"),
-        ("0,,6\n", "None"),
+        ("0,,6\n", "nothing is not a number of tokens"),
         ("inf,5,6\n", "no time"),
         ("0,5,6\n1e12,5,6\n", "span"),
         ("0,5,0\n", "no request has both"),
