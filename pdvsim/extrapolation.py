@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.core import PREFILLS, Request
-from pdvsim.models import Pair
+from pdvsim.models import ModelShape
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
     return [*_stages(file, record), *_contention(file, record)]
 
 
-def too_long(requests: Iterable[Request], pair: Pair) -> list[str]:
-    """A sentence on the requests that the models of `pair` cannot take, if there are any."""
+def too_long(requests: Iterable[Request], models: Iterable[ModelShape]) -> list[str]:
+    """A sentence on the requests that `models` cannot take, if there are any."""
     lengths = [request.prompt_tokens + request.output_tokens for request in requests]
-    reach = {model.name: model.max_context_tokens for model in (pair.draft, pair.verifier)}
+    reach = {model.name: model.max_context_tokens for model in models}
     beyond = [length for length in lengths if length > min(reach.values())]
     if not beyond:
         return []
@@ -46,12 +46,14 @@ def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
         for name in ("batch", "query_tokens", "context_tokens"):
             low, high = getattr(fit.measured, name)
             seen = rows[:, STAGE_COLUMNS.index(name)]
-            reasons.extend(
-                f"{stage}: {name} {value:.0f} is outside the measured {low} to {high}"
-                for value in (seen.min(), seen.max())
-                if not low <= value <= high
-            )
-    return list(dict.fromkeys(reasons))
+            outside = [f"{v:.0f}" for v in (seen.min(), seen.max()) if not low <= v <= high]
+            if outside:
+                values = " and ".join(dict.fromkeys(outside))
+                verb = "is" if values == outside[0] else "are"
+                reasons.append(
+                    f"{stage}: {name} {values} {verb} outside the measured {low} to {high}"
+                )
+    return reasons
 
 
 def _contention(file: ProfileFile, record: RunRecord) -> list[str]:

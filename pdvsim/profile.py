@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from pdvsim.architectures import architecture
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
@@ -172,7 +173,9 @@ class Profile:
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         """Where `record` left what was measured, or what the models can do, a sentence each."""
-        return [*extrapolations(self.file, record), *too_long(record.requests, self.pair)]
+        drafts = architecture(record.config.architecture).speculative
+        models = (self.pair.draft, self.pair.verifier) if drafts else (self.pair.verifier,)
+        return [*extrapolations(self.file, record), *too_long(record.requests, models)]
 
 
 def _drawn(fit: CostFit, rng: np.random.Generator, miss: float = 0.0) -> _Cost:
