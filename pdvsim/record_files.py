@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pdvsim import __version__
 from pdvsim.architectures import Config
+from pdvsim.architectures.registry import is_loaded
 from pdvsim.core import EXECUTORS, Drafter, Request
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
@@ -191,6 +192,10 @@ def _record(requests: pl.DataFrame, stages: pl.DataFrame, about: Mapping[str, An
             rows[:, column] = _whole(stages, name) if name in WHOLE else _floats(stages, name)
     config = dict(about["config"])
     executor = EXECUTORS[config.pop("executor")].with_drafter(Drafter(config.pop("drafter")))
+    if not is_loaded(str(config["architecture"])):  # what a record names is not run to read it
+        raise ValueError(
+            f"its architecture is {config['architecture']}; name that file with --architecture"
+        )
     config["switched_off"] = frozenset(config["switched_off"])
     served = _requests(requests)
     return RunRecord(

@@ -8,20 +8,15 @@ from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
+from pdvsim.architectures import ARCHITECTURES, by_name
+from pdvsim.pdverify.tables import ARCHITECTURE_OF
 from reports import chart_rows
 from reports.chart_rows import Row
 from reports.document import Document
 
-# Okabe and Ito's palette: told apart with every common colour vision.
-ARCHITECTURE_COLOURS = {
-    "plain": "#7f7f7f",
-    "baseline": "#e69f00",
-    "pd": "#0072b2",
-    "three_lane": "#009e73",
-    "pdv": "#d55e00",
-    "adaptive": "#cc79a7",
-}
+# Of Okabe and Ito's palette, as the architectures' own: told apart with every common colour vision.
 SPARE_COLOURS = ("#56b4e9", "#cc79a7", "#000000", "#a6761d", "#f0e442")
+BLUE, RED = "#0072b2", "#d55e00"
 STAGE_COLOURS = {
     "prefill draft": "#f5c97a",
     "draft": "#e69f00",
@@ -51,24 +46,27 @@ def palette(rows: Iterable[Row], name: str = "architecture") -> alt.Scale:
 
 
 def colours(names: Sequence[str]) -> list[str]:
-    """Of architectures, also with what sets them apart behind their name."""
+    """Of architectures, also under their published names and with what sets them apart behind
+    their name; where several are alike, of one after the other."""
     spare = iter(SPARE_COLOURS * len(names))
-    known = {"PD": "pd", "PDV": "pdv"}
-    found = [
-        ARCHITECTURE_COLOURS.get(known.get(item, re.split(" · |@", item)[0])) or next(spare)
-        for item in names
-    ]
+    found = [_own_colour(item) or next(spare) for item in names]
     if len(set(found)) < len(found):
-        spare = iter((*ARCHITECTURE_COLOURS.values(), *SPARE_COLOURS * len(names)))
-        found = [next(spare) for _ in names]
+        own = [one.colour for one in ARCHITECTURES.values() if one.colour]
+        found = [*own, *SPARE_COLOURS * len(names)][: len(names)]
     return found
+
+
+def _own_colour(text: str) -> str | None:
+    name = re.split(" · |@", text)[0]
+    found = by_name(ARCHITECTURE_OF.get(name, name))
+    return None if found is None else found.colour
 
 
 def diverging(
     low: float, middle: float, high: float, kind: Literal["linear", "log"] = "linear"
 ) -> alt.Scale:
     """Blue below `middle`, white at it, red above."""
-    ends = [ARCHITECTURE_COLOURS["pd"], "#ffffff", ARCHITECTURE_COLOURS["pdv"]]
+    ends = [BLUE, "#ffffff", RED]
     return alt.Scale(type=kind, domain=[low, middle, high], range=ends, interpolate="lab")
 
 

@@ -110,6 +110,16 @@ class Architecture:
             values.update(self.switches[name].parameters)
         return Lanes(config, self.parameters(**values), self.queue_type)
 
+    @property
+    def streams(self) -> set[Stream]:
+        """The streams that its lanes use."""
+        return {stream for lane in self.sketch for stream in lane.work.values()}
+
+    @property
+    def whole_requests(self) -> bool:
+        """Whether a request stays to its end with the lane that took it."""
+        return not any(lane.puts for lane in self.sketch)
+
     def threads(self, config: Config) -> list[str]:
         """Names of the threads that run in this configuration."""
         return list(self.programs(self.lanes(config)))

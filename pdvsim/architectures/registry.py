@@ -41,6 +41,11 @@ def architecture(reference: str) -> Architecture:
     return _of_package(reference)
 
 
+def is_loaded(reference: str) -> bool:
+    """Whether `reference` needs no code to be loaded from a file."""
+    return not reference.endswith(".py") or reference in _BY_REFERENCE
+
+
 def by_name(name: str) -> Architecture | None:
     """The architecture called `name` among our own and those loaded so far."""
     known = (*ARCHITECTURES.values(), *_BY_REFERENCE.values())

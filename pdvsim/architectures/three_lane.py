@@ -33,6 +33,7 @@ from pdvsim.core import Stream
 
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 CHECK = streams_of(draft=Stream.VERIFY, verifier=Stream.VERIFY)
+MICRO_BATCH = "verify micro-batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,10 @@ ARCHITECTURE = Architecture(
     ),
     parameters=Parameters,
     switches={
+        MICRO_BATCH: Switch(
+            {"verify_batch": 100_000, "verify_batch_backlogged": 100_000},
+            lambda config, in_flight: in_flight > config.parameters["verify_batch"],
+        ),
         BATCH_END: Switch(acts=lambda config, in_flight: not config.executor.batched),
         POLLING: Switch({"idle_sleep_s": 1e-6}),
     },

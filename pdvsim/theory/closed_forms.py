@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import architecture
+from pdvsim.architectures import Architecture, architecture
+from pdvsim.architectures.architecture import LaneSketch, Work
 from pdvsim.core import PREFILLS, Request, Stage, query_tokens
 from pdvsim.models import ModelShape
 from pdvsim.profile import Profile
@@ -62,7 +63,7 @@ class Line:
 
 def closed_forms(results: Sequence[CellResult], profile: Profile) -> list[Line]:
     """Every formula that applies, cell by cell."""
-    plain = next((r for r in results if r.cell.config.architecture == "plain"), None)
+    plain = next((r for r in results if not _Inputs(r, profile, None).speculative), None)
     return [line for result in results for line in _Inputs(result, profile, plain).lines()]
 
 
@@ -75,9 +76,8 @@ class _Inputs:
     plain: CellResult | None
 
     def lines(self) -> Iterator[Line]:
-        speculative = architecture(self.cell.config.architecture).speculative
         closed = self.cell.load.protocol == "closed-loop"
-        if speculative:
+        if self.speculative:
             yield self._expected_tokens()
             if closed and self.plain is not None:
                 yield self._leviathan(self.plain)
@@ -87,7 +87,8 @@ class _Inputs:
                 yield self._overlap()
         if closed:
             yield self._mva()
-        if self.cell.load.rate_per_s is not None and self.cell.config.architecture == "baseline":
+        alone = self.architecture.whole_requests and self.architecture.speculative
+        if self.cell.load.rate_per_s is not None and alone:
             yield self._mg1(self.cell.load.rate_per_s)
         if self.cell.load.rate_per_s is not None and self.batched:
             yield self._kong(self.cell.load.rate_per_s)
@@ -127,8 +128,12 @@ class _Inputs:
         return self.acceptance.per_position[0]
 
     @property
+    def architecture(self) -> Architecture:
+        return architecture(self.cell.config.architecture)
+
+    @property
     def speculative(self) -> bool:
-        return architecture(self.cell.config.architecture).speculative
+        return self.architecture.speculative
 
     @cached_property
     def tokens_per_round(self) -> float:
@@ -289,7 +294,7 @@ class _Inputs:
         )
         least_s = formulas.overlap_bound_s(lanes, matmul, copy)
         streams = "its lanes wait for each other, round by round"
-        if self.cell.config.architecture in ("plain", "baseline"):
+        if len(self.architecture.streams) == 1:
             streams = "this architecture overlaps nothing"
         return self.line(
             "overlap bound",
@@ -307,12 +312,7 @@ class _Inputs:
         return LaneWork(self.stage_s(stage, self.batch), tokens * shape.flops_per_token, moved)
 
     def _mva(self) -> Line:
-        decode_s = self.rounds * self.round_s(self.batch) / self.batch
-        lanes = {
-            "pd": (self.prefill_s, decode_s),
-            "three_lane": (self.prefill_s, *self._three_lanes_s()),
-        }
-        demands = lanes.get(self.cell.config.architecture, (self.prefill_s + decode_s,))
+        demands = [self._demand_s(lane) for lane in self.architecture.sketch]
         if self.batched:
             why = "a batch shares its passes, which no product form knows: each takes 1 / batch"
         elif len(demands) > 1:
@@ -327,12 +327,18 @@ class _Inputs:
             why,
         )
 
-    def _three_lanes_s(self) -> tuple[float, float]:
+    def _demand_s(self, lane: LaneSketch) -> float:
+        """What a request takes of a lane, `batch` of them sharing the rounds."""
         executor = self.cell.config.executor
-        return tuple(  # type: ignore[return-value]
-            self.rounds * sum(self.stage_s(stage, self.batch) for stage in stages) / self.batch
-            for stages in (executor.speculate, executor.check)
-        )
+        rounds = [
+            stage
+            for work in lane.work
+            if work is not Work.PREFILL
+            for stage in work.stages(executor, self.speculative)
+        ]
+        round_s = sum(self.stage_s(stage, self.batch) for stage in rounds)
+        once_s = self.prefill_s if Work.PREFILL in lane.work else 0.0
+        return once_s + self.rounds * round_s / self.batch
 
     def _mg1(self, rate: float) -> Line:
         shares = self.acceptance.distribution()
