@@ -17,6 +17,7 @@ from pdvsim.architectures.lane import (
 from pdvsim.core import Request, Stream, unfinished
 
 MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
+WORK = {Work.PREFILL: Stream.MAIN, Work.DRAFT: Stream.MAIN, Work.VERIFY: Stream.MAIN}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def admits(lanes: Lanes) -> bool:
 def worker(lanes: Lanes) -> Program:
     running: list[Request] = []
     while True:
-        yield WaitUntil(lambda: running or admits(lanes))
+        if not running:
+            yield WaitUntil(lambda: admits(lanes))
         if admits(lanes):
             free = lanes.service_limit - lanes.active
             new = yield Take(lanes.prefill, min(lanes.parameters.prefill_batch, free))
@@ -48,7 +50,7 @@ ARCHITECTURE = Architecture(
     summary="One thread: waiting prompts join the batch between two rounds of all in service.",
     programs=lambda lanes: {"worker": worker(lanes)},
     admits=admits,
-    sketch=(LaneSketch("worker", ("prefill",), dict.fromkeys(Work.round(), Stream.MAIN)),),
+    sketch=(LaneSketch("worker", ("prefill", "running"), WORK, ("running",)),),
     parameters=Parameters,
     switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
     colour="#56b4e9",

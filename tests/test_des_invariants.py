@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pdvsim.architectures.lane import Lanes, PollUntil, Program, WaitUntil
 from pdvsim.core import EXECUTORS, Model, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.host import Lock
-from pdvsim.errors import InvariantError
+from pdvsim.errors import InvariantError, PdvsimError
 from pdvsim.invariants import check
 from pdvsim.metrics import summarize
 from pdvsim.record_files import stage_table
@@ -189,6 +191,40 @@ def test_a_stuck_run_says_so(verb: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(ARCHITECTURES, "stuck", stuck(verb))
     workload = closed_loop(3, Lengths(4, 4), Acceptance.constant(0.7, 4), np.random.SeedSequence(0))
     with pytest.raises(InvariantError, match=r"stuck at 0\.000000 s with 3 requests unfinished"):
+        simulate(config_of("stuck"), workload, FixedCosts())
+
+
+def lane_of(body: Callable[[Lanes], Program]) -> Architecture:
+    return replace(stuck(WaitUntil), programs=lambda lanes: {"lane": body(lanes)})
+
+
+def spinning(lanes: Lanes) -> Program:
+    while True:
+        yield PollUntil(lambda: True, 0.1)
+
+
+def shouting(lanes: Lanes) -> Program:
+    yield "Take"  # type: ignore[misc]
+
+
+def ending(lanes: Lanes) -> Program:
+    yield PollUntil(lambda: True, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (spinning, r"time stands still at 0\.000000 s: lane lane of stuck has asked for 1,000,000"),
+        (shouting, "a lane program yields a str, which is no verb"),
+        (ending, r"stuck at 0\.000000 s with 3 requests unfinished"),
+    ],
+)
+def test_a_program_that_gets_nowhere_is_stopped(
+    body: Callable[[Lanes], Program], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "stuck", lane_of(body))
+    workload = closed_loop(3, Lengths(4, 4), Acceptance.constant(0.7, 4), np.random.SeedSequence(0))
+    with pytest.raises(PdvsimError, match=says):
         simulate(config_of("stuck"), workload, FixedCosts())
 
 

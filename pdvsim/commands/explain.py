@@ -86,6 +86,7 @@ def command(
         raise InputError("--bench brings its own loads and records; leave the others out")
     if not 1 <= replications <= 10_000:
         raise InputError(f"replications is {replications}; it must be between 1 and 10000")
+    cli.load("predict").names(architecture)  # a record may be of a file that is named here
     traces = [of_files(stem) for stem in records]
     if executor is None and traces:
         executor = traces[0].config.executor.name

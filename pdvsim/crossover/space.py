@@ -151,7 +151,7 @@ class Side:
                     f"{text!r}: {part!r} is no PARAMETER=VALUE of {found.name}; it has {known}"
                 )
             parameters.append((key, _typed(value, defaults[key], part)))
-        return cls(text, found.reference or found.name, tuple(parameters))
+        return cls(f"{found.name}{at}{rest}", found.reference or found.name, tuple(parameters))
 
     def cell(self, setting: Setting, executor: Executor, pair: str, machine: Machine) -> Cell:
         """What to simulate for this side at `setting`."""
