@@ -31,12 +31,14 @@ import simpy
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config
-from pdvsim.core import EAGER, GRAPH, Stage
+from pdvsim.cell import Cell
+from pdvsim.core import GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.invariants import check
+from pdvsim.machine import Machine
 from pdvsim.metrics import summarize
 from pdvsim.records import RunRecord
-from pdvsim.sweep import Cell, Load, sweep
+from pdvsim.sweep import sweep
 from pdvsim.workload import Lengths, trace
 
 REPOSITORY = Path(__file__).parents[1]
@@ -89,11 +91,12 @@ class H100:
 
 
 class PublishedSystem:
-    """Constant stage times near the published ones, with 5 % between runs; `sweep.Model`."""
+    """Constant stage times near the published ones, with 5 % between runs; `Calibration`."""
 
-    def replicate(self, seed: np.random.SeedSequence) -> tuple[Any, HostCosts, dict[Any, float]]:
+    def draw(self, seed: np.random.SeedSequence) -> Machine:
         factor = float(np.random.default_rng(seed).normal(1.0, 0.05))
-        return Constant(factor), HostCosts(wake_s=50e-6, gil_speeds=(1.0, 0.69, 0.43)), {}
+        host = HostCosts(wake_s=50e-6, gil_speeds=(1.0, 0.69, 0.43))
+        return Machine(Constant(factor), host, {})
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         return []
@@ -145,16 +148,23 @@ def grid() -> dict[str, Any]:
     """The published grid on two processes."""
     cells = [
         Cell(
-            Config(name, EAGER, batch_cap=concurrency),
             "tinyllama-1.1b:tinyllama-1.1b",
-            Load("pdverify", concurrency, GRID_LENGTHS, ACCEPTANCE),
-            PublishedSystem(),
+            "eager",
+            name,
+            concurrency,
+            protocol="pdverify",
+            prompt_tokens=GRID_LENGTHS.prompt_tokens,
+            output_tokens=GRID_LENGTHS.output_tokens,
+            spread=GRID_LENGTHS.spread,
+            acceptance=ACCEPTANCE.per_position,
+            draft_tokens=ACCEPTANCE.draft_tokens,
+            seed=1,
         )
         for concurrency in GRID_LOADS
         for name in GRID_ARCHITECTURES
     ]
     wall_s = time.perf_counter()
-    sweep(cells, replications=5, seed=1, workers=2)
+    sweep(cells, PublishedSystem(), replications=5, workers=2)
     return {
         "cells": len(cells),
         "runs": 5 * len(cells),

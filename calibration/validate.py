@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pdvsim.des import HostCosts
-from pdvsim.des.gpu import Contention
-from pdvsim.measured.benched import Hosts, cell_of, check_bench
-from pdvsim.profile import Costs, HostState, Profile
-from pdvsim.records import RunRecord
-from pdvsim.sweep import Cell, CellResult, sweep
+from pdvsim.machine import Calibration
+from pdvsim.measured.benched import Bench, Hosts, OnHost
+from pdvsim.profile import Profile
+from pdvsim.sweep import CellResult, sweep
 
 COMPARED = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
 
 
-@dataclass(frozen=True, slots=True)
-class OnHost:
-    """A profile on a host whose state is known."""
-
-    profile: Profile
-    state: HostState
-
-    def replicate(self, seed: np.random.SeedSequence) -> tuple[Costs, HostCosts, Contention]:
-        return self.profile.replicate(seed, self.state)
-
-    def extrapolations(self, record: RunRecord) -> list[str]:
-        return self.profile.extrapolations(record)
-
-
 def validate(
-    benches: Sequence[dict[str, Any]],
+    benches: Sequence[Bench],
     profile: Profile,
     replications: int,
     on_run: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Predict every cell of `benches` (documents of `pdvsim bench`) and compare.
+    """Predict every cell of `benches` and compare.
 
     Every cell is predicted on the profile as it is, and, for the synchronous executor, whose time
     is the host's, once more on the host as it was (`pdvsim.measured.benched.Hosts`). Predicted and
     measured runs share workload and acceptance request by request.
 
-    Raises:
-        InputError: a bench of another pair or executor, or with real acceptance.
+    Args:
+        profile: one that can predict them (`pdvsim.measured.benched.profile_for`).
     """
-    for bench in benches:
-        check_bench(bench, profile)
     hosts = Hosts(benches, profile)
     rows = []
     for bench in benches:
@@ -64,57 +45,48 @@ def validate(
             ),
         },
         "profile": profile.provenance,
-        "measured": [bench["profile"] for bench in benches],
+        "measured": [bench.provenance for bench in benches],
     }
 
 
 def _compare(
-    bench: dict[str, Any],
+    bench: Bench,
     profile: Profile,
     hosts: Hosts,
     replications: int,
     on_run: Callable[[int, int], None] | None,
 ) -> list[dict[str, Any]]:
-    arguments, measured = bench["arguments"], bench["cells"]
-    plans, seed = int(bench["replications"]), int(bench["seed"])
+    plans = max(len(one.runs) for one in bench.cells)
+    cells = [one.cell for one in bench.cells]
 
-    def predict(models: Sequence[Profile | OnHost]) -> list[CellResult]:
-        cells = [
-            _cell(cell, arguments, profile, model)
-            for cell, model in zip(measured, models, strict=True)
-        ]
-        return sweep(cells, max(replications, plans), seed, on_run=on_run, plans=plans)
+    def predict(on: Sequence[Calibration]) -> list[CellResult]:
+        return sweep(cells, on, max(replications, plans), on_run=on_run, plans=plans)
 
-    states = [hosts.of(cell, cell["runs"]) for cell in measured]
-    calibrated = predict([profile] * len(measured))
+    states = [hosts.of(one, one.runs) for one in bench.cells]
+    calibrated = predict([profile] * len(cells))
     predicted = calibrated
     if profile.executor.synchronous:
         predicted = predict([OnHost(profile, state) for state in states])
     rows = []
-    for cell, plain, result, state in zip(measured, calibrated, predicted, states, strict=True):
+    for one, plain, result, state in zip(bench.cells, calibrated, predicted, states, strict=True):
         row = result.to_dict()
+        seen = {name: one.metrics[name] for name in COMPARED}
+        measured = {name: found and found.to_dict() for name, found in seen.items()}
         rows.append(
             row
             | {
-                "measured": {name: cell[name] for name in COMPARED},
-                "errors": errors(row, cell),
-                "errors_as_calibrated": errors(plain.to_dict(), cell),
+                "measured": measured,
+                "errors": errors(row, measured),
+                "errors_as_calibrated": errors(plain.to_dict(), measured),
                 "host_factors": state.factors,
                 "gil_speeds": state.gil_speeds,
-                "telemetry": cell["telemetry"],
+                "telemetry": one.telemetry,
             }
         )
     return rows
 
 
-def _cell(
-    measured: dict[str, Any], arguments: dict[str, Any], profile: Profile, model: Profile | OnHost
-) -> Cell:
-    config, load = cell_of(measured, arguments, profile)
-    return Cell(config, arguments["pair"], load, model)
-
-
-def errors(predicted: dict[str, Any], measured: dict[str, Any]) -> dict[str, float | None]:
+def errors(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
     """Predicted / measured - 1 by metric; None where either is missing or zero."""
     result: dict[str, float | None] = {}
     for name in COMPARED:

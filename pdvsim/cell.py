@@ -10,7 +10,8 @@ defaults and help texts from there. This module imports nothing heavy, so that `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pdvsim.workload import Workload
 
 PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
+DEFAULT_PAIR, DEFAULT_EXECUTOR = "tinyllama-1.1b:llama-2-7b", "graph"
 REAL: Literal["real"] = "real"
 Value: TypeAlias = bool | int | float
 
@@ -66,27 +68,30 @@ class Values(Mapping[str, Value]):
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TraceFile:
     """A file of requests to replay.
 
     Attributes:
         sha256: of its content, so that another content under the same name is noticed; None in
             documents that are too old to know it.
+        columns: which column holds what, where the format is not a known one:
+            `arrival_s=COLUMN,prompt_tokens=COLUMN,output_tokens=COLUMN`.
     """
 
     path: str
     sha256: str | None = None
+    columns: str | None = None
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     @classmethod
-    def of(cls, path: Path) -> Trace:
+    def of(cls, path: Path, columns: str | None = None) -> TraceFile:
         """The trace as it stands in `path` now.
 
         Raises:
             InputError: it cannot be read.
         """
-        return cls(str(path), _sha256(path))
+        return cls(str(path), _sha256(path), columns)
 
     def check(self) -> None:
         """Refuse to run what is no longer the same.
@@ -149,7 +154,7 @@ class Cell:
     rate_per_s: float | None = field(
         default=None, metadata=_says("Arrivals per second of poisson.", 1e-6, 1e6, "--rate")
     )
-    trace: Trace | None = field(default=None, metadata=_says("File of requests to replay."))
+    trace: TraceFile | None = field(default=None, metadata=_says("File of requests to replay."))
     time_scale: float = field(
         default=1.0, metadata=_says("Trace speed: 2 replays it twice as fast.", 1e-6, 1e6)
     )
@@ -311,6 +316,25 @@ class Cell:
         return None if self.acceptance == REAL else Acceptance(self.acceptance)
 
     @property
+    def file_name(self) -> str:
+        """A label for files about this cell alone: readable, and of no other cell."""
+        content = json.dumps(self.to_dict(), sort_keys=True).encode()
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        name = Path(self.architecture).stem
+        return f"{name}-{self.executor}-{self.protocol}-c{self.concurrency}-{digest}"
+
+    @property
+    def acceptance_text(self) -> str:
+        """Where acceptance comes from, in words."""
+        if self.acceptance == REAL:
+            return "real tokens"
+        if len(set(self.acceptance)) == 1:
+            return (
+                f"injected, {self.acceptance[0]:g} at each of {self.draft_tokens} draft positions"
+            )
+        return f"injected, {', '.join(f'{p:g}' for p in self.acceptance)} by draft position"
+
+    @property
     def slo(self) -> Slo | None:
         """What a request must keep to count as goodput; None if nothing was asked."""
         from pdvsim.metrics import Slo
@@ -318,14 +342,28 @@ class Cell:
         asked = (self.slo_ttft_ms, self.slo_tpot_ms, self.slo_e2el_ms)
         return None if asked == (None, None, None) else Slo(*asked)
 
-    @property
-    def label(self) -> str:
-        """The architecture with the parameters given to it: `pdv@prefill_batch=8`."""
-        given = ",".join(f"{name}={value}" for name, value in self.parameters.items())
-        return f"{self.architecture}@{given}" if given else self.architecture
-
 
 FIELDS = {one.name: one for one in fields(Cell)}
+
+
+def labels(cells: Sequence[Cell]) -> list[str]:
+    """What to call each of several cells: its architecture, with the parameters given to it that
+    are not common to all the architectures that have them: `pdv@prefill_batch=8`."""
+    configs = [cell.config() for cell in cells]
+    values: dict[str, set[Value]] = {}
+    owners: dict[str, set[str]] = {}
+    for config in configs:
+        for name, value in config.parameters.items():
+            values.setdefault(name, set()).add(value)
+            owners.setdefault(name, set()).add(config.name)
+    common = {name for name in values if len(values[name]) == 1 and len(owners[name]) > 1}
+    found = []
+    for cell, config in zip(cells, configs, strict=True):
+        shown = [f"{name}={v}" for name, v in cell.parameters.items() if name not in common]
+        if cell.batch_cap is not None:
+            shown.append(f"batch_cap={cell.batch_cap}")
+        found.append(f"{config.name}@{','.join(shown)}" if shown else config.name)
+    return found
 
 
 def flag(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a calibration knows about one pair of models, one executor and one machine.
 
-`Profile.replicate` draws one plausible machine from the document that `profile_file` describes.
+`Profile.draw` draws one plausible machine from the document that `profile_file` describes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import numpy as np
 from pydantic import ValidationError
 
 from pdvsim.architectures import architecture
+from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR
 from pdvsim.core import EXECUTORS, Executor, Stage
-from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations, too_long
 from pdvsim.json_file import read_json
+from pdvsim.machine import Machine
 from pdvsim.models import Pair, pair
 from pdvsim.profile_file import TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
 
 SHIPPED = Path(__file__).parent / "data" / "profiles"
-DEFAULT_PAIR = "tinyllama-1.1b:llama-2-7b"
-DEFAULT_EXECUTOR = "graph"
 DEFAULT_MACHINE = "h100"
 
 
@@ -116,9 +115,7 @@ class Profile:
             **self.file.provenance.model_dump(),
         }
 
-    def replicate(
-        self, seed: np.random.SeedSequence, state: HostState | None = None
-    ) -> tuple[Costs, HostCosts, Contention]:
+    def draw(self, seed: np.random.SeedSequence, state: HostState | None = None) -> Machine:
         """One plausible machine: parameters drawn from their bootstrap and intervals.
 
         Args:
@@ -158,7 +155,7 @@ class Profile:
         for entry in sorted(self.file.contention, key=lambda entry: entry.batch):
             point = entry.batch, max(_draw(entry.speed, rng), 1e-3)
             contention.setdefault((entry.stage, entry.other), []).append(point)
-        return costs, host_costs, contention
+        return Machine(costs, host_costs, contention)
 
     def host_costs(self) -> HostCosts:
         """The host's figures as estimated, without their uncertainty."""

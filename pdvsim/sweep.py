@@ -1,8 +1,6 @@
 """Grids of simulated runs: every cell, many times, over processes, with intervals.
 
-Replication i of every cell runs the same workload plan and the same draw of the model's fitted
-parameters (common random numbers), so cells differ by what they are and not by luck. The seeds
-depend on the replication alone: the result is the same whatever the number of processes.
+Replication i of every cell has the same workload plan and the same machine (`pdvsim.machine`).
 
 The interval of a metric is a 95 % *prediction interval for one run*, mean +- t s sqrt(1 + 1/n)
 over n replications: where a measured run should fall, given the randomness of one run and what
@@ -15,149 +13,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import Config, architecture
-from pdvsim.des.gpu import Contention
-from pdvsim.des.host import HostCosts
-from pdvsim.des.world import StageCosts, simulate
+from pdvsim.cell import Cell, labels
 from pdvsim.errors import InputError
 from pdvsim.invariants import check
-from pdvsim.metrics import (
-    Slo,
-    pdverify_metrics,
-    stage_seconds,
-    summarize,
-)
+from pdvsim.machine import Calibration, Replication
+from pdvsim.metrics import pdverify_metrics, stage_seconds, summarize
 from pdvsim.pool import run_all
 from pdvsim.quantities import METRICS, PDVERIFY_METRICS
 from pdvsim.records import STAGES, STREAMS, RunRecord
 from pdvsim.statistics import Interval, prediction_interval
-from pdvsim.workload import (
-    PROTOCOLS,
-    Lengths,
-    Workload,
-    check_concurrency,
-    closed_loop,
-    pdverify,
-    poisson,
-    trace,
-)
 
 SHARES = frozenset({"gpu_busy", "spec_decode_acceptance_rate"})
 TIMELINE_ROWS = 64
 TIMELINE_MOMENTS = ("launched_s", "launch_end_s", "started_s", "ended_s", "settled_s")
-
-
-class Model(Protocol):
-    """What a sweep asks of a calibrated profile. Sent to worker processes, so picklable."""
-
-    def replicate(self, seed: np.random.SeedSequence) -> tuple[StageCosts, HostCosts, Contention]:
-        """One draw of the fitted parameters from their bootstrap."""
-        ...
-
-    def extrapolations(self, record: RunRecord) -> Sequence[str]:
-        """What `record` asked for outside the measured range, one reason each."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """A recipe for workload plans.
-
-    Attributes:
-        acceptance: injected acceptance; None for real tokens, which only a real engine has.
-        concurrency: requests in flight (closed loop), or the C of `pdverify`; in the other
-            protocols it only sizes the system under load.
-        rate_per_s: `poisson` only.
-        requests: `poisson`: how many; `trace`: how many of the first; `closed-loop`: completions
-            measured after the warm-up. None: 8 x concurrency but at least 200, the whole trace,
-            and `cycles`.
-        trace: CSV file of the `trace` protocol.
-        cycles: `closed-loop`: completions measured after the warm-up, in units of concurrency.
-    """
-
-    protocol: str
-    concurrency: int
-    lengths: Lengths
-    acceptance: Acceptance | None
-    rate_per_s: float | None = None
-    requests: int | None = None
-    trace: Path | None = None
-    cycles: int = 2
-
-    def __post_init__(self) -> None:
-        check_concurrency(self.concurrency)
-        if not 1 <= self.cycles <= 1000:
-            raise InputError(f"cycles is {self.cycles}; it must be between 1 and 1000")
-        if self.protocol not in PROTOCOLS:
-            raise InputError(
-                f"unknown protocol {self.protocol!r}; known are {', '.join(PROTOCOLS)}"
-            )
-        if self.requests is not None:
-            if self.protocol == "pdverify":
-                raise InputError("requests is not for the protocol pdverify, which has its own")
-            if not 1 <= self.requests <= 10_000_000:
-                raise InputError(f"requests is {self.requests}; it must be between 1 and 10000000")
-        for name, needed_by in (("rate_per_s", "poisson"), ("trace", "trace")):
-            given = getattr(self, name) is not None
-            if given != (self.protocol == needed_by):
-                verb = "is only for" if given else "is needed by"
-                raise InputError(f"{name} {verb} the protocol {needed_by}")
-
-    @property
-    def longest(self) -> int:
-        """Prompt and output tokens of the longest request."""
-        plan = self.plan(np.random.SeedSequence(0))
-        return max(p + o for p, o in zip(plan.prompt_tokens, plan.output_tokens, strict=True))
-
-    def plan(self, seed: np.random.SeedSequence) -> Workload:
-        """Draw one workload."""
-        if self.protocol == "closed-loop":
-            return closed_loop(
-                self.concurrency,
-                self.lengths,
-                self.acceptance,
-                seed,
-                self.cycles,
-                measured=self.requests,
-            )
-        if self.acceptance is None:
-            raise InputError(f"real acceptance is only for closed-loop runs, not {self.protocol}")
-        if self.rate_per_s is not None:
-            count = self.requests or max(200, 8 * self.concurrency)
-            return poisson(self.rate_per_s, count, self.lengths, self.acceptance, seed)
-        if self.trace is not None:
-            return trace(self.trace, self.acceptance, seed, limit=self.requests)
-        return pdverify(self.concurrency, self.lengths, self.acceptance, seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One point of a grid: a configured architecture on a model pair under a load.
-
-    Attributes:
-        model: what to simulate it with; None for a cell that is only run for real.
-    """
-
-    config: Config
-    pair: str
-    load: Load
-    model: Model | None = None
-
-    def name(self) -> dict[str, str | int]:
-        """The fields that identify the cell in JSON."""
-        return {
-            "architecture": self.config.name,
-            "executor": self.config.executor.name,
-            "pair": self.pair,
-            "protocol": self.load.protocol,
-            "concurrency": self.load.concurrency,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +49,7 @@ class CellResult:
     """One cell over all its replications.
 
     Attributes:
+        label: what to call it among its likes.
         metrics: prediction interval by metric name; None where most runs could not say.
         reasons: why a metric is None, or rests on fewer runs than there were.
         extrapolated: what lay outside the calibrated range, in any run.
@@ -185,6 +58,7 @@ class CellResult:
     """
 
     cell: Cell
+    label: str
     runs: list[Run]
     metrics: dict[str, Interval | None]
     acceptance_per_position: list[Interval]
@@ -196,7 +70,12 @@ class CellResult:
     def to_dict(self) -> dict[str, Any]:
         """The cell as it stands in JSON documents."""
         return {
-            **self.cell.name(),
+            "architecture": self.label,
+            "executor": self.cell.executor,
+            "pair": self.cell.pair,
+            "protocol": self.cell.protocol,
+            "concurrency": self.cell.concurrency,
+            "cell": self.cell.to_dict(),
             "replications": len(self.runs),
             **{
                 name: interval.to_dict() if interval else None
@@ -214,9 +93,8 @@ class CellResult:
 
 def sweep(
     cells: Sequence[Cell],
+    calibration: Calibration | Sequence[Calibration],
     replications: int,
-    seed: int,
-    slo: Slo | None = None,
     workers: int | None = None,
     on_run: Callable[[int, int], None] | None = None,
     plans: int | None = None,
@@ -224,63 +102,52 @@ def sweep(
     """Simulate every cell `replications` times; results in the order of `cells`.
 
     Args:
-        plans: distinct workload plans, taken in turn; None draws one for each replication. With
-            as many plans as a benchmark had, predicted and measured runs pair up.
+        calibration: of all cells, or one for each.
         workers: processes; None takes one per usable core.
         on_run: called with (runs done, runs in all) after each.
+        plans: distinct workload plans, taken in turn; None draws one for each replication. With
+            as many plans as a benchmark had, predicted and measured runs pair up.
     """
-    if not 1 <= replications <= 10_000:
-        raise InputError(f"replications is {replications}; it must be between 1 and 10000")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed}; it must be at least 0 and below 2^63")
-    for cell in cells:
-        architecture(cell.config.architecture)
+    check_replications(replications)
+    of_each = calibration if isinstance(calibration, Sequence) else [calibration] * len(cells)
     # Replications vary slowest, so a first result for every cell comes early.
     tasks = [
-        (cell, seed, i, i % (plans or replications), slo)
+        Replication(cell, its, i, i % (plans or replications))
         for i in range(replications)
-        for cell in cells
+        for cell, its in zip(cells, of_each, strict=True)
     ]
     runs = run_all(simulate_cell, tasks, workers, on_run)
-    return [combine(cell, runs[i :: len(cells)]) for i, cell in enumerate(cells)]
+    return [
+        combine(cell, label, runs[i :: len(cells)])
+        for i, (cell, label) in enumerate(zip(cells, labels(cells), strict=True))
+    ]
 
 
-Task = tuple[Cell, int, int, int, Slo | None]
+def check_replications(
+    replications: int, least: int = 1, most: int = 10_000, option: str = "--replications"
+) -> None:
+    """Raises InputError unless there are at least `least` and at most `most` replications."""
+    if not least <= replications <= most:
+        raise InputError(f"{option} is {replications}; it must be between {least} and {most}")
 
 
-def simulate_cell(task: Task) -> Run:
-    """Replication `index` of `cell`, checked against the invariants."""
-    cell, seed, index, plan, slo = task
-    assert cell.model is not None
-    plan_seed, _ = replication_seeds(seed, plan)
-    _, model_seed = replication_seeds(seed, index)
-    costs, host, contention = cell.model.replicate(model_seed)
-    record = simulate(cell.config, cell.load.plan(plan_seed), costs, host, contention)
-    return evaluate(cell, record, slo, cell.model.extrapolations(record), draw=index == 0)
-
-
-def replication_seeds(
-    seed: int, index: int
-) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
-    """(workload plan, model parameters) of replication `index`. Spelled out instead of spawned
-    from a shared parent, so that any process, and the real engine, can do it alone."""
-    plan_seed, model_seed = np.random.SeedSequence(seed, spawn_key=(index,)).spawn(2)
-    return plan_seed, model_seed
+def simulate_cell(task: Replication) -> Run:
+    """One replication, checked against the invariants; the first keeps a timeline."""
+    record = task.run()
+    return evaluate(
+        task.cell, record, task.calibration.extrapolations(record), draw=task.index == 0
+    )
 
 
 def evaluate(
-    cell: Cell,
-    record: RunRecord,
-    slo: Slo | None = None,
-    extrapolated: Sequence[str] = (),
-    draw: bool = False,
+    cell: Cell, record: RunRecord, extrapolated: Sequence[str] = (), draw: bool = False
 ) -> Run:
     """Check a record against the invariants and reduce it to its metrics; `draw` keeps a
     timeline."""
     check(record)
-    summary = summarize(record, slo)
+    summary = summarize(record, cell.slo)
     metrics = dict(summary.metrics)
-    if cell.load.protocol == "pdverify":
+    if cell.protocol == "pdverify":
         metrics.update(pdverify_metrics(record))
     return Run(
         metrics,
@@ -310,9 +177,9 @@ def timeline(record: RunRecord, start_s: float) -> list[dict[str, Any]]:
     ]
 
 
-def combine(cell: Cell, runs: Sequence[Run]) -> CellResult:
+def combine(cell: Cell, label: str, runs: Sequence[Run]) -> CellResult:
     """A cell's metrics over its replications."""
-    names = (*METRICS, *PDVERIFY_METRICS) if cell.load.protocol == "pdverify" else METRICS
+    names = (*METRICS, *PDVERIFY_METRICS) if cell.protocol == "pdverify" else METRICS
     metrics: dict[str, Interval | None] = {}
     reasons: dict[str, str] = {}
     for name in names:
@@ -330,6 +197,7 @@ def combine(cell: Cell, runs: Sequence[Run]) -> CellResult:
     positions = zip(*(run.acceptance_per_position for run in runs), strict=True)
     return CellResult(
         cell,
+        label,
         list(runs),
         metrics,
         [prediction_interval(rates, 0.0, 1.0) for rates in positions],

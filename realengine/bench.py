@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pdvsim.cell import Cell, labels
+from pdvsim.machine import plan_of, replication_seeds
 from pdvsim.measured.host_speed import launches
 from pdvsim.store import Store
-from pdvsim.sweep import Cell, Run, combine, evaluate, replication_seeds
-from pdvsim.workload import closed_loop
+from pdvsim.sweep import Run, combine, evaluate
+from pdvsim.workload import Lengths, closed_loop
 from realengine.engine import Engine
 from realengine.telemetry import Summary, Telemetry
 from realengine.world import run
@@ -21,7 +23,11 @@ Launches = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One finished run, as it is kept on disk; launches as `host_speed.launches` has them."""
+    """One finished run, as it is kept on disk; launches as `host_speed.launches` has them.
+
+    Attributes:
+        records: beginning of the names of its record files; None if they were not wanted.
+    """
 
     run: Run
     telemetry: Summary
@@ -31,6 +37,7 @@ class Measured:
     undisturbed: list[Launches]
     launched: Launches
     launching_s: list[float]
+    records: str | None
 
     def about(self) -> dict[str, Any]:
         """What a document says of one run."""
@@ -44,7 +51,6 @@ class Measured:
 def bench(
     cells: Sequence[Cell],
     replications: int,
-    seed: int,
     engine: Engine,
     store: Store,
     records: Path | None = None,
@@ -64,44 +70,43 @@ def bench(
     # Cells take turns, so that a slow minute of the machine does not fall on one of them alone.
     for index in range(replications):
         for cell in cells:
-            key = _key(cell, index)
-            work = partial(_run_cell, cell, index, seed, engine, records, gpu_index)
-            measured[cell].append(store.measure(key, work, Measured))
+            work = partial(_run_cell, cell, index, engine, records, gpu_index)
+            measured[cell].append(store.measure(_run_name(cell, index), work, Measured))
             if on_run is not None:
                 on_run(sum(map(len, measured.values())), replications * len(cells))
     return [
-        combine(cell, [one.run for one in runs]).to_dict()
-        | {"telemetry": [one.telemetry.as_dict() for one in runs]}
-        | {"runs": [one.about() for one in runs]}
-        for cell, runs in measured.items()
+        combine(cell, label, [one.run for one in measured[cell]]).to_dict()
+        | {"telemetry": [one.telemetry.as_dict() for one in measured[cell]]}
+        | {"runs": [one.about() for one in measured[cell]]}
+        for cell, label in zip(cells, labels(cells), strict=True)
     ]
 
 
-def warm_up(cell: Cell, engine: Engine, seed: int) -> None:
+def warm_up(cell: Cell, engine: Engine) -> None:
     """One short run that pays for first use: kernels, handles, allocator."""
-    plan_seed, _ = replication_seeds(seed, 0)
-    plan = closed_loop(1, cell.load.lengths, cell.load.acceptance, plan_seed)
-    run(cell.config, replace(plan, warmup=0, stop_after=2), engine)
+    plan_seed, _ = replication_seeds(cell.seed, 0)
+    lengths = Lengths(cell.prompt_tokens, cell.output_tokens, cell.spread)
+    plan = closed_loop(1, lengths, cell.injected, plan_seed)
+    run(cell.config(), replace(plan, warmup=0, stop_after=2), engine)
 
 
-def _key(cell: Cell, index: int) -> str:
-    architecture, executor = cell.config.name, cell.config.executor.name
-    return f"{architecture}-{executor}-{cell.load.protocol}-c{cell.load.concurrency}-{index}"
+def _run_name(cell: Cell, index: int) -> str:
+    return f"{cell.file_name}-{index}"
 
 
 def _run_cell(
-    cell: Cell, index: int, seed: int, engine: Engine, records: Path | None, gpu_index: int
+    cell: Cell, index: int, engine: Engine, records: Path | None, gpu_index: int
 ) -> Measured:
-    plan_seed, _ = replication_seeds(seed, index)
     with Telemetry(gpu_index) as telemetry:
-        record = run(cell.config, cell.load.plan(plan_seed), engine)
+        record = run(cell.config(), plan_of(cell, index), engine)
     if records is not None:
-        record.write(records, _key(cell, index))
+        record.write(records, _run_name(cell, index), cell.to_dict())
     return Measured(
         evaluate(cell, record, draw=index == 0),
         telemetry.summary(),
         elapsed_s=record.end_s,
         verb_overhead_s=record.verb_overhead_s,
         rounds=sum(request.rounds for request in record.requests),
+        records=None if records is None else _run_name(cell, index),
         **launches(record),
     )

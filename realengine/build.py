@@ -26,6 +26,7 @@ class Demand:
         context_tokens: longest prompt plus output of one request.
         cache_tokens: size of a paged KV cache; None takes what the above need, or what fits.
         seed: of random weights and made-up prompts.
+        temperature: of sampling by the graph executor; 0 is greedy.
     """
 
     draft_tokens: int
@@ -33,6 +34,7 @@ class Demand:
     context_tokens: int
     cache_tokens: int | None = None
     seed: int = 0
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,7 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         max_requests=demand.requests,
         max_context_tokens=demand.context_tokens,
         cache_tokens=demand.cache_tokens,
+        temperature=demand.temperature,
         seed=demand.seed,
     )
     engine = engine_of(draft, verifier, config, device_name)

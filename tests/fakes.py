@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config, architecture
-from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
-from pdvsim.des.gpu import Contention
+from pdvsim.cell import Cell
+from pdvsim.core import EAGER, Executor, Stage
 from pdvsim.des.host import HostCosts
+from pdvsim.machine import Machine
 from pdvsim.models import pair
 from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
 from pdvsim.records import RunRecord
-from pdvsim.sweep import Cell, Load
-from pdvsim.workload import Lengths
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))
@@ -69,9 +69,9 @@ class FakeModel:
     spread: float = 0.05
     host: HostCosts = HOST
 
-    def replicate(self, seed: np.random.SeedSequence) -> tuple[FixedCosts, HostCosts, Contention]:
+    def draw(self, seed: np.random.SeedSequence) -> Machine:
         scale = float(np.exp(np.random.default_rng(seed).normal(0.0, self.spread)))
-        return FixedCosts(scale=scale), self.host, {}
+        return Machine(FixedCosts(scale=scale), self.host, {})
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         batch = record.column("batch").max()
@@ -83,12 +83,17 @@ def cell(
     executor: str = "eager",
     protocol: str = "closed-loop",
     concurrency: int = 4,
-    spread: float = 0.05,
-    rate_per_s: float | None = None,
+    **changes: Any,
 ) -> Cell:
-    config = Config(architecture, executor=EXECUTORS[executor], batch_cap=concurrency)
-    load = Load(protocol, concurrency, Lengths(16, 16), ACCEPTANCE, rate_per_s)
-    return Cell(config, "tiny:tiny", load, FakeModel(spread))
+    """A small cell."""
+    small = {"pair": "tiny:tiny", "prompt_tokens": 16, "output_tokens": 16}
+    return Cell(
+        executor=executor,
+        architecture=architecture,
+        concurrency=concurrency,
+        protocol=protocol,
+        **small | changes,
+    )
 
 
 def profile_file(

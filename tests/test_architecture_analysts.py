@@ -18,17 +18,17 @@ from pdvsim import cli
 from pdvsim.ablate import Setting, Subject, ablate, mechanisms
 from pdvsim.architectures import ARCHITECTURES, Config, architecture, registry
 from pdvsim.core import EXECUTORS, Executor, Stage
-from pdvsim.crossover.space import Side
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.explain import explain_run, of_record
 from pdvsim.invariants import check
+from pdvsim.options import Reference
 from pdvsim.profile import Profile
 from pdvsim.record_files import read
-from pdvsim.sweep import Cell, Load, sweep
+from pdvsim.sweep import sweep
 from pdvsim.theory.closed_forms import closed_forms
 from pdvsim.workload import Lengths, closed_loop, pdverify
-from tests.fakes import ACCEPTANCE, HOST, FixedCosts, config_of, profile_file
+from tests.fakes import ACCEPTANCE, HOST, FixedCosts, cell, config_of, profile_file
 
 ROOT = Path(__file__).parents[1]
 SIXTH = Path(__file__).with_name("continuous.py")
@@ -87,12 +87,8 @@ def test_another_name_has_the_same_formulas_and_colour(name: str, alias: str) ->
     profile = Profile(profile_file(executor="graph"))
     lines = []
     for who in (name, alias):
-        load = Load("closed-loop", 4, Lengths(16, 8), ACCEPTANCE)
-        cells = [
-            Cell(config_of(each, profile.executor, 4), profile.pair.name, load, profile)
-            for each in ("plain", who)
-        ]
-        found = closed_forms(sweep(cells, 1, seed=1, workers=1), profile)
+        cells = [cell(each, "graph", seed=1, output_tokens=8) for each in ("plain", who)]
+        found = closed_forms(sweep(cells, profile, 1, workers=1), profile)
         lines.append([(line.formula, line.value, line.why) for line in found])
     assert lines[0] == lines[1]
 
@@ -206,8 +202,8 @@ def test_the_documentation_shows_the_sixth() -> None:
 
 
 def test_a_side_shows_its_name() -> None:
-    assert Side.parse(f"{SIXTH}@prefill_batch=2").name == "continuous@prefill_batch=2"
-    assert Side.parse("PDV").name == "pdv"
+    assert Reference.parse(f"{SIXTH}@prefill_batch=2").text == "continuous@prefill_batch=2"
+    assert Reference.parse("PDV").text == "pdv"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdvsim.cell import FIELDS, PROTOCOLS, Cell, Trace, flag
+from pdvsim.cell import FIELDS, PROTOCOLS, Cell, TraceFile, flag
 from pdvsim.errors import InputError
 
 CELL = Cell("tinyllama-1.1b:llama-2-7b", "graph", "pd", 8)
@@ -38,7 +38,7 @@ def cells(draw: st.DrawFn) -> Cell:
     if protocol == "poisson":
         changes["rate_per_s"] = draw(numbers("rate_per_s"))
     if protocol == "trace":
-        changes |= {"trace": Trace(draw(st.text()), "0" * 64), "time_scale": 2.0}
+        changes |= {"trace": TraceFile(draw(st.text()), "0" * 64), "time_scale": 2.0}
     return replace(
         CELL,
         protocol=protocol,
@@ -117,7 +117,7 @@ def test_json_of_the_wrong_kind_is_refused(changes: dict[str, Any]) -> None:
 def test_a_changed_trace_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("a")
-    trace = Trace.of(path)
+    trace = TraceFile.of(path)
     trace.check()
     path.write_text("b")
     with pytest.raises(InputError, match="has changed"):
@@ -130,7 +130,6 @@ def test_a_cell_says_what_runs() -> None:
     assert (config.architecture, config.batch_cap, config.executor.name) == ("pd", 3, "graph")
     assert cell.slo is not None and cell.slo.e2el_ms == 5.0
     assert cell.plan(np.random.SeedSequence(1)).in_flight == 8
-    assert cell.label == "pd@prefill_batch=4"
 
 
 def test_unknown_parameters_and_architectures_are_refused() -> None:

@@ -108,9 +108,8 @@ def test_same_seed_same_output(profile: str, capsys: pytest.CaptureFixture[str])
 
 BAD = [
     (["nonsense"], "unknown command 'nonsense'; known are predict"),
-    (["predict"], "Missing option '--concurrency'"),
     (["predict", "--nonsense"], "No such option"),
-    (["predict", "--concurrency", "many"], "'many' is not a valid integer"),
+    (["predict", "--concurrency", "many", "PROFILE"], "write whole numbers, as in 8 or 1,8,32"),
     (["predict", "--concurrency", "0", "PROFILE"], "concurrency is 0"),
     (["predict", "--concurrency", "-1", "PROFILE"], "concurrency is -1"),
     (["predict", "--concurrency", "1000000000", "PROFILE"], "between 1 and"),
@@ -119,12 +118,12 @@ BAD = [
     (["predict", "--concurrency", "4", "--profile", "nope"], "no profile 'nope'"),
     (["predict", "--concurrency", "4", "--architecture", "x", "PROFILE"], "known are plain"),
     (["predict", "--concurrency", "4", "--protocol", "x", "PROFILE"], "'closed-loop'"),
-    (["predict", "--concurrency", "4", "--protocol", "poisson", "PROFILE"], "rate_per_s is"),
+    (["predict", "--concurrency", "4", "--protocol", "poisson", "PROFILE"], "--rate is needed by"),
     (["predict", "--concurrency", "4", "--rate", "2", "PROFILE"], "only for the protocol"),
     (["predict", "--concurrency", "4", "--executor", "graph", "PROFILE"], "is for executor eager"),
     (["predict", "--concurrency", "4", "--report", "/no/such/x.html", "PROFILE"], "cannot write"),
     (["predict", "--concurrency", "4", "--acceptance", "2", "PROFILE"], "acceptance is 2.0"),
-    (["predict", "--concurrency", "4", "--draft-tokens", "0", "PROFILE"], "draft_tokens is 0"),
+    (["predict", "--concurrency", "4", "--draft-tokens", "0", "PROFILE"], "--draft-tokens is 0"),
     (["predict", "--concurrency", "4", "--replications", "0", "PROFILE"], "replications is 0"),
     (["report", "/no/such.json", "-o", "x.html"], "cannot read"),
 ]

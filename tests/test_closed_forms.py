@@ -9,13 +9,12 @@ import pytest
 
 from pdvsim import cli
 from pdvsim.acceptance import Acceptance
-from pdvsim.core import EXECUTORS
+from pdvsim.cell import Cell
 from pdvsim.profile import Profile, save_profile
-from pdvsim.sweep import Cell, Load, sweep
+from pdvsim.sweep import sweep
 from pdvsim.theory.closed_forms import Line, closed_forms
 from pdvsim.theory.formulas import expected_tokens
-from pdvsim.workload import Lengths
-from tests.fakes import config_of, profile_file
+from tests.fakes import profile_file
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 
@@ -29,12 +28,22 @@ def lines(
     requests: int | None = None,
 ) -> dict[tuple[str, str], Line]:
     profile = Profile(profile_file(executor=executor))
-    load = Load(protocol, concurrency, Lengths(32, 24), ACCEPTANCE, rate_per_s, requests)
     cells = [
-        Cell(config_of(name, EXECUTORS[executor], concurrency), profile.pair.name, load, profile)
+        Cell(
+            profile.pair.name,
+            executor,
+            name,
+            concurrency,
+            protocol=protocol,
+            rate_per_s=rate_per_s,
+            requests=requests,
+            prompt_tokens=32,
+            output_tokens=24,
+            seed=1,
+        )
         for name in architectures
     ]
-    found = closed_forms(sweep(cells, 4, seed=1, workers=1), profile)
+    found = closed_forms(sweep(cells, profile, 4, workers=1), profile)
     return {(line.architecture, line.formula): line for line in found}
 
 

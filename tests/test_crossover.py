@@ -6,20 +6,21 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pdvsim import cli
-from pdvsim.core import GRAPH, Model, Stage
+from pdvsim.core import Model, Stage
 from pdvsim.crossover import Budget, Pairs, compare
 from pdvsim.crossover.contour import contour
 from pdvsim.crossover.curve import root, skewed_t, student
-from pdvsim.crossover.space import AXES, Setting, Side
+from pdvsim.crossover.space import AXES, DraftTimes, Place, Side
 from pdvsim.errors import InputError
 from pdvsim.profile import save_profile
-from tests.fakes import FakeModel, profile_file
+from tests.fakes import FakeModel, cell, profile_file
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 Curve = Callable[[float], float]
@@ -181,32 +182,36 @@ def test_the_contour_follows_the_break_even() -> None:
         assert even.value == pytest.approx(truth, abs=0.03)
 
 
-def test_a_side_sets_parameters_of_its_own() -> None:
-    side = Side.parse("pdv@admission_factor=1.5,prefill_batch=4")
-    config = side.cell(Setting(concurrency=16), GRAPH, "tiny:tiny", FakeModel()).config
-    own = config.parameters
-    assert (config.batch_cap, own["admission_factor"], own["prefill_batch"]) == (16, 1.5, 4)
-
-
-@pytest.mark.parametrize(
-    "text", ["pdv@nope=1", "pdv@prefill_batch=x", "nope", "pdv@batch_cap", "pd@verify_batch=1"]
+PLACE = Place(
+    (Side("pd", cell("pd")), Side("pdv@draft_tokens=2", cell(), frozenset({"draft_tokens"})))
 )
-def test_bad_sides(text: str) -> None:
-    with pytest.raises(InputError):
-        Side.parse(text)
 
 
-def test_an_axis_moves_one_thing() -> None:
+def test_an_axis_moves_one_thing_of_both_sides() -> None:
     assert AXES["concurrency"].grid(1, 16, 5) == [1.0, 2.0, 4.0, 8.0, 16.0]
-    assert AXES["acceptance"].place(Setting(), 0.5) == Setting(acceptance=0.5)
+    first, second = AXES["acceptance"].place(PLACE, 0.5).sides
+    assert first.cell == replace(PLACE.sides[0].cell, acceptance=(0.5,) * 4)
+    assert second.cell == replace(PLACE.sides[1].cell, acceptance=(0.5,) * 4)
+
+
+def test_a_side_keeps_what_was_given_to_it_alone() -> None:
+    first, second = AXES["draft-tokens"].place(PLACE, 7.0).sides
+    assert (first.cell.draft_tokens, second.cell.draft_tokens) == (7, 4)
+    assert first.cell.acceptance == (0.7,) * 7
+
+
+def test_an_axis_goes_only_where_a_cell_can_be() -> None:
     with pytest.raises(InputError, match="must grow"):
         AXES["rate"].grid(4, 2, 3)
+    with pytest.raises(InputError, match="must be finite"):
+        AXES["rate"].grid(1, math.inf, 3)
+    with pytest.raises(InputError, match="--draft-tokens is 40; it must be between 1 and 16"):
+        AXES["draft-tokens"].place(PLACE, 40)
 
 
 def test_the_model_ratio_slows_the_draft_model_only() -> None:
-    cell = Side.parse("pdv").cell(Setting(model_ratio=3.0), GRAPH, "tiny:tiny", FakeModel(0.0))
-    assert cell.model is not None
-    costs, _, _ = cell.model.replicate(np.random.SeedSequence(0))
+    assert AXES["model-ratio"].place(PLACE, 3.0) == replace(PLACE, model_ratio=3.0)
+    costs = DraftTimes(FakeModel(0.0), 3.0).draw(np.random.SeedSequence(0)).costs
     for stage in Stage:
         factor = 3.0 if stage.model is Model.DRAFT else 1.0
         assert costs.cost(stage, 1, 1, 1) == pytest.approx((0.001 * factor, 0.002 * factor))

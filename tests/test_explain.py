@@ -285,8 +285,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "nothing to explain"),
-        (["--concurrency", "x"], "must be numbers"),
+        (["--architecture", "x"], "unknown architecture 'x'"),
+        (["--concurrency", "x"], "write whole numbers"),
         (["--concurrency", "4", "--replications", "0"], "replications is 0"),
         (["--records", "nowhere/pd-eager-closed-loop-c8-0"], "no such record"),
     ],

@@ -103,7 +103,7 @@ def test_a_truncated_profile_is_refused(path: Path) -> None:
 def test_the_same_seed_draws_the_same_machine() -> None:
     profile = Profile(profile_file())
     first, second = (
-        profile.replicate(np.random.SeedSequence(5))[0].cost(Stage.VERIFY, 1, 5, 100)
+        profile.draw(np.random.SeedSequence(5)).costs.cost(Stage.VERIFY, 1, 5, 100)
         for _ in range(2)
     )
     assert first == second
@@ -116,7 +116,7 @@ def test_machines_differ_by_what_the_fit_misses() -> None:
     stages = {Stage.VERIFY: stage.model_copy(update={"device": device})}
     profile = Profile(file.model_copy(update={"stages": stages}))
     seeds = np.random.SeedSequence(1).spawn(400)
-    seconds = [profile.replicate(seed)[0].cost(Stage.VERIFY, 1, 5, 100)[1] for seed in seeds]
+    seconds = [profile.draw(seed).costs.cost(Stage.VERIFY, 1, 5, 100)[1] for seed in seeds]
     assert np.std(np.log(seconds)) == pytest.approx(0.2, rel=0.15)
     assert np.median(seconds) == pytest.approx(0.016, rel=0.05)
 
@@ -124,7 +124,7 @@ def test_machines_differ_by_what_the_fit_misses() -> None:
 def test_a_known_host_factor_scales_host_time_only() -> None:
     profile = Profile(profile_file())
     one, two = (
-        profile.replicate(np.random.SeedSequence(5), state)[0].cost(Stage.VERIFY, 1, 5, 100)
+        profile.draw(np.random.SeedSequence(5), state).costs.cost(Stage.VERIFY, 1, 5, 100)
         for state in (HostState((1.0,)), HostState((2.0,)))
     )
     assert two[0] == pytest.approx(2 * one[0]) and two[1] == one[1]

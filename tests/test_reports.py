@@ -12,19 +12,22 @@ import altair as alt
 import pytest
 
 from pdvsim import cli
-from pdvsim.metrics import Slo
 from pdvsim.sweep import sweep
 from reports import chart_rows, charts
 from reports.page import render, spec_of
 from reports.sections import CELL_SECTIONS
 from reports.verdict import judge
 from tests.documents import headings, offline
-from tests.fakes import cell
+from tests.fakes import FakeModel, cell
 
 
 def predicted(loads: tuple[int, ...] = (4,)) -> dict[str, Any]:
-    cells = [cell(name, concurrency=load) for load in loads for name in ("plain", "pd", "pdv")]
-    results = sweep(cells, 3, seed=0, slo=Slo(ttft_ms=100), workers=1)
+    cells = [
+        cell(name, concurrency=load, slo_ttft_ms=100.0)
+        for load in loads
+        for name in ("plain", "pd", "pdv")
+    ]
+    results = sweep(cells, FakeModel(), 3, workers=1)
     return {
         "command": "predict",
         "seed": 0,

@@ -8,36 +8,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdvsim.cell import TraceFile, Value, Values
 from pdvsim.errors import InputError
-from pdvsim.metrics import Slo
 from pdvsim.quantities import METRICS
-from pdvsim.sweep import Cell, Load, sweep
-from pdvsim.workload import Lengths
-from tests.fakes import ACCEPTANCE, FakeModel, cell, config_of
+from pdvsim.sweep import sweep
+from tests.fakes import FakeModel, cell
+
+FAKE = FakeModel()
 
 
 def test_the_result_does_not_depend_on_the_number_of_processes() -> None:
-    cells = [cell("pd"), cell("pdv"), cell("plain", "graph")]
+    cells = [cell("pd", seed=5), cell("pdv", seed=5), cell("plain", "graph", seed=5)]
     documents = [
-        json.dumps([result.to_dict() for result in sweep(cells, 3, seed=5, workers=workers)])
+        json.dumps([result.to_dict() for result in sweep(cells, FAKE, 3, workers)])
         for workers in (1, 2)
     ]
     assert documents[0] == documents[1]
 
 
 def test_seeds_matter_and_replications_differ() -> None:
-    a, b = (sweep([cell()], 2, seed, workers=1)[0] for seed in (1, 2))
+    a, b = (sweep([cell(seed=seed)], FAKE, 2, workers=1)[0] for seed in (1, 2))
     assert a.metrics["output_throughput"] != b.metrics["output_throughput"]
     assert a.runs[0].metrics != a.runs[1].metrics
 
 
 def test_cells_are_paired_by_common_random_numbers() -> None:
-    first, second = sweep([cell(), cell()], 2, seed=3, workers=1)
+    first, second = sweep([cell(seed=3), cell(seed=3)], FAKE, 2, workers=1)
     assert first.to_dict() == second.to_dict()
 
 
 def test_a_metric_carries_the_prediction_interval_of_its_runs() -> None:
-    result = sweep([cell()], 5, seed=3, slo=Slo(ttft_ms=1e9), workers=1)[0]
+    result = sweep([cell(seed=3, slo_ttft_ms=1e9)], FAKE, 5, workers=1)[0]
     runs = np.array([run.metrics["output_throughput"] for run in result.runs], dtype=float)
     interval = result.metrics["output_throughput"]
     assert interval is not None
@@ -57,7 +58,7 @@ def test_a_metric_carries_the_prediction_interval_of_its_runs() -> None:
 
 def test_uncertain_parameters_widen_the_interval() -> None:
     def width(spread: float) -> float:
-        interval = sweep([cell(spread=spread)], 6, seed=3, workers=1)[0].metrics["mean_tpot_ms"]
+        interval = sweep([cell(seed=3)], FakeModel(spread), 6, workers=1)[0].metrics["mean_tpot_ms"]
         assert interval is not None
         assert interval.low is not None
         assert interval.high is not None
@@ -67,20 +68,20 @@ def test_uncertain_parameters_widen_the_interval() -> None:
 
 
 def test_extrapolations_are_told_once() -> None:
-    result = sweep([cell("plain", "graph", concurrency=12)], 3, seed=0, workers=1)[0]
+    result = sweep([cell("plain", "graph", concurrency=12)], FAKE, 3, workers=1)[0]
     assert len(result.extrapolated) == 1
     assert "outside the measured 1 to 8" in result.extrapolated[0]
-    assert sweep([cell()], 1, seed=0, workers=1)[0].extrapolated == []
+    assert sweep([cell()], FAKE, 1, workers=1)[0].extrapolated == []
 
 
 def test_one_replication_has_no_interval() -> None:
-    interval = sweep([cell()], 1, seed=0, workers=1)[0].metrics["output_throughput"]
+    interval = sweep([cell()], FAKE, 1, workers=1)[0].metrics["output_throughput"]
     assert interval is not None
     assert (interval.low, interval.high) == (None, None)
 
 
 def test_what_no_run_can_say_is_none_with_a_reason() -> None:
-    result = sweep([cell("plain")], 2, seed=0, workers=1)[0]
+    result = sweep([cell("plain")], FAKE, 2, workers=1)[0]
     assert result.metrics["spec_decode_acceptance_rate"] is None
     assert result.reasons["spec_decode_acceptance_rate"] == "no token was drafted"
     assert result.to_dict()["spec_decode_per_position_acceptance_rates"] == []
@@ -90,48 +91,34 @@ def test_every_protocol_runs(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     rows = [f"2023-11-16 18:15:{i:02d}.5000000,{10 + i},{5 + i}" for i in range(20)]
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "\n".join(rows) + "\n")
-    trace = Load("trace", 4, Lengths(), ACCEPTANCE, trace=path)
     cells = [
         cell(protocol="pdverify"),
         cell(protocol="poisson", rate_per_s=5.0),
-        Cell(config_of("pdv", batch_cap=4), "tiny:tiny", trace, FakeModel()),
+        cell(protocol="trace", trace=TraceFile.of(path)),
     ]
-    for result in sweep(cells, 1, seed=0, workers=1):
+    for result in sweep(cells, FAKE, 1, workers=1):
         throughput = result.metrics["output_throughput"]
         assert throughput is not None
         assert throughput.value > 0
-    assert "pdverify_tps" in sweep(cells[:1], 1, seed=0, workers=1)[0].metrics
+    assert "pdverify_tps" in sweep(cells[:1], FAKE, 1, workers=1)[0].metrics
 
 
 def test_the_timeline_holds_stages_after_the_warm_up() -> None:
-    spans = sweep([cell("three_lane")], 1, seed=0, workers=1)[0].timeline
+    spans = sweep([cell("three_lane")], FAKE, 1, workers=1)[0].timeline
     assert spans
     assert all(span["launched_s"] <= span["settled_s"] for span in spans)
     assert {span["lane"] for span in spans} <= {"prefill", "decode", "verify"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"protocol": "nope"}, "known are closed-loop, poisson, trace, pdverify"),
-        ({"protocol": "poisson"}, "rate_per_s is needed by the protocol poisson"),
-        ({"rate_per_s": 1.0}, "rate_per_s is only for the protocol poisson"),
-        ({"protocol": "trace"}, "trace is needed"),
-        ({"concurrency": 0}, "concurrency is 0"),
-        ({"protocol": "pdverify", "requests": 5}, "requests is not for"),
-        ({"protocol": "poisson", "rate_per_s": 1.0, "requests": 0}, "requests is 0"),
-    ],
-)
-def test_bad_loads(arguments: dict[str, object], message: str) -> None:
-    load = {"protocol": "closed-loop", "concurrency": 4, **arguments}
-    with pytest.raises(InputError, match=message):
-        Load(lengths=Lengths(), acceptance=ACCEPTANCE, **load)  # type: ignore[arg-type]
+def test_results_are_called_by_what_differs() -> None:
+    parameters: list[dict[str, Value]] = [{}, {"prefill_batch": 4}, {"prefill_batch": 8}]
+    cells = [cell("pd", parameters=Values(own)) for own in parameters]
+    names = [result.label for result in sweep(cells, FAKE, 1, workers=1)]
+    assert names == ["pd", "pd@prefill_batch=4", "pd@prefill_batch=8"]
 
 
 def test_bad_sweeps() -> None:
-    with pytest.raises(InputError, match="replications is 0"):
-        sweep([cell()], 0, seed=0)
-    with pytest.raises(InputError, match="seed is -1"):
-        sweep([cell()], 1, seed=-1)
+    with pytest.raises(InputError, match="--replications is 0"):
+        sweep([cell()], FAKE, 0)
     with pytest.raises(InputError, match="unknown architecture 'nope'"):
-        sweep([cell("nope")], 1, seed=0)
+        sweep([cell("nope")], FAKE, 1)

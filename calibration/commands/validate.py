@@ -9,12 +9,21 @@ from typing import Any
 import click
 
 from pdvsim import output
-from pdvsim.errors import InputError
-from realengine.commands.bench import command as bench_command
+from pdvsim.options import (
+    SLO,
+    Asked,
+    architecture_option,
+    cell_options,
+    profile_option,
+    refuse_given,
+)
+from realengine.commands.bench import run_options
 
 
-@click.command(params=list(bench_command.params))
-@click.option("--profile", "profile_name", default=None, help="A shipped name, or a file.")
+@click.command()
+@cell_options(architecture_option("all"), *SLO)
+@run_options
+@profile_option
 @click.option(
     "--bench",
     "benches",
@@ -23,44 +32,49 @@ from realengine.commands.bench import command as bench_command
     help="Measured before, by pdvsim bench -o; nothing is run then.",
 )
 @click.option("--predictions", type=int, default=8, show_default=True, help="Simulated runs.")
+@click.pass_context
 def command(
+    ctx: click.Context,
+    asked: Asked,
+    device: str,
+    replications: int,
+    records: Path | None,
+    out: Path | None,
     profile_name: str | None,
     benches: tuple[Path, ...],
     predictions: int,
-    out: Path | None,
-    records: Path | None,
     as_json: bool,
-    **arguments: Any,
 ) -> None:
-    """Measure cells, predict them from a profile, and print the errors.
-
-    The options that describe cells are those of `bench`."""
+    """Measure cells, predict them from a profile, and print the errors."""
     from calibration.validate import validate
-    from pdvsim.measured.benched import read_bench
-    from pdvsim.profile import select_profile
+    from pdvsim.measured.benched import bench_of, check_predictable, profile_for, read_bench
     from pdvsim.store import Store
-    from realengine.commands.bench import bench_document
+    from pdvsim.sweep import check_replications
+    from realengine.commands.bench import bench_document, check_outputs
 
-    output.check_writable(out)
-    output.make_folder(records)
-    if not 1 <= predictions <= 1000:
-        raise InputError(f"predictions is {predictions}; it must be between 1 and 1000")
+    check_outputs(out, records)
+    check_replications(predictions, most=1000, option="--predictions")
     store = Store(None, {})
     if benches:
+        asked.refuse_given("--bench brings its own cells")
+        refuse_given(ctx, "--bench brings its own runs", ("device", "replications", "records"))
         measured = [read_bench(path) for path in benches]
+        profile = profile_for(measured, profile_name)
     else:
-        bench, store = bench_document(arguments, out, records, as_json)
-        measured = [bench]
-    about = measured[0]["arguments"]
-    profile = select_profile(profile_name, about["pair"], about["executor"])
+        profile = asked.profile(profile_name)
+        cells = asked.simulated(profile)
+        for cell in cells:
+            check_predictable(cell, profile)
+        bench, store = bench_document(cells, device, replications, out, records, as_json)
+        measured = [bench_of(bench, Path() if records is None else records)]
+    first = measured[0].cells[0].cell
     with output.progress("predicting", as_json) as update:
         document = {
             "command": "validate",
-            "seed": measured[0]["seed"],
+            "seed": first.seed,
             "replications": predictions,
             "interval": "95 % prediction interval for one run",
-            "arguments": about,
-            "acceptance": measured[0]["acceptance"],
+            "acceptance": first.acceptance_text,
             "slo": None,
             **validate(measured, profile, predictions, update),
         }

@@ -10,12 +10,13 @@ import numpy as np
 from pdvsim.ablate.mechanisms import Setting
 from pdvsim.ablate.shapley import Subject
 from pdvsim.architectures import Config
+from pdvsim.cell import Cell
 from pdvsim.core import EAGER
 from pdvsim.des import HostCosts
 from pdvsim.errors import InputError
+from pdvsim.machine import Calibration, Replication, replication_seeds
 from pdvsim.pdverify.published import PublishedCell, RequestWork
 from pdvsim.pdverify.reproduce import PublishedCosts, Timings, calibrate
-from pdvsim.sweep import Cell, replication_seeds
 
 # Short names, and the figures of a run that they stand for.
 METRICS = {
@@ -25,17 +26,17 @@ METRICS = {
 }
 
 
-def predicted(cell: Cell, replications: int, seed: int) -> Subject:
+def predicted(cell: Cell, calibration: Calibration, replications: int) -> Subject:
     """A cell as `pdvsim predict` simulates it."""
-    makers = [partial(_predicted, cell, seed, i) for i in range(replications)]
-    return Subject(cell.config.name, makers)
+    runs = [Replication(cell, calibration, i) for i in range(replications)]
+    return Subject(cell.config().name, [partial(_predicted, run) for run in runs])
 
 
-def _predicted(cell: Cell, seed: int, index: int) -> Setting:
-    assert cell.model is not None
-    plan_seed, model_seed = replication_seeds(seed, index)
-    costs, host, contention = cell.model.replicate(model_seed)
-    return Setting(cell.config, cell.load.plan(plan_seed), costs, host, contention)
+def _predicted(run: Replication) -> Setting:
+    machine = run.machine()
+    return Setting(
+        run.cell.config(), run.workload(), machine.costs, machine.host, machine.contention
+    )
 
 
 def published(

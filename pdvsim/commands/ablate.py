@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdvsim import cli, output
+from pdvsim import output
+from pdvsim.cell import check_bounds
 from pdvsim.errors import InputError
-from pdvsim.options import cell_options
+from pdvsim.options import (
+    Asked,
+    Reference,
+    architecture_option,
+    cell_options,
+    profile_option,
+    references,
+)
+from pdvsim.pdverify import MECHANISMS
 
 if TYPE_CHECKING:
     from pdvsim.ablate import Subject
@@ -21,13 +30,8 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
 
 
 @click.command()
-@click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
-@click.option(
-    "--architecture",
-    default="pd,pdv",
-    show_default=True,
-    help="FIRST,SECOND: the second over the first; or one NAME.",
-)
+@cell_options(architecture_option("pd,pdv"))
+@profile_option
 @click.option(
     "--metric",
     type=click.Choice((*PREDICTED, *PUBLISHED)),
@@ -51,43 +55,46 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
     metavar="SUMMARY.csv DETAILED.csv",
     help="Take apart a published table instead of a prediction.",
 )
-@cell_options
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @output.json_option
 def command(
-    concurrency: int,
-    architecture: str,
+    asked: Asked,
+    profile_name: str | None,
     metric: str | None,
     mechanisms: tuple[str, ...],
     scale: str,
     tables: tuple[Path, Path] | None,
-    pair: str | None,
-    executor: str | None,
-    profile_name: str | None,
-    seed: int,
     replications: int,
     as_json: bool,
-    **load: Any,
 ) -> None:
-    """Switch mechanisms off, singly and in every combination; shares add up to the whole."""
-    from pdvsim.ablate import METRICS, ablate
-    from pdvsim.profile import load_profile, select_profile
+    """Switch mechanisms off, singly and in every combination; shares add up to the whole.
+
+    Of two architectures, the second over the first."""
+    from pdvsim.ablate import METRICS, ablate, predicted
+    from pdvsim.profile import load_profile
+    from pdvsim.sweep import check_replications
 
     offered = PREDICTED if tables is None else PUBLISHED
     metric = metric or offered[0]
     if metric not in offered:
         raise InputError(f"the metric {metric} is not known here; known are {', '.join(offered)}")
-    if not 1 <= replications <= 10_000:
-        raise InputError(f"replications is {replications}; it must be between 1 and 10000")
-    chosen = cli.load("predict").names(architecture)
+    check_replications(replications)
+    load, seed = asked.one_load("one is ablated at a time"), asked.values["seed"]
+    chosen = references(asked.values["architecture"])
     if len(chosen) > 2:
-        raise InputError(f"architecture is {architecture!r}; one or two can be ablated at a time")
+        raise InputError(
+            f"--architecture is {asked.values['architecture']!r}; one or two can be ablated at a "
+            "time"
+        )
     if tables is None:
-        profile = select_profile(profile_name, pair, executor)
-        subjects = predicted_subjects(architecture, concurrency, profile, replications, seed, load)
+        profile = asked.profile(profile_name)
+        subjects = [predicted(cell, profile, replications) for cell in asked.simulated(profile)]
     else:
-        profile = load_profile(profile_name or cli.load("reproduce").MECHANISMS)
-        subjects = published_subjects(chosen, tables, concurrency, profile, replications, seed)
+        used = {"concurrency", "architecture", "seed"}
+        asked.refuse_given("a published table has its own cells", asked.given - used)
+        check_bounds("seed", seed)
+        profile = load_profile(profile_name or MECHANISMS)
+        subjects = published_subjects(chosen, tables, load, profile, replications, seed)
     with output.progress("simulating", as_json) as update:
         result = ablate(
             subjects, METRICS.get(metric, metric), mechanisms or None, scale, on_run=update
@@ -95,7 +102,7 @@ def command(
     document = {
         "command": "ablate",
         "seed": seed,
-        "concurrency": concurrency,
+        "concurrency": load,
         "interval": "95 % prediction interval for one run",
         "published": None if tables is None else [str(path) for path in tables],
         **result.to_dict(),
@@ -107,23 +114,8 @@ def command(
         show(document)
 
 
-def predicted_subjects(
-    architectures: str,
-    concurrency: int,
-    profile: Profile,
-    replications: int,
-    seed: int,
-    load: dict[str, Any],
-) -> list[Subject]:
-    """The cells that `pdvsim predict` would simulate."""
-    from pdvsim.ablate import predicted
-
-    cells = cli.load("explain").cells_of(architectures, [concurrency], profile, **load)
-    return [predicted(cell, replications, seed) for cell in cells]
-
-
 def published_subjects(
-    chosen: Sequence[str],
+    chosen: Sequence[Reference],
     tables: tuple[Path, Path],
     concurrency: int,
     profile: Profile,
@@ -136,10 +128,11 @@ def published_subjects(
     from pdvsim.pdverify.tables import ARCHITECTURE_OF
 
     engine_of = {name: engine for engine, name in ARCHITECTURE_OF.items()}
-    missing = [name for name in chosen if name not in engine_of]
+    names = [one.text for one in chosen]
+    missing = [name for name in names if name not in engine_of]
     if missing:
         raise InputError(f"{missing[0]} was never published; choose among {', '.join(engine_of)}")
-    engines = [engine_of[name] for name in chosen]
+    engines = [engine_of[name] for name in names]
     cells, host = read_published(*tables), profile.host_costs()
     return published(cells, engines, concurrency, host, replications, seed)
 

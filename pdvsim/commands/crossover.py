@@ -9,12 +9,19 @@ import click
 
 from pdvsim import output
 from pdvsim.errors import InputError
-from pdvsim.options import cell_options
+from pdvsim.options import (
+    SLO,
+    Asked,
+    Reference,
+    cell_options,
+    profile_option,
+)
 
 if TYPE_CHECKING:
     from pdvsim.crossover import Comparison, Point, Root
     from pdvsim.crossover.contour import Row
-    from pdvsim.crossover.space import Axis, Setting, Side
+    from pdvsim.crossover.space import Axis, Place
+    from pdvsim.profile import Profile
 
 REPLICATIONS = 16
 POINTS = 8
@@ -27,11 +34,13 @@ MAP_RUNS = 6
 @click.option("--over", default="concurrency", show_default=True, help="What is varied.")
 @click.option("--from", "low", type=float, default=None, help="Where the axis begins.")
 @click.option("--to", "high", type=float, default=None, help="Where it ends.")
-@click.option("--points", type=int, default=POINTS, show_default=True, help="Of the survey.")
+@click.option(
+    "--points", type=int, default=POINTS, show_default=True, help="Values looked at to begin with."
+)
 @click.option("--metric", default="output_throughput", show_default=True)
 @click.option("--map", "second_axis", default=None, help="A second axis: draws a map.")
-@click.option("--concurrency", type=int, default=None, help="C, where it is not the axis. [32]")
-@cell_options
+@cell_options(*SLO)
+@profile_option
 @click.option(
     "--replications",
     type=int,
@@ -40,9 +49,8 @@ MAP_RUNS = 6
     help="Pairs of runs at one load at most; fewer where it is clear sooner.",
 )
 @output.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
+    asked: Asked,
     first: str,
     second: str,
     over: str,
@@ -51,19 +59,7 @@ def command(
     points: int,
     metric: str,
     second_axis: str | None,
-    concurrency: int | None,
-    pair: str | None,
-    executor: str | None,
     profile_name: str | None,
-    protocol: str,
-    rate: float | None,
-    prompt_tokens: int,
-    output_tokens: int,
-    acceptance: float,
-    draft_tokens: int,
-    admission_factor: float | None,
-    prefill_batch: int | None,
-    seed: int,
     replications: int,
     as_json: bool,
 ) -> None:
@@ -72,71 +68,49 @@ def command(
     FIRST and SECOND are architectures, with parameters if wanted: pdv@admission_factor=1.2
     """
     from pdvsim.crossover import Budget, compare
-    from pdvsim.crossover.space import (
-        COMPARED,
-        Setting,
-        Side,
-        lower_is_better,
-        simulated,
-    )
-    from pdvsim.profile import select_profile
+    from pdvsim.crossover.space import lower_is_better, simulated
+    from pdvsim.sweep import check_replications
 
     axis, across = _axis(over), None if second_axis is None else _axis(second_axis)
     if across is axis:
         raise InputError(f"both axes of the map are {over}")
-    if metric not in COMPARED or (metric.startswith("pdverify") and protocol != "pdverify"):
-        raise InputError(
-            f"cannot compare {metric!r} under {protocol}; known are {', '.join(COMPARED)}"
-        )
-    if not 4 <= replications <= 1000:
-        raise InputError(f"replications is {replications}; it must be between 4 and 1000")
-    if protocol == "trace":
-        raise InputError("a trace has one load; crossover needs closed-loop, poisson or pdverify")
-    sides = Side.parse(first), Side.parse(second)
-    profile = select_profile(profile_name, pair, executor)
-    setting = Setting(
-        32 if concurrency is None else concurrency,
-        acceptance,
-        draft_tokens,
-        prompt_tokens,
-        output_tokens,
-        admission_factor,
-        prefill_batch,
-        rate_per_s=rate,
-        protocol=protocol,
-    )
+    _check_metric(metric, asked)
+    check_replications(replications, least=4, most=1000)
     grid = axis.grid(low, high, points)
+    profile = asked.profile(profile_name)
+    chosen = Reference.parse(first), Reference.parse(second)
+    place = _place(asked, chosen, profile, [axis] if across is None else [axis, across])
     for value in (grid[0], grid[-1]):  # refuse what cannot run before running anything
-        axis.place(setting, value).check_parameters(sides)
-        for side in sides:
-            side.cell(axis.place(setting, value), profile.executor, profile.pair.name, profile)
+        for side in axis.place(place, value).sides:
+            side.cell.config()
     with output.progress("simulating", as_json) as update:
 
-        def sampler_at(where: Axis, setting: Setting) -> Any:
-            return simulated(sides, where, setting, metric, profile, seed, on_run=update)
+        def sampler_at(where: Axis, at: Place) -> Any:
+            return simulated(where, at, metric, profile, on_run=update)
 
         comparison = compare(
             grid,
-            sampler_at(axis, setting),
+            sampler_at(axis, place),
             lower_is_better=lower_is_better(metric),
             logarithmic=axis.logarithmic,
             whole=axis.whole,
             budget=Budget(_looks(replications), most_runs=max(8, replications)),
         )
-        rows = None if across is None else _map(axis, across, grid, setting, sampler_at, points)
+        rows = None if across is None else _map(axis, across, grid, place, sampler_at, points)
+    names = chosen[0].text, chosen[1].text
     document = {
         "command": "crossover",
-        "seed": seed,
-        "arguments": {name: value for name, value in ctx.params.items() if name != "as_json"},
-        "first": sides[0].name,
-        "second": sides[1].name,
+        "seed": place.sides[0].cell.seed,
+        "sides": [side.cell.to_dict() for side in place.sides],
+        "first": names[0],
+        "second": names[1],
         "over": axis.name,
         "metric": metric,
         "lower_is_better": lower_is_better(metric),
         "executor": profile.executor.name,
         "pair": profile.pair.name,
         "interval": "95 %: of the ratios all together, of each crossing by itself",
-        **_described(comparison, sides),
+        **_described(comparison, names),
         "map": None if rows is None or across is None else _map_dict(rows, across),
         "profile": profile.provenance,
     }
@@ -154,6 +128,43 @@ def _axis(name: str) -> Axis:
     return AXES[name]
 
 
+def _check_metric(metric: str, asked: Asked) -> None:
+    from pdvsim.crossover.space import COMPARED
+
+    protocol = asked.values["protocol"]
+    if metric not in COMPARED or (metric.startswith("pdverify") and protocol != "pdverify"):
+        raise InputError(
+            f"cannot compare {metric!r} under {protocol}; known are {', '.join(COMPARED)}"
+        )
+    limits = [name for name in asked.given if name.startswith("slo_")]
+    if metric == "request_goodput" and not limits:
+        raise InputError("goodput counts requests within an SLO; give --slo-tpot-ms or another")
+    if metric != "request_goodput":
+        asked.refuse_given(f"{metric} knows no SLO", limits)
+
+
+def _place(
+    asked: Asked, chosen: tuple[Reference, Reference], profile: Profile, axes: Sequence[Axis]
+) -> Place:
+    """Both sides as the options say; an arrival rate that is varied begins where its axis does."""
+    from pdvsim.crossover.space import Place, Side
+
+    if asked.values["protocol"] == "trace":
+        raise InputError("a trace has one load; crossover needs closed-loop, poisson or pdverify")
+    for axis in axes:
+        asked.refuse_given(f"{axis.name} is varied", [axis.option])
+        if all(axis.option in one.fixed for one in chosen):
+            raise InputError(f"{axis.name} is varied, but both sides have one of their own")
+    load = asked.one_load("vary it with --over concurrency")
+    begins = {axis.option: axis.low for axis in axes if axis.option == "rate_per_s"}
+    base = asked.base(profile.pair.name, profile.executor.name, load, **begins)
+    first, second = (
+        Side(one.text, cell, one.fixed)
+        for one, cell in zip(chosen, asked.configured(base, chosen), strict=True)
+    )
+    return Place((first, second))
+
+
 def _looks(replications: int) -> tuple[int, ...]:
     """4, 8, 16, ... and at last all."""
     looks = [4]
@@ -166,8 +177,8 @@ def _map(
     axis: Axis,
     across: Axis,
     grid: Sequence[float],
-    setting: Setting,
-    sampler_at: Callable[[Axis, Setting], Any],
+    place: Place,
+    sampler_at: Callable[[Axis, Place], Any],
     points: int,
 ) -> list[Row]:
     from pdvsim.crossover.contour import contour
@@ -175,19 +186,19 @@ def _map(
     return contour(
         grid,
         across.grid(None, None, points),
-        lambda load: sampler_at(across, axis.place(setting, load)),
+        lambda load: sampler_at(across, axis.place(place, load)),
         logarithmic=across.logarithmic,
         runs=MAP_RUNS,
     )
 
 
-def _described(comparison: Comparison, sides: tuple[Side, Side]) -> dict[str, Any]:
+def _described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
     return {
         "points": [
             {
                 "load": point.load,
                 "ratio": point.ratio and point.ratio.to_dict(),
-                "verdict": _verdict(point, comparison, sides),
+                "verdict": _verdict(point, comparison, names),
                 "replications": point.runs,
                 "first": float(point.pairs.first.mean()) if point.ratio and point.pairs else None,
                 "second": float(point.pairs.second.mean()) if point.ratio and point.pairs else None,
@@ -197,7 +208,7 @@ def _described(comparison: Comparison, sides: tuple[Side, Side]) -> dict[str, An
         "crossings": [_root_dict(found) for found in comparison.crossings],
         "valleys": [
             {
-                "worse": sides[valley.worse].name,
+                "worse": names[valley.worse],
                 "from": valley.start,
                 "to": valley.end,
                 "deepest": valley.deepest,
@@ -211,13 +222,13 @@ def _described(comparison: Comparison, sides: tuple[Side, Side]) -> dict[str, An
     }
 
 
-def _verdict(point: Point, comparison: Comparison, sides: tuple[Side, Side]) -> str:
+def _verdict(point: Point, comparison: Comparison, names: tuple[str, str]) -> str:
     """The better side's name, `alike` or `open`."""
     if point.load in comparison.undecided:
         return "open"
     if not point.sign:
         return "alike"
-    return sides[int((point.sign > 0) != comparison.lower_is_better)].name
+    return names[int((point.sign > 0) != comparison.lower_is_better)]
 
 
 def _root_dict(found: Root) -> dict[str, Any]:
@@ -238,7 +249,7 @@ def _map_dict(rows: Sequence[Row], across: Axis) -> dict[str, Any]:
             {
                 "load": row.load,
                 "points": [
-                    {across.field: p.load, "ratio": p.ratio and p.ratio.to_dict()}
+                    {across.option: p.load, "ratio": p.ratio and p.ratio.to_dict()}
                     for p in row.points
                 ],
                 "break_even": [_root_dict(found) for found in row.break_even],

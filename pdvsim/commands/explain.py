@@ -8,48 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdvsim import cli, output
-from pdvsim.acceptance import Acceptance
+from pdvsim import output
 from pdvsim.errors import InputError
-from pdvsim.options import cell_options
-from pdvsim.workload import Lengths
+from pdvsim.options import Asked, architecture_option, cell_options, profile_option, references
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pdvsim.cell import Cell
     from pdvsim.explain import Explained, Trace
     from pdvsim.profile import Profile
-    from pdvsim.sweep import Cell
 
 REPLICATIONS = 5
 TABLE_WIDTH = 6  # cells beside each other
 
 
-def loads(text: str) -> list[int]:
-    """Parse `8` or `1,8,64`.
-
-    Raises:
-        InputError: something in it is not a whole number.
-    """
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise InputError(
-            f"concurrency is {text!r}; it must be numbers, as in 8 or 1,8,64"
-        ) from None
-
-
 @click.command()
-@click.option("--concurrency", default=None, help="C, or several: 1,8,64. None: records only.")
-@click.option("--architecture", default="pd,pdv", show_default=True, help="all, or NAME,NAME,...")
-@cell_options
+@cell_options(architecture_option("pd,pdv"))
+@profile_option
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @click.option(
     "--records",
     multiple=True,
     metavar="DIR/STEM",
     type=click.Path(path_type=Path),
-    help="A run that bench --records has written; may be given several times.",
+    help="A run that bench --records has written; may be given several times. Cells are simulated "
+    "beside it only if --concurrency is given.",
 )
 @click.option(
     "--bench",
@@ -62,54 +46,52 @@ def loads(text: str) -> list[int]:
 @click.option("--threads", is_flag=True, help="Also every second of each thread and stream.")
 @output.json_option
 def command(
-    concurrency: str | None,
-    architecture: str,
-    pair: str | None,
-    executor: str | None,
+    asked: Asked,
     profile_name: str | None,
-    seed: int,
     replications: int,
     records: tuple[Path, ...],
     benches: tuple[Path, ...],
     threads: bool,
     as_json: bool,
-    **load: Any,
 ) -> None:
     """Split latency into its causes, simulated and real, and say what differences are made of."""
     from pdvsim.explain import benched, differences, gaps, largest_gaps, of_files
-    from pdvsim.measured.benched import read_bench
-    from pdvsim.profile import select_profile
+    from pdvsim.measured.benched import profile_for, read_bench
+    from pdvsim.sweep import check_replications
 
-    if concurrency is None and not records and not benches:
-        raise InputError("nothing to explain; give --concurrency, --records or --bench")
-    if benches and (concurrency is not None or records):
-        raise InputError("--bench brings its own loads and records; leave the others out")
-    if not 1 <= replications <= 10_000:
-        raise InputError(f"replications is {replications}; it must be between 1 and 10000")
-    cli.load("predict").names(architecture)  # a record may be of a file that is named here
+    check_replications(replications)
+    simulating = "concurrency" in asked.given or not (records or benches)
+    if benches:
+        asked.refuse_given("--bench brings its own cells")
+        if records:
+            raise InputError("--bench brings its own records; leave --records out")
+    elif not simulating:
+        asked.refuse_given(
+            "--records bring their own cells", asked.given - {"pair", "executor", "architecture"}
+        )
+    measured = [read_bench(path) for path in benches]
+    references(asked.values["architecture"])  # a record may be of a file that is named here
     traces = [of_files(stem) for stem in records]
-    if executor is None and traces:
-        executor = traces[0].config.executor.name
-    measured = [(path.parent, read_bench(path)) for path in benches]
-    if executor is None and measured:
-        executor = measured[0][1]["arguments"]["executor"]
-    wanted = concurrency is not None or profile_name is not None or measured
-    profile = select_profile(profile_name, pair, executor) if wanted else None
+    profile, wanted = None, []
+    if measured:
+        profile = profile_for(measured, profile_name)
+    elif simulating or profile_name is not None:
+        profile = asked.profile(profile_name, traces[0].config.executor.name if traces else None)
+        wanted = asked.simulated(profile) if simulating else []
     cells: list[Explained] = []
-    if concurrency is not None and profile is not None:
-        chosen = cells_of(architecture, loads(concurrency), profile, **load)
-        with output.progress("simulating", as_json) as update:
-            cells += simulated(chosen, replications, seed, update)
-    if measured and profile is not None:
-        with output.progress("simulating", as_json) as update:
+    with output.progress("simulating", as_json) as update:
+        if wanted and profile is not None:
+            cells += simulated(wanted, profile, replications, update)
+        if measured and profile is not None:
             cells += benched(measured, profile, replications, update)
     cells += recorded(traces, profile)
     held = gaps(cells)
     document = {
         "command": "explain",
-        "seed": seed,
+        "seed": asked.values["seed"],
         "replications": replications,
         "interval": "95 % prediction interval for one run",
+        "specified": [cell.to_dict() for cell in wanted],
         "cells": [cell.to_dict() for cell in cells],
         "differences": [difference.to_dict() for difference in differences(cells)],
         "predicted_less_measured": held,
@@ -122,55 +104,25 @@ def command(
         show(document, cells, threads)
 
 
-def cells_of(
-    architectures: str,
-    concurrencies: Sequence[int],
-    profile: Profile,
-    protocol: str,
-    rate: float | None,
-    prompt_tokens: int,
-    output_tokens: int,
-    acceptance: float,
-    draft_tokens: int,
-    admission_factor: float | None,
-    prefill_batch: int | None,
-) -> list[Cell]:
-    """The cells to simulate, as `pdvsim predict` makes them."""
-    from pdvsim.sweep import Load
-
-    if not 1 <= draft_tokens <= 16:
-        raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
-    predict = cli.load("predict")
-    lengths = Lengths(prompt_tokens, output_tokens)
-    kept = Acceptance.constant(acceptance, draft_tokens)
-    return [
-        cell
-        for at in concurrencies
-        for cell in predict.cells_of(
-            predict.names(architectures),
-            profile,
-            Load(protocol, at, lengths, kept, rate_per_s=rate),
-            admission_factor,
-            prefill_batch,
-        )
-    ]
-
-
-def simulated(cells: Sequence[Cell], replications: int, seed: int, update: Any) -> list[Explained]:
+def simulated(
+    cells: Sequence[Cell], profile: Profile, replications: int, update: Any
+) -> list[Explained]:
     """Every cell, explained over its replications."""
+    from pdvsim.cell import labels
     from pdvsim.explain import Explained, explain_simulated
+    from pdvsim.machine import Replication
     from pdvsim.pool import run_all
 
-    tasks = [(cell, seed, i) for cell in cells for i in range(replications)]
+    tasks = [Replication(cell, profile, i) for cell in cells for i in range(replications)]
     runs = run_all(explain_simulated, tasks, on_run=update)
     return [
         Explained(
-            cell.config.name,
+            label,
             "simulated",
-            cell.load.concurrency,
+            cell.concurrency,
             runs[i * replications : (i + 1) * replications],
         )
-        for i, cell in enumerate(cells)
+        for i, (cell, label) in enumerate(zip(cells, labels(cells), strict=True))
     ]
 
 

@@ -3,157 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pdvsim import cli, output
-from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import ARCHITECTURES, Config, architecture, shared
 from pdvsim.errors import InputError
-from pdvsim.options import cell_options
-from pdvsim.workload import Lengths
+from pdvsim.options import SLO, Asked, architecture_option, cell_options, profile_option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pdvsim.metrics import Slo
-    from pdvsim.profile import Profile
-    from pdvsim.sweep import Cell, Load
+    from pdvsim.cell import Cell
 
 # Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
 REPLICATIONS = 5
 
 
-def names(architectures: str) -> list[str]:
-    """Parse `all` or `NAME,NAME,...`.
-
-    Raises:
-        InputError: an unknown name, or none.
-    """
-    if architectures == "all":
-        return list(ARCHITECTURES)
-    chosen = list(dict.fromkeys(name.strip() for name in architectures.split(",")))
-    return [found.reference or found.name for found in map(architecture, chosen)]
-
-
-def cells_of(
-    chosen: Sequence[str],
-    profile: Profile,
-    load: Load,
-    admission_factor: float | None,
-    prefill_batch: int | None,
-) -> list[Cell]:
-    """One cell per architecture; C is the batch cap of each, and parameters go to those that
-    have them.
-
-    Raises:
-        InputError: a parameter that none has.
-    """
-    from pdvsim.sweep import Cell
-
-    assert load.acceptance is not None  # a simulation has no tokens to compare
-    given = {"admission_factor": admission_factor, "prefill_batch": prefill_batch}
-    parameters = shared([architecture(name) for name in chosen], given)
-    return [
-        Cell(
-            Config(
-                name,
-                executor=profile.executor,
-                batch_cap=load.concurrency,
-                draft_tokens=load.acceptance.draft_tokens,
-                parameters=own,
-            ),
-            profile.pair.name,
-            load,
-            profile,
-        )
-        for name, own in zip(chosen, parameters, strict=True)
-    ]
-
-
 @click.command()
-@click.option("--concurrency", type=int, required=True, help="C: requests in flight, batch cap.")
-@click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
-@cell_options
-@click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
-@click.option("--requests", type=int, default=None, help="Of poisson; of a trace, the first.")
+@cell_options(architecture_option("all"), *SLO)
+@profile_option
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
-@click.option("--slo-ttft-ms", type=float, default=None, help="Counts as goodput below this.")
-@click.option("--slo-tpot-ms", type=float, default=None, help="Counts as goodput below this.")
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @click.option("--report", type=click.Path(path_type=Path), default=None, help="Write HTML here.")
 @output.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
-    concurrency: int,
-    architecture: str,
-    pair: str | None,
-    executor: str | None,
+    asked: Asked,
     profile_name: str | None,
-    protocol: str,
-    rate: float | None,
-    trace: Path | None,
-    requests: int | None,
-    prompt_tokens: int,
-    output_tokens: int,
-    acceptance: float,
-    draft_tokens: int,
-    admission_factor: float | None,
-    prefill_batch: int | None,
-    seed: int,
     replications: int,
-    slo_ttft_ms: float | None,
-    slo_tpot_ms: float | None,
     formulas: bool,
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Predict every architecture at one load; metrics carry 95 % intervals for one run."""
+    """Predict every architecture at a load; metrics carry 95 % intervals for one run."""
     from pdvsim.crossover.ties import ties
-    from pdvsim.metrics import Slo
-    from pdvsim.profile import select_profile
-    from pdvsim.sweep import Load, sweep
-    from pdvsim.traces import read_trace
+    from pdvsim.machine import plan_of
+    from pdvsim.sweep import sweep
 
     output.check_writable(report)
-    if not 1 <= draft_tokens <= 16:
-        raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
-    asked = slo_ttft_ms is not None or slo_tpot_ms is not None
-    slo = Slo(slo_ttft_ms, slo_tpot_ms) if asked else None
-    profile = select_profile(profile_name, pair, executor)
-    load = Load(
-        protocol,
-        concurrency,
-        Lengths(prompt_tokens, output_tokens),
-        Acceptance.constant(acceptance, draft_tokens),
-        rate_per_s=rate,
-        requests=requests,
-        trace=trace,
-    )
-    cells = cells_of(names(architecture), profile, load, admission_factor, prefill_batch)
+    profile = asked.profile(profile_name)
+    cells = asked.simulated(profile)
+    first = cells[0]
+    if formulas and first.injected is not None and len(set(first.injected.per_position)) > 1:
+        raise InputError("--formulas knows one acceptance for all positions; give one number")
     with output.progress("simulating", as_json) as update:
-        results = sweep(cells, replications, seed, slo, on_run=update)
+        results = sweep(cells, profile, replications, on_run=update)
     document = {
         "command": "predict",
-        "seed": seed,
+        "seed": first.seed,
         "replications": replications,
         "interval": "95 % prediction interval for one run",
-        "arguments": {
-            name: _plain(value)
-            for name, value in ctx.params.items()
-            if name not in ("as_json", "report")
-        },
-        "acceptance": f"injected, {acceptance:g} at each of {draft_tokens} draft positions",
-        "slo": _slo(slo),
-        "prefill_batch": 1 if prefill_batch is None else prefill_batch,
-        "notes": list(read_trace(trace, limit=requests).notes) if trace else [],
+        "acceptance": first.acceptance_text,
+        "slo": None if first.slo is None else asdict(first.slo),
+        "prefilled_one_by_one": one_by_one(cells),
+        "notes": list(plan_of(first, 0).notes) if first.trace is not None else [],
         "cells": [result.to_dict() for result in results],
         "too_close_to_call": [
             {"first": tie.first, "second": tie.second, "ratio": tie.ratio.to_dict()}
-            for tie in ties(results)
+            for load in dict.fromkeys(cell.concurrency for cell in cells)
+            for tie in ties([result for result in results if result.cell.concurrency == load])
         ],
         "profile": profile.provenance,
     }
@@ -169,12 +79,13 @@ def command(
         show(document, report)
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def one_by_one(cells: Sequence[Cell]) -> list[str]:
+    """The architectures that prefill prompts in stages of one."""
+    from pdvsim.cell import labels
 
-
-def _slo(slo: Slo | None) -> dict[str, float | None] | None:
-    return None if slo is None else {"ttft_ms": slo.ttft_ms, "tpot_ms": slo.tpot_ms}
+    named = zip(cells, labels(cells), strict=True)
+    alone = (label for cell, label in named if cell.config().parameters.get("prefill_batch") == 1)
+    return list(dict.fromkeys(alone))
 
 
 COLUMNS = (
@@ -201,11 +112,14 @@ def show(document: dict[str, Any], report: Path | None) -> None:
     cells = document["cells"]
     page = output.console()
     first = cells[0]
+    loads = list(dict.fromkeys(cell["concurrency"] for cell in cells))
     page.print(
         f"[bold]{first['pair']}[/bold], {first['executor']} executor, {first['protocol']}, "
-        f"C = {first['concurrency']}"
+        f"C = {', '.join(map(str, loads))}"
     )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    if len(loads) > 1:
+        table.add_column("C\n", justify="right")
     table.add_column("architecture\n", no_wrap=True)
     published = first["protocol"] == "pdverify"
     columns = [
@@ -217,14 +131,16 @@ def show(document: dict[str, Any], report: Path | None) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in cells:
         values = [output.interval(cell.get(name), scale) for _, name, scale in columns]
-        table.add_row(f"[bold]{cell['architecture']}[/bold]\n", *values)
+        load = [f"{cell['concurrency']}\n"] if len(loads) > 1 else []
+        table.add_row(*load, f"[bold]{cell['architecture']}[/bold]\n", *values)
     page.print(table)
     page.print(
         f"Below each value: {document['interval']}, from {document['replications']} replications "
         f"(seed {document['seed']}). Acceptance: {document['acceptance']}."
     )
-    if document["prefill_batch"] == 1:
-        page.print("Prompts are prefilled one at a time, as in the published systems.")
+    if document["prefilled_one_by_one"]:
+        names = ", ".join(document["prefilled_one_by_one"])
+        page.print(f"Prompts are prefilled one at a time in {names}: see --prefill-batch.")
     origin = document["profile"]
     page.print(
         f"Calibrated: {origin['name']}, on {origin['gpu']} (driver {origin['driver']}, "

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from pdvsim import output
+from pdvsim.cell import check_bounds
 from pdvsim.cli import load
-from pdvsim.errors import InputError
+from pdvsim.pdverify import MECHANISMS
 
-MECHANISMS = "h100_tinyllama-1.1b_tinyllama-1.1b_eager"
 REPLICATIONS = 20
 RATIOS = ("PDV/PD tokens/s", "PDV/PD latency")
 SIDES = ("published", "predicted")
@@ -44,12 +44,11 @@ def command(
     from pdvsim.pdverify.published import read_published
     from pdvsim.pdverify.reproduce import reproduce
     from pdvsim.profile import load_profile
+    from pdvsim.sweep import check_replications
 
     output.check_writable(report)
-    if not 2 <= replications <= 10_000:
-        raise InputError(f"replications is {replications}; it must be between 2 and 10000")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed}; it must be at least 0 and below 2^63")
+    check_replications(replications, least=2)
+    check_bounds("seed", seed)
     cells = read_published(summary, detailed)
     profile = load_profile(profile_name)
     with output.progress("simulating", as_json) as update:

@@ -40,7 +40,7 @@ def ties(results: Sequence[CellResult]) -> list[Tie]:
             continue
         ratio = Pairs(np.array(faster), np.array(slower)).ratio()
         if ratio.low is None or ratio.high is None or ratio.low <= 1.0 <= ratio.high:
-            found.append(Tie(first.cell.config.name, second.cell.config.name, ratio))
+            found.append(Tie(first.cell.architecture, second.cell.architecture, ratio))
     return found
 
 

@@ -287,6 +287,8 @@ class MeasuredRun(Model):
         launched: all launches by stage.
         undisturbed: those that no launch of another lane overlapped, in equal spans of the run.
         launching_s: seconds in which exactly 1, 2, ... threads were launching.
+        records: beginning of the names of its record files, beside the document; null where that
+            was not yet recorded.
     """
 
     elapsed_s: Finite
@@ -296,6 +298,7 @@ class MeasuredRun(Model):
     undisturbed: tuple[tuple[Launches, ...], ...]
     launching_s: tuple[Finite, ...]
     telemetry: Telemetry
+    records: str | None = None
 
 
 class BenchRow(Row):

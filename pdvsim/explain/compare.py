@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.explain.causes import CAUSES, MEMOS, explain_requests
 from pdvsim.explain.run_arrays import Trace, of_record
 from pdvsim.explain.threads import Seconds, stream_seconds, thread_seconds
+from pdvsim.machine import Replication
 from pdvsim.statistics import Interval, prediction_interval
-from pdvsim.sweep import Cell, replication_seeds
 
 MOST_SHARE = 10.0
 SPOKEN = 0.05  # a part of a difference is named from this share of all movement on
@@ -116,14 +115,9 @@ def explain_run(trace: Trace) -> Run:
     )
 
 
-def explain_simulated(task: tuple[Cell, int, int]) -> Run:
-    """Simulate and explain replication `index` of a cell; tasks are (cell, seed, index)."""
-    cell, seed, index = task
-    assert cell.model is not None
-    plan_seed, model_seed = replication_seeds(seed, index)
-    costs, host, contention = cell.model.replicate(model_seed)
-    record = simulate(cell.config, cell.load.plan(plan_seed), costs, host, contention)
-    return explain_run(of_record(record))
+def explain_simulated(task: Replication) -> Run:
+    """Simulate and explain one replication."""
+    return explain_run(of_record(task.run()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,46 +7,22 @@ the same requests and the same accepted drafts, on a host as fast as it was duri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from pdvsim.architectures import Config
-from pdvsim.des import simulate
 from pdvsim.explain.causes import CAUSES
-from pdvsim.explain.compare import Explained, Run, explain_run
-from pdvsim.explain.run_arrays import of_files, of_record
-from pdvsim.measured.benched import Hosts, cell_of, check_bench
+from pdvsim.explain.compare import Explained, explain_run, explain_simulated
+from pdvsim.explain.run_arrays import of_files
+from pdvsim.machine import Replication
+from pdvsim.measured.benched import Bench, Hosts, OnHost
 from pdvsim.pool import run_all
-from pdvsim.profile import HostState, Profile
-from pdvsim.sweep import Load, replication_seeds
+from pdvsim.profile import Profile
 
 NOTABLE = 0.05  # causes above this share of the latency are held to the bar
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One run to predict, on the host as it was."""
-
-    config: Config
-    load: Load
-    profile: Profile
-    host: HostState
-    seed: int
-    plan: int
-    index: int
-
-
-def _predict(task: _Task) -> Run:
-    plan_seed, _ = replication_seeds(task.seed, task.plan)
-    _, model_seed = replication_seeds(task.seed, task.index)
-    costs, host, contention = task.profile.replicate(model_seed, task.host)
-    plan = task.load.plan(plan_seed)
-    return explain_run(of_record(simulate(task.config, plan, costs, host, contention)))
-
-
 def benched(
-    benches: Sequence[tuple[Path, dict[str, Any]]],
+    benches: Sequence[Bench],
     profile: Profile,
     replications: int,
     on_run: Callable[[int, int], None] | None = None,
@@ -54,31 +30,25 @@ def benched(
     """Every benched cell, predicted and measured.
 
     Args:
-        benches: folder of the records, and document, of each `pdvsim bench`.
         replications: predictions of each measured run.
 
     Raises:
-        InputError: a bench of another pair or executor, or without injected acceptance.
+        InputError: a record is missing or damaged.
     """
-    for _, bench in benches:
-        check_bench(bench, profile)
-    hosts = Hosts([bench for _, bench in benches], profile)
-    tasks: list[_Task] = []
+    hosts = Hosts(benches, profile)
+    tasks: list[Replication] = []
     cells: list[Explained] = []
-    for folder, bench in benches:
-        for cell in bench["cells"]:
-            config, load = cell_of(cell, bench["arguments"], profile)
-            stem = f"{config.name}-{config.executor.name}-{load.protocol}"
-            runs = []
-            for plan, run in enumerate(cell["runs"]):
-                path = folder / f"{stem}-c{load.concurrency}-{plan}"
-                runs.append(explain_run(of_files(path, profile)))
-                host = hosts.of(cell, [run])
-                start = _Task(config, load, profile, host, int(bench["seed"]), plan, plan)
-                count = len(cell["runs"])
-                tasks += [replace(start, index=plan + i * count) for i in range(replications)]
-            cells.append(Explained(config.name, "real", load.concurrency, runs))
-    predicted = iter(run_all(_predict, tasks, on_run=on_run))
+    for bench in benches:
+        for one in bench.cells:
+            runs, count = [], len(one.runs)
+            for plan, (run, stem) in enumerate(zip(one.runs, one.records, strict=True)):
+                runs.append(explain_run(of_files(stem, profile)))
+                host = OnHost(profile, hosts.of(one, [run]))
+                tasks += [
+                    Replication(one.cell, host, plan + i * count, plan) for i in range(replications)
+                ]
+            cells.append(Explained(one.label, "real", one.cell.concurrency, runs))
+    predicted = iter(run_all(explain_simulated, tasks, on_run=on_run))
     return [
         side
         for cell in cells

@@ -3,88 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import Config, architecture
+import numpy as np
+
+from pdvsim.cell import REAL, Cell
+from pdvsim.documents.cells import Benchmark
+from pdvsim.documents.reading import parse
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
+from pdvsim.machine import Machine
 from pdvsim.measured.host_speed import gil_speed, host_factors
 from pdvsim.models import pair
-from pdvsim.profile import HostState, Profile
-from pdvsim.sweep import Load
-from pdvsim.workload import Lengths
+from pdvsim.profile import HostState, Profile, select_profile
+from pdvsim.records import RunRecord
+from pdvsim.statistics import Interval
 
-Bench = Mapping[str, Any]
-_OF_BENCH = {"arguments", "seed", "replications", "cells"}
-_OF_RUN = {"undisturbed", "launched", "launching_s"}
+Run = Mapping[str, Any]
 
 
-def read_bench(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Benched:
+    """A measured cell.
+
+    Attributes:
+        metrics: intervals by name.
+        telemetry: of each run.
+        runs: what each run said of its host.
+        records: where each run's record lies.
+    """
+
+    cell: Cell
+    label: str
+    metrics: Mapping[str, Interval | None]
+    telemetry: Sequence[Run]
+    runs: Sequence[Run]
+    records: Sequence[Path]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A document of `pdvsim bench`; run i of a cell had workload plan i.
+
+    Attributes:
+        provenance: of the measurement.
+    """
+
+    cells: tuple[Benched, ...]
+    provenance: Mapping[str, Any]
+
+
+def read_bench(path: Path) -> Bench:
     """A document that `pdvsim bench -o` wrote.
 
     Raises:
         InputError: it is not one, or it is of a version that did not record what is needed here.
     """
-    document = read_json(path, "a document of pdvsim bench")
-    if not isinstance(document, dict) or document.get("command") != "bench":
-        raise InputError(f"{path}: not a document of pdvsim bench")
-    missing = _OF_BENCH - set(document)
-    for cell in document.get("cells", []):
-        for run in cell.get("runs", [{}]):
-            missing |= _OF_RUN - set(run)
-    if missing:
-        raise InputError(
-            f"{path}: lacks {', '.join(sorted(missing))}; write it again with pdvsim bench -o"
+    return bench_of(read_json(path, "a document of pdvsim bench"), path.parent, str(path))
+
+
+def bench_of(content: Any, folder: Path, source: str = "the bench") -> Bench:
+    """A bench from its document.
+
+    Args:
+        folder: where records lie.
+        source: what it is called in errors.
+
+    Raises:
+        InputError: it is not one, or lacks something.
+    """
+    document = parse(content, source)
+    if not isinstance(document, Benchmark):
+        raise InputError(f"{source}: not a document of pdvsim bench, but a {document.NAME}")
+    cells = []
+    for row in document.cells:
+        if row.cell is None:
+            raise InputError(f"{source}: it does not say what ran; measure again")
+        runs = [run.model_dump(mode="json") for run in row.runs]
+        cell = row.cell
+        before = f"{cell.architecture}-{cell.executor}-{cell.protocol}-c{cell.concurrency}"
+        stems = [run.records or f"{before}-{i}" for i, run in enumerate(row.runs)]
+        cells.append(
+            Benched(
+                cell,
+                row.label,
+                row.metrics,
+                [run["telemetry"] for run in runs],
+                runs,
+                [folder / stem for stem in stems],
+            )
         )
-    return document
+    return Bench(tuple(cells), document.machine.model_dump(mode="json"))
 
 
-def check_bench(bench: Bench, profile: Profile) -> None:
+def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:
+    """The profile called `name`, or the shipped one, to predict `benches` with.
+
+    Raises:
+        InputError: it is for another pair or executor than one of them, or there is nothing that
+            it could predict.
+    """
+    cells = [one.cell for bench in benches for one in bench.cells]
+    if not cells:
+        raise InputError("the bench holds no cells")
+    profile = select_profile(name, cells[0].pair, cells[0].executor)
+    for cell in cells:
+        check_predictable(cell, profile)
+    return profile
+
+
+def check_predictable(cell: Cell, profile: Profile) -> None:
     """Refuse what `profile` cannot predict.
 
     Raises:
-        InputError: another pair or executor, or acceptance without drawn outcomes.
+        InputError: another pair or executor, acceptance without drawn outcomes, or a trace that is
+            not what it was.
     """
-    arguments = bench["arguments"]
-    ran, executor = arguments["pair"], arguments["executor"]
-    if ran != profile.pair.name and (difference := profile.pair.difference(pair(ran))):
+    if cell.pair != profile.pair.name and (difference := profile.pair.difference(pair(cell.pair))):
         raise InputError(
-            f"the bench ran pair {ran}, the profile is for {profile.pair.name} ({difference})"
+            f"the bench ran pair {cell.pair}, the profile is for {profile.pair.name} ({difference})"
         )
-    if executor != profile.executor.name:
+    if cell.executor != profile.executor.name:
         raise InputError(
-            f"the bench ran executor {executor}, the profile is for {profile.executor.name}"
+            f"the bench ran executor {cell.executor}, the profile is for {profile.executor.name}"
         )
-    if arguments["acceptance"] == "real":
+    if cell.acceptance == REAL:
         raise InputError("a bench with real acceptance has no outcomes to predict with")
-
-
-def cell_of(measured: Bench, arguments: Bench, profile: Profile) -> tuple[Config, Load]:
-    """The configuration and the load of a measured cell."""
-    draft_tokens = int(arguments["draft_tokens"])
-    trace = arguments.get("trace")
-    load = Load(
-        measured["protocol"],
-        int(measured["concurrency"]),
-        Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
-        Acceptance.constant(float(arguments["acceptance"]), draft_tokens),
-        rate_per_s=arguments.get("rate"),
-        requests=arguments["requests"],
-        trace=None if trace is None else Path(trace),
-        cycles=arguments["cycles"],
-    )
-    config = Config(
-        measured["architecture"],
-        profile.executor,
-        batch_cap=load.concurrency,
-        draft_tokens=draft_tokens,
-        parameters=architecture(measured["architecture"]).own(
-            {"prefill_batch": int(arguments["prefill_batch"])}
-        ),
-    )
-    return config, load
+    if cell.trace is not None:
+        cell.trace.check()
 
 
 class Hosts:
@@ -97,17 +145,31 @@ class Hosts:
     def __init__(self, benches: Sequence[Bench], profile: Profile) -> None:
         self._profile = profile
         self._speeds = [
-            (id(cell), speed)
+            (cell, speed)
             for bench in benches
-            for cell in bench["cells"]
-            for run in cell["runs"]
+            for cell in bench.cells
+            for run in cell.runs
             if profile.executor.synchronous and (speed := gil_speed(run, profile)) is not None
         ]
 
-    def of(self, cell: Bench, runs: Sequence[Bench]) -> HostState:
+    def of(self, cell: Benched, runs: Sequence[Run]) -> HostState:
         """The host during `runs`, some or all of those of `cell`."""
         if not self._profile.executor.synchronous:
             return HostState()
         factors = [factor for run in runs for factor in host_factors(run, self._profile)]
-        others = [speed for owner, speed in self._speeds if owner != id(cell)]
+        others = [speed for owner, speed in self._speeds if owner is not cell]
         return HostState(tuple(factors), tuple(others))
+
+
+@dataclass(frozen=True, slots=True)
+class OnHost:
+    """A profile on a host whose state is known."""
+
+    profile: Profile
+    state: HostState
+
+    def draw(self, seed: np.random.SeedSequence) -> Machine:
+        return self.profile.draw(seed, self.state)
+
+    def extrapolations(self, record: RunRecord) -> list[str]:
+        return self.profile.extrapolations(record)

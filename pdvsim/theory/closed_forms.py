@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import Architecture, architecture
+from pdvsim.architectures import Architecture, Config, architecture
 from pdvsim.architectures.architecture import LaneSketch, Work
+from pdvsim.cell import Cell
 from pdvsim.core import PREFILLS, Request, Stage, query_tokens
 from pdvsim.models import ModelShape
 from pdvsim.profile import Profile
 from pdvsim.statistics import Interval
-from pdvsim.sweep import Cell, CellResult
+from pdvsim.sweep import CellResult
 from pdvsim.theory import formulas
 from pdvsim.theory.formulas import BatchTime, LaneWork
 
@@ -63,8 +64,12 @@ class Line:
 
 def closed_forms(results: Sequence[CellResult], profile: Profile) -> list[Line]:
     """Every formula that applies, cell by cell."""
-    plain = next((r for r in results if not _Inputs(r, profile, None).speculative), None)
-    return [line for result in results for line in _Inputs(result, profile, plain).lines()]
+    plain = {r.cell.concurrency: r for r in results if not _Inputs(r, profile, None).speculative}
+    return [
+        line
+        for result in results
+        for line in _Inputs(result, profile, plain.get(result.cell.concurrency)).lines()
+    ]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class _Inputs:
     plain: CellResult | None
 
     def lines(self) -> Iterator[Line]:
-        closed = self.cell.load.protocol == "closed-loop"
+        closed = self.cell.protocol == "closed-loop"
         if self.speculative:
             yield self._expected_tokens()
             if closed and self.plain is not None:
@@ -88,15 +93,15 @@ class _Inputs:
         if closed:
             yield self._mva()
         alone = self.architecture.whole_requests and self.architecture.speculative
-        if self.cell.load.rate_per_s is not None and alone:
-            yield self._mg1(self.cell.load.rate_per_s)
-        if self.cell.load.rate_per_s is not None and self.batched:
-            yield self._kong(self.cell.load.rate_per_s)
+        if self.cell.rate_per_s is not None and alone:
+            yield self._mg1(self.cell.rate_per_s)
+        if self.cell.rate_per_s is not None and self.batched:
+            yield self._kong(self.cell.rate_per_s)
 
     def line(
         self, formula: str, quantity: str, value: float, simulated: Interval | None, why: str
     ) -> Line:
-        return Line(self.cell.config.name, formula, quantity, value, simulated, why)
+        return Line(self.result.label, formula, quantity, value, simulated, why)
 
     # What goes in
 
@@ -104,23 +109,27 @@ class _Inputs:
     def cell(self) -> Cell:
         return self.result.cell
 
+    @cached_property
+    def config(self) -> Config:
+        return self.cell.config()
+
     @property
     def batched(self) -> bool:
-        return self.cell.config.executor.batched
+        return self.config.executor.batched
 
     @property
     def batch(self) -> int:
         """Requests that share a pass when the system is full."""
-        return self.cell.config.batch_cap if self.batched else 1
+        return self.config.batch_cap if self.batched else 1
 
     @property
     def drafts(self) -> int:
-        return self.cell.config.draft_tokens
+        return self.config.draft_tokens
 
     @cached_property
     def acceptance(self) -> Acceptance:
-        assert self.cell.load.acceptance is not None  # a simulation always has one
-        return self.cell.load.acceptance
+        assert self.cell.injected is not None  # a simulation always has one
+        return self.cell.injected
 
     @cached_property
     def a(self) -> float:
@@ -129,7 +138,7 @@ class _Inputs:
 
     @property
     def architecture(self) -> Architecture:
-        return architecture(self.cell.config.architecture)
+        return architecture(self.config.architecture)
 
     @property
     def speculative(self) -> bool:
@@ -141,7 +150,7 @@ class _Inputs:
         if not self.speculative:
             return 1.0
         shares = self.acceptance.distribution()
-        executor = self.cell.config.executor
+        executor = self.config.executor
         return float(
             sum(p * executor.tokens_of_round(k, self.drafts) for k, p in enumerate(shares))
         )
@@ -149,35 +158,33 @@ class _Inputs:
     @property
     def rounds(self) -> float:
         """Rounds that a request needs."""
-        return self.cell.load.lengths.output_tokens / self.tokens_per_round
+        return self.cell.output_tokens / self.tokens_per_round
 
     @property
     def context(self) -> float:
         """Mean cached tokens of a request in service."""
-        lengths = self.cell.load.lengths
-        return lengths.prompt_tokens + lengths.output_tokens / 2.0
+        return self.cell.prompt_tokens + self.cell.output_tokens / 2.0
 
     def stage_s(self, stage: Stage, batch: int) -> float:
         """Mean seconds of a stage for `batch` requests, nothing else running: the device's, or
         the launching host's where it is longer and the executor waits for each stage."""
         fit = self.profile.file.stages[stage]
-        lengths = self.cell.load.lengths
-        prompt = Request(0, lengths.prompt_tokens, lengths.output_tokens)
-        query = query_tokens(self.cell.config.executor, stage, [prompt] * batch, self.drafts)
+        prompt = Request(0, self.cell.prompt_tokens, self.cell.output_tokens)
+        query = query_tokens(self.config.executor, stage, [prompt] * batch, self.drafts)
         cached = 0.0 if stage in PREFILLS else self.context * batch
         host = fit.host.seconds(batch, query, cached)
         device = fit.device_s(batch, query, cached)
-        return max(host, device) if self.cell.config.executor.synchronous else device
+        return max(host, device) if self.config.executor.synchronous else device
 
     @cached_property
     def prefill_s(self) -> float:
         """Of one prompt."""
-        executor = self.cell.config.executor
+        executor = self.config.executor
         stages = executor.prefill if self.speculative else executor.plain_prefill
         return sum(self.stage_s(stage, 1) for stage in stages)
 
     def round_s(self, batch: int) -> float:
-        executor = self.cell.config.executor
+        executor = self.config.executor
         stages = executor.speculate + executor.check if self.speculative else (Stage.DECODE,)
         return sum(self.stage_s(stage, batch) for stage in stages)
 
@@ -195,7 +202,7 @@ class _Inputs:
 
     def _expected_tokens(self) -> Line:
         why = "the same acceptance drawn at random; what is left is chance and the cut last round"
-        if not self.cell.config.executor.bonus_token:
+        if not self.config.executor.bonus_token:
             why = (
                 f"this executor keeps no bonus token: a round yields {self.drafts} at most, "
                 f"{self.tokens_per_round:.3g} on average"
@@ -216,7 +223,7 @@ class _Inputs:
         simulated = None
         if rates[0] is not None and rates[1] is not None and rates[1].value:
             simulated = Interval(rates[0].value / rates[1].value, None, None)
-        checks = sum(self.stage_s(stage, self.batch) for stage in self.cell.config.executor.check)
+        checks = sum(self.stage_s(stage, self.batch) for stage in self.config.executor.check)
         dearer = checks / self.stage_s(Stage.DECODE, self.batch)
         return self.line(
             "Leviathan speed-up",
@@ -228,10 +235,10 @@ class _Inputs:
         )
 
     def _magicdec(self) -> Line:
-        verify = sum(self.stage_s(s, self.batch) for s in self.cell.config.executor.check)
+        verify = sum(self.stage_s(s, self.batch) for s in self.config.executor.check)
         draft = self.stage_s(Stage.DRAFT, self.batch) / self.drafts
         rate = self.result.metrics["output_throughput"]
-        simulated = None if rate is None else _inverse(rate, 1e3 * self.cell.load.concurrency)
+        simulated = None if rate is None else _inverse(rate, 1e3 * self.cell.concurrency)
         return self.line(
             "MagicDec token time",
             "ms per token of a request",
@@ -281,7 +288,7 @@ class _Inputs:
         copy = ceilings.copy_bytes_per_s if ceilings else COPY_BYTES_PER_S
         matmul = ceilings.matmul_flops_per_s if ceilings else MATMUL_FLOPS_PER_S
         prompts = self.batch / self.rounds  # prefills for each round of the whole batch
-        prefilled = prompts * self.cell.load.lengths.prompt_tokens
+        prefilled = prompts * self.cell.prompt_tokens
         draft, verifier = self.profile.pair.draft, self.profile.pair.verifier
         lanes = (
             LaneWork(
@@ -322,14 +329,14 @@ class _Inputs:
         return self.line(
             "closed MVA",
             "requests/s",
-            formulas.closed_mva(demands, self.cell.load.concurrency).throughput,
+            formulas.closed_mva(demands, self.cell.concurrency).throughput,
             self.result.metrics["request_throughput"],
             why,
         )
 
     def _demand_s(self, lane: LaneSketch) -> float:
         """What a request takes of a lane, `batch` of them sharing the rounds."""
-        executor = self.cell.config.executor
+        executor = self.config.executor
         rounds = [
             stage
             for work in lane.work
@@ -342,14 +349,14 @@ class _Inputs:
 
     def _mg1(self, rate: float) -> Line:
         shares = self.acceptance.distribution()
-        executor = self.cell.config.executor
+        executor = self.config.executor
         yields = [executor.tokens_of_round(kept, self.drafts) for kept in range(self.drafts + 1)]
         variance = sum(
             p * (y - self.tokens_per_round) ** 2 for p, y in zip(shares, yields, strict=True)
         )
         # Rounds to reach n tokens: variance n var / E^3 (renewal theory), mean n / E.
         decode_s = self.rounds * self.round_s(1)
-        cv2_rounds = variance / (self.cell.load.lengths.output_tokens * self.tokens_per_round)
+        cv2_rounds = variance / (self.cell.output_tokens * self.tokens_per_round)
         cv2 = cv2_rounds * (decode_s / self.service_s(1)) ** 2
         why = "one worker, one request at a time: what is left is chance and a finite run"
         if self.batched:

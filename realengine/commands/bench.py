@@ -3,85 +3,64 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pdvsim import output
-from pdvsim.commands.predict import COLUMNS, names
-from pdvsim.core import EXECUTORS
+from pdvsim.cell import REAL
+from pdvsim.commands.predict import COLUMNS
 from pdvsim.errors import InputError
-from pdvsim.workload import PROTOCOLS
+from pdvsim.options import ENGINE, SLO, Asked, architecture_option, cell_options
 
 if TYPE_CHECKING:
+    from pdvsim.cell import Cell
     from pdvsim.store import Store
-    from pdvsim.sweep import Cell
+
+RUN_OPTIONS = (
+    click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu."),
+    click.option(
+        "--replications", type=int, default=1, show_default=True, help="Runs of each cell."
+    ),
+    click.option(
+        "--records",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="Folder for each run's requests and stages, as Parquet files.",
+    ),
+    click.option(
+        "-o", "--output", "out", type=click.Path(path_type=Path), default=None, help="JSON file."
+    ),
+    output.json_option,
+)
 
 
-def probability(text: str) -> float | None:
-    """Parse an injected acceptance; None for `real`.
-
-    Raises:
-        InputError: neither `real` nor a number.
-    """
-    if text == "real":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"acceptance is {text!r}; write a number from 0 to 1, or real") from None
-
-
-def numbers(text: str) -> list[int]:
-    """Parse `1,4,8`.
-
-    Raises:
-        InputError: not a comma-separated list of whole numbers.
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"concurrency is {text!r}; write whole numbers separated by commas, such as 1,4,8"
-        ) from None
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how cells are run for real, and where results go."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.option("--concurrency", default="1,4,8", show_default=True, help="C, or a list: 1,4,8.")
-@click.option("--architecture", default="all", show_default=True, help="all, or NAME,NAME,...")
-@click.option("--pair", default="tiny:tiny", show_default=True, help="DRAFT:VERIFIER.")
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="eager", show_default=True)
-@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="closed-loop", show_default=True)
-@click.option("--rate", type=float, default=None, help="Requests/s of the poisson protocol.")
-@click.option("--trace", type=click.Path(path_type=Path), default=None, help="CSV to replay.")
-@click.option("--prompt-tokens", type=int, default=32, show_default=True)
-@click.option("--output-tokens", type=int, default=16, show_default=True)
-@click.option("--acceptance", default="0.7", show_default=True, help="Per position, or 'real'.")
-@click.option("--draft-tokens", type=int, default=4, show_default=True)
-@click.option("--prefill-batch", type=int, default=1, show_default=True, help="Prompts at a time.")
-@click.option(
-    "--cycles", type=int, default=2, show_default=True, help="Of a closed loop: measured, x C."
-)
-@click.option(
-    "--requests",
-    type=int,
-    default=None,
-    help="Measured, instead of --cycles; of a trace, the first.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--replications", type=int, default=1, show_default=True)
-@click.option("--records", type=click.Path(path_type=Path), default=None, help="Raw tables here.")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), default=None)
-@output.json_option
-def command(out: Path | None, records: Path | None, as_json: bool, **arguments: Any) -> None:
-    """Run cells on the real engine.
+@cell_options(architecture_option("all"), *SLO, *ENGINE)
+@run_options
+def command(
+    asked: Asked,
+    device: str,
+    replications: int,
+    records: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the cells of predict on the real engine.
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
-    output.check_writable(out)
-    output.make_folder(records)
-    document, store = bench_document(_plain(arguments), out, records, as_json)
+    check_outputs(out, records)
+    cells = asked.cells(asked.pair, asked.executor)
+    document, store = bench_document(cells, device, replications, out, records, as_json)
     if out is not None:
         output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
     store.remove()
@@ -91,48 +70,56 @@ def command(out: Path | None, records: Path | None, as_json: bool, **arguments: 
         show(document)
 
 
+def check_outputs(out: Path | None, records: Path | None) -> None:
+    """Refuse outputs that cannot be written, before the work."""
+    output.check_writable(out)
+    output.make_folder(records)
+
+
 def bench_document(
-    arguments: dict[str, Any], out: Path | None, records: Path | None, as_json: bool
+    cells: Sequence[Cell],
+    device: str,
+    replications: int,
+    out: Path | None,
+    records: Path | None,
+    as_json: bool,
 ) -> tuple[dict[str, Any], Store]:
-    """Run the cells that `arguments` (the command's options) describe.
+    """Run `cells`, all on the pair and executor of the first.
 
     Returns:
         The document, and the finished runs on disk: to be removed once the result is written.
     """
+    from pdvsim.core import EXECUTORS
     from pdvsim.store import Store, partial_path
+    from pdvsim.sweep import check_replications
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
     from realengine.device import physical_index
     from realengine.provenance import identity, provenance
 
-    if not 1 <= arguments["replications"] <= 1000:
-        raise InputError(
-            f"replications is {arguments['replications']}; it must be between 1 and 1000"
-        )
-    cells = cells_of(arguments)
-    most = max(cells, key=lambda cell: cell.load.concurrency)
-    draft_tokens, seed = most.config.draft_tokens, arguments["seed"]
+    check_replications(replications, most=1000)
+    first, requests = cells[0], max(cell.concurrency for cell in cells)
+    longest = check_runnable(cells)
     demand = Demand(
-        draft_tokens, most.load.concurrency, most.load.longest + 2 * draft_tokens, seed=seed
+        first.draft_tokens,
+        requests,
+        longest + 2 * first.draft_tokens,
+        seed=first.seed,
+        temperature=first.temperature,
     )
-    opened = open_engine(arguments["pair"], most.config.executor, arguments["device"], demand)
-    injected = probability(arguments["acceptance"])
-    kind = (
-        f"real tokens, of {opened.prompts.kind}"
-        if injected is None
-        else f"injected, {injected:g} at each draft position"
-    )
-    about = provenance(opened.device, seed, kind)
-    warm_up(cells[0], opened.engine, seed)
-    # What would make finished runs wrong for this call; C and architecture are in each key.
-    same = {k: v for k, v in arguments.items() if k not in ("concurrency", "architecture")}
-    about_here = identity(about, arguments["pair"], arguments["trace"])
-    store = Store(partial_path(out), {**same, **about_here})
+    opened = open_engine(first.pair, EXECUTORS[first.executor], device, demand)
+    kept = first.acceptance_text
+    if first.acceptance == REAL:
+        kept += f", of {opened.prompts.kind}"
+    about = provenance(opened.device, first.seed, kept)
+    warm_up(first, opened.engine)
+    # What would make finished runs wrong for this call; each run's key knows its whole cell.
+    same = {"device": device, "replications": replications, **identity(about, first.pair)}
+    store = Store(partial_path(out), same)
     with output.progress("running", as_json) as update:
         results = bench(
             cells,
-            arguments["replications"],
-            seed,
+            replications,
             opened.engine,
             store,
             records,
@@ -141,11 +128,10 @@ def bench_document(
         )
     document = {
         "command": "bench",
-        "seed": seed,
-        "replications": arguments["replications"],
+        "seed": first.seed,
+        "replications": replications,
         "interval": "95 % prediction interval for one run; none from a single replication",
-        "arguments": arguments,
-        "acceptance": kind,
+        "acceptance": kept,
         "slo": None,
         "cells": results,
         "profile": about,
@@ -153,45 +139,33 @@ def bench_document(
     return document, store
 
 
-def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The options as JSON can hold them."""
-    return {name: str(v) if isinstance(v, Path) else v for name, v in arguments.items()}
+def check_runnable(cells: Sequence[Cell]) -> int:
+    """Refuse what no engine can run, before one is opened.
 
+    Returns:
+        Tokens of the longest request, prompt and output.
 
-def cells_of(arguments: dict[str, Any]) -> list[Cell]:
-    """The cells that the command's options describe."""
-    from pdvsim.acceptance import Acceptance
-    from pdvsim.architectures import Config, architecture
-    from pdvsim.sweep import Cell, Load
-    from pdvsim.workload import Lengths
+    Raises:
+        InputError: requests that do not fit the models, or cells that need different engines.
+    """
+    from pdvsim.architectures import architecture
+    from pdvsim.extrapolation import too_long
+    from pdvsim.machine import plan_of
+    from pdvsim.models import pair
 
-    executor, draft_tokens = EXECUTORS[arguments["executor"]], arguments["draft_tokens"]
-    injected = probability(arguments["acceptance"])
-    trace = arguments["trace"]
-    return [
-        Cell(
-            Config(
-                name,
-                executor,
-                batch_cap=concurrency,
-                draft_tokens=draft_tokens,
-                parameters=architecture(name).own({"prefill_batch": arguments["prefill_batch"]}),
-            ),
-            arguments["pair"],
-            Load(
-                arguments["protocol"],
-                concurrency,
-                Lengths(arguments["prompt_tokens"], arguments["output_tokens"]),
-                None if injected is None else Acceptance.constant(injected, draft_tokens),
-                rate_per_s=arguments["rate"],
-                requests=arguments["requests"],
-                trace=None if trace is None else Path(trace),
-                cycles=arguments["cycles"],
-            ),
+    if len({cell.draft_tokens for cell in cells}) > 1:
+        raise InputError(
+            "one engine has one number of draft tokens; bench the others by themselves"
         )
-        for concurrency in numbers(arguments["concurrency"])
-        for name in names(arguments["architecture"])
-    ]
+    models, longest = pair(cells[0].pair), 0
+    for cell in cells:
+        requests = plan_of(cell, 0).requests()
+        drafts = architecture(cell.architecture).speculative
+        for reason in too_long(requests, (models.draft, models.verifier)[not drafts :]):
+            raise InputError(reason)
+        lengths = (request.prompt_tokens + request.output_tokens for request in requests)
+        longest = max(longest, *lengths)
+    return longest
 
 
 def show(document: dict[str, Any]) -> None:

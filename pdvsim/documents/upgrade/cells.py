@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pdvsim.cell import Cell, Trace
+from pdvsim.cell import Cell, TraceFile
 from pdvsim.documents.cells import Rank, Row, Validation
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
@@ -54,7 +54,7 @@ def cell_of(named: Plain, arguments: Plain) -> Cell:
         **{name: named[name] for name in _NAMES},
         parameters=given,  # type: ignore[arg-type]
         rate_per_s=arguments.get("rate"),
-        trace=None if trace is None else Trace(trace),
+        trace=None if trace is None else TraceFile(trace),
         requests=arguments.get("requests"),
         cycles=arguments.get("cycles") or 2,
         prompt_tokens=arguments["prompt_tokens"],
@@ -95,8 +95,8 @@ def _formula(old: Old) -> Plain:
 
 
 def bench(old: Old) -> tuple[Plain, Decide]:
-    """`pdvsim bench`."""
-    arguments = arguments_of(old)
+    """`pdvsim bench`, whose cells say what ran, or else its arguments."""
+    arguments = arguments_of(old) if "arguments" in old else {}
     rows, named = _rows(old, arguments, _runs)
     machine = old.inside("profile").rest()
     note = old.maybe("note")
@@ -118,7 +118,8 @@ def _runs(cell: Old) -> Plain:
         raise InputError(f"{cell.place}: {len(runs)} runs, but telemetry of {len(telemetry)}")
     found = []
     for run, seen in zip(runs, telemetry, strict=True):
-        found.append({name: run.take(name) for name in _OF_RUN} | {"telemetry": _LATER | seen})
+        about = {name: run.take(name) for name in _OF_RUN} | {"records": run.maybe("records")}
+        found.append(about | {"telemetry": _LATER | seen})
         run.done()
     return {"runs": found}
 
@@ -183,7 +184,7 @@ def _row(cell: Old, named: Plain, arguments: Plain | None) -> Plain:
     return {
         "label": named["architecture"],
         "concurrency": named["concurrency"],
-        "cell": None if arguments is None else cell_of(named, arguments),
+        "cell": cell.maybe("cell") or (cell_of(named, arguments) if arguments else None),
         "length": {
             "runs": cell.take("replications"),
             "seconds": seconds and seconds["value"],
