@@ -189,6 +189,8 @@ class Request:
         outcomes: accepted drafts of each round to come (injected acceptance); empty when the
             engine compares real tokens.
         kept: accepted drafts of each round so far, where the engine compared real tokens.
+        cancelled: it gets no more work, and leaves as one that is finished does.
+        failed_s: when it left without its output, since the engine could not go on with it.
     """
 
     id: int
@@ -204,6 +206,7 @@ class Request:
     admitted_s: float | None = None
     first_token_s: float | None = None
     completed_s: float | None = None
+    failed_s: float | None = None
     cancelled: bool = False
     kept: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -221,6 +224,11 @@ class Request:
     @property
     def finished(self) -> bool:
         return self.produced_tokens >= self.output_tokens or self.cancelled
+
+    @property
+    def left_s(self) -> float | None:
+        """When it left: completed, or failed."""
+        return self.completed_s if self.failed_s is None else self.failed_s
 
     def emit(self, tokens: int, now_s: float) -> None:
         """Count `tokens` new output tokens at `now_s`."""

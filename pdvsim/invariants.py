@@ -103,7 +103,7 @@ def littles_law(record: RunRecord) -> None:
     if not record.requests or end <= 0.0:
         return
     arrivals = np.array([request.arrival_s for request in record.requests])
-    departures = np.array([r.completed_s for r in record.requests if r.completed_s is not None])
+    departures = np.array([r.left_s for r in record.requests if r.left_s is not None])
     when = np.concatenate((arrivals, departures))
     steps = np.concatenate((np.ones(len(arrivals)), -np.ones(len(departures))))
     order = np.lexsort((-steps, when))  # an arrival precedes a departure at the same instant
@@ -115,7 +115,7 @@ def littles_law(record: RunRecord) -> None:
         )
     average = float(inside @ np.diff(when, append=end)) / end
     sojourn = math.fsum(
-        (end if r.completed_s is None else r.completed_s) - r.arrival_s for r in record.requests
+        (end if r.left_s is None else r.left_s) - r.arrival_s for r in record.requests
     )
     rate, mean = len(arrivals) / end, sojourn / len(arrivals)
     if not math.isclose(average, rate * mean, rel_tol=1e-6, abs_tol=TOLERANCE):
@@ -208,7 +208,7 @@ def times_in_order(record: RunRecord, tolerance_s: float = TOLERANCE) -> None:
             request.arrival_s,
             request.admitted_s,
             request.first_token_s,
-            request.completed_s,
+            request.left_s,
             record.end_s,
         )
         known = [moment for moment in moments if moment is not None]

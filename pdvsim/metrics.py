@@ -76,6 +76,7 @@ class _Times:
         self.arrival = _array(requests, "arrival_s")
         self.first = _array(requests, "first_token_s")
         self.completed = _array(requests, "completed_s")
+        self.left = _array(requests, "left_s")
         self.produced = _array(requests, "produced_tokens")
         self.ids = np.array([request.id for request in requests], dtype=np.int64)
 
@@ -95,7 +96,7 @@ def summarize(record: RunRecord, slo: Slo | None = None, warmup: int | None = No
     times = _Times(record.requests)
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     metrics["completed"] = 0.0
-    metrics["in_flight_at_end"] = float(np.isnan(times.completed).sum())
+    metrics["in_flight_at_end"] = float(np.isnan(times.left).sum())
     reasons: dict[str, str] = {}
     window = _window(record, times, warmup)
     if window is None:
@@ -197,10 +198,10 @@ def _latencies(
 ) -> None:
     done = _inside(times.completed, window)
     tpot = _tpot(times, last)
-    e2el, censored = _duration(record, times.arrival, times.completed, window[0])
+    e2el, censored = _duration(record, times, times.completed, window[0])
     metrics["censored"] = float(censored)
     found = {
-        "ttft": _duration(record, times.arrival, times.first, window[0])[0],
+        "ttft": _duration(record, times, times.first, window[0])[0],
         "tpot": Distribution.of(tpot[done & ~np.isnan(tpot)]),
         "itl": _gaps(record, window),
         "e2el": e2el,
@@ -224,12 +225,13 @@ def _latencies(
 
 
 def _duration(
-    record: RunRecord, begin: NDArray[np.float64], end: NDArray[np.float64], start_s: float
+    record: RunRecord, times: _Times, end: NDArray[np.float64], start_s: float
 ) -> tuple[Distribution, int]:
-    """Kaplan-Meier estimate of `end - begin` as seen from `start_s` to the run's end, and the
-    number of right-censored observations in it."""
-    observed = ~np.isnan(end)
-    exits = np.where(observed, end, record.end_s) - begin
+    """Kaplan-Meier estimate of the time from arrival to `end` as seen from `start_s` to the run's
+    end, or to where a request failed, and the number of right-censored observations in it."""
+    observed, begin = ~np.isnan(end), times.arrival
+    seen_until = np.where(np.isnan(times.left), record.end_s, times.left)
+    exits = np.where(observed, end, seen_until) - begin
     entries = np.where(begin >= start_s, -1.0, start_s - begin)
     seen = exits > entries
     exits, observed, entries = exits[seen], observed[seen], entries[seen]

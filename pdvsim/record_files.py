@@ -34,7 +34,7 @@ COUNTS = (
     *("id", "prompt_tokens", "output_tokens", "produced_tokens"),
     *("rounds", "drafted_tokens", "accepted_tokens"),
 )
-TIMES = ("arrival_s", "admitted_s", "first_token_s", "completed_s")
+TIMES = ("arrival_s", "admitted_s", "first_token_s", "completed_s", "failed_s")
 CODED = ("stage", "lane", "stream")  # columns that hold a word, not a number
 WHOLE = ("take", "batch", "query_tokens", "context_tokens", "tokens")
 MOST = 2**31 - 1  # of any count in a record

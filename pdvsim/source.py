@@ -18,6 +18,11 @@ class Source:
     def released_requests(self) -> list[Request]:
         return self._requests[: self.released]
 
+    @property
+    def longest(self) -> Request:
+        """The one of all requests that comes to the most tokens."""
+        return max(self._requests, key=lambda one: one.prompt_tokens + one.output_tokens)
+
     def initial(self) -> list[Request]:
         """Requests that come by themselves, in order of arrival."""
         closed = self.workload.in_flight

@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from pdvsim.core import EAGER, DraftTokens, Request, Stage, Stream
 from realengine.device import Device, Execution
-from realengine.engine import Ticket
+from realengine.engine import RequestError, Ticket
 from realengine.prompts import Prompts
 
 
@@ -183,6 +183,17 @@ class EagerEngine:
             request.tokens.extend(state.tokens)
             return None if request.outcomes else (state.accepted,)
         return None
+
+    def check(self, request: Request) -> None:
+        """Raise `RequestError` if `request` can never be served."""
+        configs = [model.config for model in (self._draft, self._verifier)]
+        most = min(config.max_position_embeddings for config in configs)
+        if request.prompt_tokens + request.output_tokens > most:
+            raise RequestError(
+                request,
+                f"needs {request.prompt_tokens} prompt + {request.output_tokens} output tokens; "
+                f"the models reach {most}",
+            )
 
     def can_admit(self, *requests: Request) -> bool:
         """Caches grow token by token; memory was checked for the whole run when it began."""

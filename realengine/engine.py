@@ -6,6 +6,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pdvsim.core import DraftTokens, Executor, Request, Stage, Stream
+from pdvsim.errors import InputError
+
+
+class RequestError(InputError):
+    """Why an engine cannot go on with one request, or never could serve it."""
+
+    def __init__(self, request: Request, why: str) -> None:
+        super().__init__(f"request {request.id} {why}")
+        self.request = request
 
 
 class Ticket(Protocol):
@@ -56,6 +65,9 @@ class Engine(Protocol):
 
         Args:
             draft_tokens: of the round; None stands for the engine's own `draft_tokens`.
+
+        Raises:
+            RequestError: one of `batch` is at fault, and nothing was launched.
         """
         ...
 
@@ -63,6 +75,10 @@ class Engine(Protocol):
         """Called once, after the ticket is done. Returns drafts kept per request where real tokens
         were compared at this stage, else None (the requests' `outcomes` decide). Appends output
         tokens to `request.tokens` where there are any."""
+        ...
+
+    def check(self, request: Request) -> None:
+        """Raise `RequestError` if `request` can never be served."""
         ...
 
     def can_admit(self, *requests: Request) -> bool:

@@ -41,6 +41,23 @@ class Lane:
 
 
 @dataclass(slots=True, eq=False)
+class NoTicket:
+    """In place of work that could not be launched, or had nothing to do."""
+
+    stage: Stage
+    batch: Sequence[Request] = ()
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        return
+
+    def device_span_s(self) -> None:
+        return
+
+
+@dataclass(slots=True, eq=False)
 class Operation:
     """A launched stage and what the host knows of it."""
 

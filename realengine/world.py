@@ -32,8 +32,9 @@ from pdvsim.records import Recorder, RunRecord
 from pdvsim.source import Source
 from pdvsim.workload import Workload
 from realengine.busy import busy_seconds
-from realengine.engine import Engine
-from realengine.host import Lane, Operation, quiet_gc
+from realengine.engine import Engine, Ticket
+from realengine.failures import FATAL, Failures
+from realengine.host import Lane, NoTicket, Operation, quiet_gc
 
 STUCK_S = 120.0
 _LOOK_S = 1.0  # how often the calling thread looks whether the run still moves
@@ -75,6 +76,7 @@ class RealWorld:
         self._over = threading.Event()
         self._end_s: float | None = None
         self._error: BaseException | None = None
+        self.failures = Failures()
         self._start_s = self._moved_s = 0.0
         self._arrived = 0
         self._lanes = [
@@ -98,10 +100,16 @@ class RealWorld:
     def run(self) -> RunRecord:
         """Run to the workload's end.
 
+        A request that the engine cannot go on with leaves, and the others go on; its record says
+        when (`failed_s`), `failures` why.
+
         Raises:
+            RequestError: a request can never be served; nothing has run.
             InvariantError: requests are in flight and nothing has happened for `stuck_s`.
-            BaseException: whatever ended a lane, or Ctrl-C.
+            BaseException: whatever ended a lane, or Ctrl-C; what failed first, if no request
+                completed.
         """
+        self.engine.check(self.source.longest)
         arrivals = deque(self.source.initial())
         threads = [
             threading.Thread(target=self._run_lane, args=(lane,), name=lane.name, daemon=True)
@@ -120,6 +128,8 @@ class RealWorld:
                 self._join([thread for thread in threads if thread.ident is not None])
         if self._error is not None:
             raise self._error
+        if self.failures and self.lanes.completed == len(self.failures):
+            raise self.failures.first
         assert self._end_s is not None
         record = self.recorder.finish(
             self.source.released_requests,
@@ -187,7 +197,7 @@ class RealWorld:
                 f"lanes {stuck} did not stop within {self.stuck_s:g} s"
             ) from self._error
         for request in self.source.released_requests:
-            if request.completed_s is None:
+            if request.left_s is None:
                 self.engine.release(request)
 
     # Lane threads
@@ -266,7 +276,10 @@ class RealWorld:
     def _complete(self, lane: Lane, verb: Complete) -> None:
         with self._state:
             now = self._enter()
-            verb.request.completed_s = now
+            if verb.request in self.failures:
+                verb.request.failed_s = now
+            else:
+                verb.request.completed_s = now
             self.lanes.completed += 1
             del self._in_service[verb.request.id]
             following = self.source.next(now)
@@ -326,13 +339,23 @@ class RealWorld:
     # The device
 
     def _launch(self, lane: Lane, verb: Launch) -> Operation:
-        stage, batch, stream, after = verb.stage, verb.batch, verb.stream, verb.after
+        stage, stream, after = verb.stage, verb.stream, verb.after
         drafts = self.config.draft_tokens if verb.draft_tokens is None else verb.draft_tokens
+        batch, drafts = self.failures.going_on(verb.batch, drafts)
         new = query_tokens(self.executor, stage, batch, drafts)
         context = sum([request.context_tokens for request in batch])
         tickets = [event.ticket for event in after]
         began_s, began_cpu_s = time.perf_counter(), time.thread_time()
-        ticket = self.engine.launch(stage, batch, stream, tickets, drafts)
+        ticket: Ticket = NoTicket(stage)
+        while batch:
+            try:
+                ticket = self.engine.launch(stage, batch, stream, tickets, drafts)
+                break
+            except FATAL:
+                raise
+            except Exception as error:
+                self._give_up(batch, error)
+                batch, drafts = self.failures.going_on(batch, drafts)
         cpu_s, wall_s = time.thread_time() - began_cpu_s, time.perf_counter() - began_s
         lane.outside_s += wall_s
         launched_s = began_s - self._start_s
@@ -352,16 +375,27 @@ class RealWorld:
             launched_s + wall_s,
             min(cpu_s, wall_s),
             after,
+            settled=not batch,
         )
         lane.launched = operation
         return operation
 
+    def _give_up(self, batch: Sequence[Request], error: Exception) -> None:
+        with self._state:
+            self._moved_s = self._now()
+            self.failures.give_up(batch, error)
+
     def _wait(self, lane: Lane, verb: Wait) -> None:
         operation: Operation = verb.event
         began_s = time.perf_counter()
-        operation.ticket.wait()
-        lane.outside_s += time.perf_counter() - began_s
-        self._settle(lane, operation)
+        try:
+            operation.ticket.wait()
+            lane.outside_s += time.perf_counter() - began_s
+            self._settle(lane, operation)
+        except (_Over, *FATAL):
+            raise
+        except Exception as error:
+            self._give_up(operation.batch, error)
 
     def _settle(self, lane: Lane, operation: Operation) -> None:
         if operation.settled:

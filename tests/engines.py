@@ -61,6 +61,9 @@ class IdleEngine:
     def settle(self, ticket: Ticket) -> None:
         return
 
+    def check(self, request: Request) -> None:
+        return
+
     def can_admit(self, *requests: Request) -> bool:
         return True
 

@@ -20,10 +20,11 @@ from pdvsim.architectures import ARCHITECTURES
 from pdvsim.core import EAGER, EXECUTORS, GRAPH, DraftTokens, Executor, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
+from pdvsim.metrics import summarize
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, Workload, closed_loop
 from realengine.busy import busy_seconds
-from realengine.engine import Ticket
+from realengine.engine import RequestError, Ticket
 from realengine.telemetry import Telemetry
 from realengine.world import RealWorld, run
 from tests.engines import IdleEngine, ScriptedEngine, ScriptedTicket, measure_verb_overhead
@@ -164,14 +165,84 @@ class Failing(ScriptedEngine):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
-@pytest.mark.parametrize("error", [ValueError("lane"), MemoryError(), KeyboardInterrupt()])
-def test_an_exception_in_a_lane_ends_the_run(name: str, error: BaseException) -> None:
+@pytest.mark.parametrize("error", [AssertionError("lane"), MemoryError(), KeyboardInterrupt()])
+def test_what_no_request_is_at_fault_for_ends_the_run(name: str, error: BaseException) -> None:
     before = set(threading.enumerate())
     stage = Stage.DECODE if name == "plain" else Stage.VERIFY
     with pytest.raises(type(error)) as caught:
         run(config_of(name, workers=3), endless(), Failing(stage, error), stuck_s=10.0)
     assert caught.value is error
     assert set(threading.enumerate()) <= before
+
+
+class Picky(ScriptedEngine):
+    """Cannot go on with one request in its second round, which it names or does not."""
+
+    def __init__(self, executor: Executor, culprit: int, named: bool) -> None:
+        super().__init__(executor, 4, TableCosts(dict.fromkeys(Stage, 1e-4)))
+        self.culprit, self.named = culprit, named
+        self.released: list[int] = []
+
+    def launch(
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
+    ) -> ScriptedTicket:
+        assert batch and not any(request.cancelled for request in batch)
+        for request in batch:
+            if request.id == self.culprit and request.rounds + (request.produced_tokens > 1):
+                raise RequestError(request, "is odd") if self.named else ValueError("odd")
+        return super().launch(stage, batch, stream, after, draft_tokens)
+
+    def release(self, request: Request) -> None:
+        self.released.append(request.id)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("executor", list(EXECUTORS.values()), ids=str)
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_a_request_that_fails_ends_alone(name: str, executor: Executor, named: bool) -> None:
+    workload = Workload("closed-loop", [4] * 9, [12] * 9, [[2] * 12] * 9, in_flight=3)
+    engine = Picky(executor, 3, named)
+    world = RealWorld(config_of(name, executor, batch_cap=3, workers=2), workload, engine, 10.0)
+    record = world.run()
+    failed = {request.id for request in record.requests if request.failed_s is not None}
+    assert failed == set(world.failures.errors) and 3 in failed
+    assert failed == {3} if named or not executor.batched else len(failed) <= 3
+    for request in record.requests:
+        assert (request.completed_s is None) == (request.id in failed)
+        assert request.completed_s is None or request.produced_tokens >= 12
+    assert sorted(engine.released) == list(range(9))
+    check(record)
+    summary = summarize(record)
+    assert summary["in_flight_at_end"] == 0 and summary["completed"] == 9 - len(failed)
+
+
+def test_where_every_request_fails_the_run_does() -> None:
+    class Broken(IdleEngine):
+        def settle(self, ticket: Ticket) -> None:
+            raise ValueError("always")
+
+    workload = Workload("closed-loop", [1] * 5, [4] * 5, [[0] * 4] * 5, in_flight=2)
+    with pytest.raises(ValueError, match="always"):
+        run(config_of("pdv"), workload, Broken(EAGER, 4))
+
+
+def test_a_request_that_can_never_be_served_is_refused_at_the_door() -> None:
+    class Small(IdleEngine):
+        def check(self, request: Request) -> None:
+            if request.prompt_tokens > 8:
+                raise RequestError(request, "is too long")
+
+        def start(self) -> None:
+            raise AssertionError("nothing runs")
+
+    workload = Workload("closed-loop", [4, 9, 5], [1] * 3, [[0]] * 3, in_flight=1)
+    with pytest.raises(InputError, match="request 1 is too long"):
+        run(config_of("pdv"), workload, Small(EAGER, 4))
 
 
 def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pdvsim.core import Request
 from pdvsim.errors import InputError
 from realengine.device import Execution
+from realengine.engine import RequestError
 from realengine.graph.paged import Holding, PagePool
 
 
@@ -34,15 +35,22 @@ class Admission:
 
     Args:
         overrun_tokens: what a request's last round may write past the end of its output.
+        token_bytes: that a token takes in the caches.
     """
 
     def __init__(
-        self, pool: PagePool, max_context_tokens: int, overrun_tokens: int, vocabulary: int
+        self,
+        pool: PagePool,
+        max_context_tokens: int,
+        overrun_tokens: int,
+        vocabulary: int,
+        token_bytes: int,
     ) -> None:
         self._pool = pool
         self._longest = max_context_tokens
         self._overrun = overrun_tokens
         self._vocabulary = vocabulary
+        self._token_bytes = token_bytes
         self._held: dict[Request, Held] = {}
         self._leaving: list[Held] = []
         self._lock = threading.Lock()
@@ -51,25 +59,28 @@ class Admission:
         """Refuse a request that can never be served.
 
         Raises:
-            InputError: empty prompt, tokens outside the vocabulary, or longer than the cache.
+            RequestError: empty prompt, tokens outside the vocabulary, or longer than the cache.
         """
-        name, prompt = f"request {request.id}", request.prompt
+        prompt = request.prompt
         if request.prompt_tokens < 1 or (prompt and len(prompt) != request.prompt_tokens):
-            raise InputError(
-                f"{name} has {len(prompt)} prompt tokens and says {request.prompt_tokens}; "
-                "a prompt holds at least one"
+            raise RequestError(
+                request,
+                f"has {len(prompt)} prompt tokens and says {request.prompt_tokens}; a prompt holds "
+                "at least one",
             )
         if request.output_tokens < 1:
-            raise InputError(f"{name} asks for {request.output_tokens} output tokens")
+            raise RequestError(request, f"asks for {request.output_tokens} output tokens")
         if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocabulary:
-            raise InputError(f"{name} has tokens outside the vocabulary of {self._vocabulary}")
+            raise RequestError(request, f"has tokens outside the vocabulary of {self._vocabulary}")
         total = request.prompt_tokens + request.output_tokens
         cache_tokens = (self._pool.pages - 1) * self._pool.page_tokens - self._overrun
         most = min(self._longest, cache_tokens)
         if total > most:
-            raise InputError(
-                f"{name} needs {request.prompt_tokens} prompt + {request.output_tokens} output "
-                f"tokens; the cache takes {most}"
+            needed, room = (tokens * self._token_bytes / 2**20 for tokens in (total, most))
+            raise RequestError(
+                request,
+                f"needs {request.prompt_tokens} prompt + {request.output_tokens} output tokens, "
+                f"{needed:,.1f} MiB of KV cache; the cache takes {most}, {room:,.1f} MiB",
             )
 
     def fits(self, batch: Sequence[Request]) -> bool:
@@ -82,7 +93,7 @@ class Admission:
         """Reserve for those of `batch` that hold nothing yet, or for none. Returns these.
 
         Raises:
-            InputError: one of them can never be served.
+            RequestError: one of them can never be served.
             OutOfPages: they do not fit now.
         """
         with self._lock:

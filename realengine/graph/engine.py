@@ -14,7 +14,7 @@ from pdvsim.errors import InputError
 from pdvsim.model_shape import ModelShape
 from realengine.checkpoint import check_context
 from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
-from realengine.engine import Ticket
+from realengine.engine import RequestError, Ticket
 from realengine.graph.admission import Admission, Held
 from realengine.graph.drafting import Drafter, ModelDrafter
 from realengine.graph.eagle3 import Eagle3Drafter, Head
@@ -179,7 +179,11 @@ class GraphEngine:
         pages = demand.pages(free_bytes(device.device))
         self._pool = PagePool(pages, config.page_tokens, config.max_requests)
         self._admission = Admission(
-            self._pool, self.max_context_tokens, config.longest, self.vocabulary
+            self._pool,
+            self.max_context_tokens,
+            config.longest,
+            self.vocabulary,
+            demand.page_bytes // config.page_tokens,
         )
         self._locks = {stage: threading.Lock() for stage in Stage}
 
@@ -252,7 +256,7 @@ class GraphEngine:
         return self._runner.about
 
     def check(self, request: Request) -> None:
-        """Raise `InputError` if `request` can never be served."""
+        """Raise `RequestError` if `request` can never be served."""
         self._admission.check(request)
 
     def can_admit(self, *requests: Request) -> bool:
@@ -369,9 +373,8 @@ class GraphEngine:
             elif done < len(outcomes) and 0 <= outcomes[done] <= longest:
                 forced.append(min(outcomes[done], length))
             else:
-                raise InputError(
-                    f"request {request.id} has no outcome from 0 to {longest} for its round "
-                    f"{done + 1}"
+                raise RequestError(
+                    request, f"has no outcome from 0 to {longest} for its round {done + 1}"
                 )
         return forced
 
