@@ -108,6 +108,35 @@ def test_other_programs_name_their_model_too(tmp_path: Path) -> None:
     assert cell.served is not None and cell.served.name == "qwen3-8b"
 
 
+def test_a_long_last_request_is_no_overload(tmp_path: Path) -> None:
+    """300 requests at 10/s in 36 s: the last ones take 6 s, but none waits for its first token."""
+    run = VLLM | {
+        "request_rate": 10.0,
+        "max_concurrency": None,
+        "num_prompts": 300,
+        "completed": 300,
+        "duration": 36.0,
+        "total_output_tokens": 81000,
+        "request_throughput": 300 / 36,
+        "output_throughput": 81000 / 36,
+        "mean_tpot_ms": 13.6,
+        "mean_e2el_ms": None,
+        "p99_e2el_ms": None,
+    }
+    calm = read(put(tmp_path / "a.json", run | {"mean_ttft_ms": 55.0}))
+    assert "overload" not in {f.rule for f in audit(calm).findings}
+    queued = read(put(tmp_path / "b.json", run | {"mean_ttft_ms": 3000.0}))
+    assert "overload" in {f.rule for f in audit(queued).findings}
+
+
+def test_latency_is_made_of_the_first_token_and_the_gaps(tmp_path: Path) -> None:
+    """64 tokens: 0.1 s and at most 63 gaps of 60 ms are 3.9 s."""
+    for milliseconds, fits in ((3900.0, True), (2000.0, True), (4400.0, False)):
+        run = VLLM | {"mean_itl_ms": 60.0, "mean_e2el_ms": milliseconds, "max_concurrency": None}
+        report = audit(read(put(tmp_path / "a.json", run)))
+        assert report.failed is not fits
+
+
 def test_vllm_failed_requests_are_survivorship(tmp_path: Path) -> None:
     report = audit(read(put(tmp_path / "run.json", VLLM | {"num_prompts": 300})))
     assert report.failed
@@ -136,6 +165,21 @@ def test_aiperf_units_come_with_each_metric(tmp_path: Path) -> None:
         (cell,) = table.cells
         assert (table.format, cell.latency_s, cell.concurrency) == ("aiperf", 4.0, 8)
         assert not audit(table).failed
+
+
+def test_aiperf_rates_stand_in_the_phase_that_is_measured(tmp_path: Path) -> None:
+    warmup = {"name": "warmup", "type": "poisson", "exclude_from_results": True, "rate": 9.0}
+    measured = {"name": "profiling", "type": "poisson", "requests": 200, "rate": 2.1}
+    content = aiperf(
+        input_config={
+            "models": {"items": [{"name": "Qwen/Qwen3-8B"}]},
+            "phases": [warmup, measured],
+        },
+        run_info={},
+    )
+    (cell,) = read(put(tmp_path / "x.json", content)).cells
+    assert (cell.rate_per_s, cell.concurrency, cell.load) == (2.1, None, 2.1)
+    assert cell.served is not None and cell.served.name == "qwen3-8b"
 
 
 def test_aiperf_errors_were_offered_too(tmp_path: Path) -> None:

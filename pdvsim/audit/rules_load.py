@@ -15,6 +15,7 @@ SAME_END = 0.004  # relative; runs of different loads do not end this close toge
 CAP_FULL = 0.7  # of a cap in use on average: requests waited for it
 UNFINISHED_ERROR = 0.05
 UNFINISHED_WARNING = 0.01
+QUEUED = 0.25  # TTFT against the time after the last arrival; half of it in a growing queue
 MOST_ANCHORS = 32  # cells tried as the common end; more would say no more
 FEW_SAMPLES = 10
 PERCENTILE_SAMPLES = 100
@@ -304,16 +305,23 @@ def overload(table: Table, limits: Limits) -> Checked:
 
 def _queue_grows(cell: Cell) -> bool:
     """Whether more was unfinished, or more time passed after the last arrival, than the latency
-    of the completed requests explains."""
-    in_flight = cell.in_flight
-    if cell.offered is None or cell.samples is None or in_flight is None:
+    of the completed requests explains.
+
+    A queue that grows until the last of n arrivals keeps them waiting for half of what it takes
+    to work it off, on average, and so does their first token.
+    """
+    in_flight, latency_s = cell.in_flight, cell.mean_latency_s
+    if cell.offered is None or cell.samples is None:
         return True
     unfinished = cell.offered - cell.samples
     after_s = _elapsed(cell) - cell.offered / (cell.rate_per_s or 1.0)  # the last arrival
-    latency_s = cell.mean_latency_s or 0.0
     if unfinished > 0:
+        if in_flight is None or latency_s is None:
+            return True
         return unfinished > BACKLOG * in_flight + sqrt(in_flight) or after_s > latency_s
-    return after_s > BACKLOG * latency_s
+    if cell.ttft_s is not None and cell.ttft_s < QUEUED * after_s:
+        return False
+    return latency_s is None or after_s > BACKLOG * latency_s
 
 
 def waits_for_cap(cell: Cell) -> bool:

@@ -38,6 +38,7 @@ _BOUNDS: dict[str, tuple[str, float, float]] = {
     "latency_p99_s": ("p99 E2E latency", 0.0, inf),
     "ttft_s": ("mean TTFT", 0.0, inf),
     "tpot_s": ("mean TPOT", 0.0, inf),
+    "gap_s": ("mean ITL", 0.0, inf),
     "accepted_length": ("tokens a round", 0.0, inf),
     "draft_tokens": ("draft tokens", 0.0, inf),
     "tokens_per_request": ("tokens of a request", 0.0, inf),

@@ -96,6 +96,8 @@ class Cell:
         resolution: step to which `output_throughput` was printed, tokens/s (0: exact).
         latency_s, latency_std_s, latency_p99_s: end to end, over completed requests.
         tpot_s: time per output token after the first.
+        gap_s: mean over all gaps between a request's chunks, of which a chunk has one token or
+            more.
         acceptance_rate: share of 1; accepted_length: tokens per round with the verifier's own.
         draft_tokens: drafted per round (L, or its mean); None if unknown, 0 without speculation.
         bonus_token: a round that keeps all drafts also yields the verifier's next token.
@@ -133,6 +135,7 @@ class Cell:
     latency_p99_s: float | None = None
     ttft_s: float | None = None
     tpot_s: float | None = None
+    gap_s: float | None = None
     acceptance_rate: float | None = None
     accepted_length: float | None = None
     draft_tokens: float | None = None

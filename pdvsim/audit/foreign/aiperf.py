@@ -40,8 +40,8 @@ class Metric(Foreign):
 
 class Export(Foreign):
     request_latency: Metric
-    request_throughput: Metric
-    request_count: Metric
+    request_throughput: Metric | None = None
+    request_count: Metric | None = None
     goodput: Metric | None = None
     error_request_count: Metric | None = None
     benchmark_duration: Metric | None = None
@@ -68,6 +68,7 @@ def _cell(item: Item) -> Cell:
     run = item.parse(Export)
     settings = _settings(run)
     concurrency, rate = settings.get("concurrency"), settings.get("request_rate")
+    counted = run.request_count is not None
     completed, failed = _count(run.request_count), _count(run.error_request_count)
     latency = _spread(LATENCY, item.content.get("request_latency"), run.request_latency)
     duration = run.benchmark_duration
@@ -91,11 +92,11 @@ def _cell(item: Item) -> Cell:
         time_limit_s=limit_s if cut else None,
         cut=cut,
         completed_span_s=duration_s if cut else None,
-        offered=completed + failed + lost,
-        completed=completed,
+        offered=completed + failed + lost if counted else None,
+        completed=completed if counted else None,
         failed=failed,
         output_throughput=_average(run.output_token_throughput),
-        request_throughput=run.request_throughput.avg,
+        request_throughput=_average(run.request_throughput),
         request_goodput=_average(run.goodput),
         latency_s=latency.mean,
         latency_std_s=latency.std,
@@ -135,20 +136,24 @@ def _spread(of: str, statistics: Any, metric: Metric | None) -> Distribution:
 
 
 def _settings(run: Export) -> dict[str, float]:
-    """The numbers of the configuration by their last name; what was varied comes first."""
+    """The numbers of the configuration by their last name; what was varied comes first, then the
+    phase that was measured."""
     phases = run.input_config.get("phases")
-    chosen = run.input_config
-    if isinstance(phases, list):
-        measured = [p for p in phases if isinstance(p, Mapping) and not _warms_up(p)]
-        chosen = {**run.input_config, "phases": measured[:1]}
+    listed = phases if isinstance(phases, list) else []
+    measured = [p for p in listed if isinstance(p, Mapping) and not _warms_up(p)][:1]
     found: dict[str, float] = {}
-    for source in (run.run_info.get("variation_values"), chosen):
-        _collect(source, found)
+    for source in (run.run_info.get("variation_values"), measured, run.input_config):
+        _collect({**source, "phases": None} if source is run.input_config else source, found)
+    for phase in measured:
+        rate = phase.get("rate")
+        if isinstance(rate, int | float):
+            found.setdefault("request_rate", float(rate))
     return found
 
 
 def _warms_up(phase: Mapping[str, Any]) -> bool:
-    return "warm" in f"{phase.get('kind', '')} {phase.get('name', '')}".lower()
+    named = f"{phase.get('kind', '')} {phase.get('name', '')}".lower()
+    return "warm" in named or phase.get("exclude_from_results") is True
 
 
 def _collect(source: Any, found: dict[str, float]) -> None:

@@ -238,7 +238,11 @@ def model_of(content: Any, depth: int = 6) -> str | None:
         return None
     for key in _MODEL_KEYS:
         value = content.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("items")
         first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, Mapping):
+            first = first.get("name")
         if isinstance(first, str) and first:
             return first
     inside = (model_of(value, depth - 1) for value in content.values())

@@ -45,6 +45,7 @@ class ServeResult(Foreign):
     output_throughput: float
     mean_ttft_ms: float | None = None
     mean_tpot_ms: float | None = None
+    mean_itl_ms: float | None = None
     spec_decode_acceptance_rate: float | None = None
     spec_decode_acceptance_length: float | None = None
     spec_decode_num_drafts: int | None = None
@@ -123,6 +124,7 @@ def cell(item: Item, name: str) -> Cell:
         latency_p99_s=latency.at(99),
         ttft_s=seconds(run.mean_ttft_ms),
         tpot_s=seconds(run.mean_tpot_ms),
+        gap_s=seconds(run.mean_itl_ms),
         acceptance_rate=None if percent is None else percent / 100,
         accepted_length=lengths if lengths is not None else run.accept_length,
         draft_tokens=run.drafted_per_round,
