@@ -22,7 +22,7 @@ from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.profile import save_profile
 from pdvsim.statistics import prediction_interval
-from pdvsim.workload import Lengths, closed_loop, pdverify
+from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import HOST, FixedCosts, config_of, profile_file
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
@@ -36,18 +36,6 @@ def setting(architecture: str, concurrency: int, index: int) -> Setting:
         FixedCosts(),
         HOST,
         {},
-    )
-
-
-def cut_setting(architecture: str, concurrency: int, index: int) -> Setting:
-    """The published protocol on a machine whose round takes 40 ms."""
-    return Setting(
-        config_of(architecture, batch_cap=concurrency),
-        pdverify(concurrency, Lengths(10, 40), ACCEPTANCE, np.random.SeedSequence(index)),
-        FixedCosts(0.02, 0.0),
-        HOST,
-        {},
-        survivors_only=True,
     )
 
 
@@ -80,23 +68,6 @@ def test_one_cell_alone_is_measured_against_itself_without_mechanisms() -> None:
 def test_a_single_thread_has_no_gil_and_no_locks_to_ablate() -> None:
     with pytest.raises(InputError, match="none of the mechanisms plays a part"):
         ablate([subject("pdv")], "median_e2el_ms", THREADS, workers=1)
-
-
-def test_the_cut_makes_survivors_count() -> None:
-    """Far beyond capacity, pdv's few in service complete before the cut and pd's many do not;
-    without the cut both do the same work."""
-    subjects = [
-        Subject(name, [partial(cut_setting, name, 48, i) for i in range(2)])
-        for name in ("pd", "pdv")
-    ]
-    chosen = ["cut at the deadline", "unfinished count as nothing"]
-    found = ablate(subjects, "tps", chosen, workers=1)
-    assert found.whole.value > np.log(1.5)
-    assert abs(found.parts[-1].shapley.value) < np.log(1.2)
-    # Either alone suffices, so they share the credit.
-    cut, survivors, _ = found.parts
-    assert cut.alone.value > 0.7 * found.whole.value
-    assert survivors.alone.value > 0.7 * found.whole.value
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))

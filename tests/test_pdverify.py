@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pdvsim.ablate import Subject, ablate
 from pdvsim.audit import Severity, audit, read
 from pdvsim.cli import run as pdvsim
+from pdvsim.pdverify.ablation import PublishedSetting
+from pdvsim.workload import Lengths, pdverify
+from tests.fakes import ACCEPTANCE, HOST, FixedCosts, config_of
 from tests.published_table import PREFILL_S, ROUND_S, write_published_table
 
 Paths = tuple[Path, Path]
@@ -36,6 +42,34 @@ def test_a_published_table_is_reproduced_from_its_rows_at_low_load(
     # Beyond capacity the cut at 60 s counts survivors: that is the whole of the gain.
     assert at[64]["published"] > 3.0 and at[64]["predicted"] > 3.0
     assert at[8]["predicted"] == pytest.approx(1.0, abs=0.02)
+
+
+def cut_setting(architecture: str, concurrency: int, index: int) -> PublishedSetting:
+    """The published protocol on a machine whose round takes 40 ms."""
+    return PublishedSetting(
+        config_of(architecture, batch_cap=concurrency),
+        pdverify(concurrency, Lengths(10, 40), ACCEPTANCE, np.random.SeedSequence(index)),
+        FixedCosts(0.02, 0.0),
+        HOST,
+        {},
+    )
+
+
+def test_the_cut_makes_survivors_count() -> None:
+    """Far beyond capacity, pdv's few in service complete before the cut and pd's many do not;
+    without the cut both do the same work."""
+    subjects = [
+        Subject(name, [partial(cut_setting, name, 48, i) for i in range(2)])
+        for name in ("pd", "pdv")
+    ]
+    chosen = ["cut at the deadline", "unfinished count as nothing"]
+    found = ablate(subjects, "pdverify_tps", chosen, workers=1)
+    assert found.whole.value > np.log(1.5)
+    assert abs(found.parts[-1].shapley.value) < np.log(1.2)
+    # Either alone suffices, so they share the credit.
+    survivors, cut, _ = found.parts
+    assert cut.alone.value > 0.7 * found.whole.value
+    assert survivors.alone.value > 0.7 * found.whole.value
 
 
 def test_a_published_cell_is_taken_apart(

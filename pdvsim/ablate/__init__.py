@@ -2,7 +2,7 @@
 
 from pdvsim.ablate.mechanisms import Setting, mechanisms, without
 from pdvsim.ablate.shapley import SCALES, Ablation, Part, Subject, ablate
-from pdvsim.ablate.subjects import METRICS, predicted, published
+from pdvsim.ablate.subjects import METRICS, predicted
 
 __all__ = [
     "METRICS",
@@ -14,6 +14,5 @@ __all__ = [
     "ablate",
     "mechanisms",
     "predicted",
-    "published",
     "without",
 ]

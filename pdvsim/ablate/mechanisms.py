@@ -1,16 +1,15 @@
 """The mechanisms of a simulated run, and how each is switched off.
 
-Those of the machine and of the protocol are here; those of an architecture are its `switches`.
+Those of the machine are here, and the deadline's; those of an architecture are its `switches`, and
+a setting of a special kind (a cell of a published table) may have some of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
-
-import numpy as np
 
 from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import POLLING
@@ -27,94 +26,118 @@ Off = frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One run to be, with all its mechanisms.
-
-    Attributes:
-        alike_costs, alike_workload: what both cells of a comparison would share; None where
-            they do anyway.
-        survivors_only: only completed requests' tokens count.
-    """
+    """One run to be, with all its mechanisms."""
 
     config: Config
     workload: Workload
     costs: StageCosts
     host: HostCosts
     contention: Contention
-    alike_costs: StageCosts | None = None
-    alike_workload: Workload | None = None
-    survivors_only: bool = False
+
+    @property
+    def own(self) -> Mapping[str, Mechanism]:
+        """Mechanisms that only settings of this kind have."""
+        return {}
+
+    def measure(self, record: RunRecord, metric: str) -> float:
+        """A metric of the run that it became.
+
+        Raises:
+            InputError: the run cannot say.
+        """
+        summary = summarize(record)
+        value = summary[metric]
+        if value is None:
+            why = summary.reasons.get(metric, "unknown")
+            raise InputError(f"{record.config.name} has no {metric}: {why}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """Something that can be switched off.
+
+    Attributes:
+        off: the setting without it.
+        acts: (the setting as it is, the setting with everything switched off that is to be)
+            -> whether switching it off changes anything.
+    """
+
+    off: Callable[[Any], Setting]
+    acts: Callable[[Any, Setting], bool]
 
 
 def _host(**changes: Any) -> Callable[[Setting], Setting]:
     return lambda s: replace(s, host=replace(s.host, **changes))
 
 
-def _unlock(model: Model) -> Callable[[Setting], Setting]:
-    return lambda s: replace(s, host=replace(s.host, locks=s.host.locks - {model}))
+def _unlock(model: Model) -> Mechanism:
+    return Mechanism(
+        lambda s: replace(s, host=replace(s.host, locks=s.host.locks - {model})),
+        lambda s, rest: _several_threads(rest) and s.config.executor.synchronous,
+    )
 
 
-GIL, DRAFT_LOCK, VERIFIER_LOCK = "GIL", "draft model's lock", "verifier's lock"
-CONTENTION, OWN_SPEED = "contention of streams", "stage times of its own"
-OWN_WORK = "requests of its own"
-CUT, SURVIVORS = "cut at the deadline", "unfinished count as nothing"
+def _several_threads(setting: Setting) -> bool:
+    return len(architecture(setting.config.architecture).threads(setting.config)) > 1
 
-# Of every architecture; in the order in which they are switched off. Each architecture has its
-# own besides, which its lane programs and parameters know.
-MACHINE: dict[str, Callable[[Setting], Setting]] = {
-    GIL: _host(gil_speeds=(1.0,) * 256),
-    DRAFT_LOCK: _unlock(Model.DRAFT),
-    VERIFIER_LOCK: _unlock(Model.VERIFIER),
-    CONTENTION: lambda s: replace(s, contention={}),
+
+# Of every run, before and after those of its architecture and of its kind: the order in which
+# they are switched off.
+BEFORE = {
+    "GIL": Mechanism(_host(gil_speeds=(1.0,) * 256), lambda s, rest: _several_threads(rest)),
+    "draft model's lock": _unlock(Model.DRAFT),
+    "verifier's lock": _unlock(Model.VERIFIER),
+    "contention of streams": Mechanism(
+        lambda s: replace(s, contention={}),
+        lambda s, rest: bool(s.contention) and _several_threads(rest),
+    ),
 }
-RUN: dict[str, Callable[[Setting], Setting]] = {
+AFTER = {
     # Nobody sleeps: what waits is seen at once, or within a microsecond where a lane polls.
-    POLLING: _host(wake_s=0.0, lock_wake_s=0.0, event_wake_s=0.0, poll_overhead_s=0.0),
-    OWN_SPEED: lambda s: replace(s, costs=s.alike_costs or s.costs),
-    OWN_WORK: lambda s: replace(s, workload=s.alike_workload or s.workload),
-    CUT: lambda s: replace(s, workload=replace(s.workload, deadline_s=None)),
-    SURVIVORS: lambda s: replace(s, survivors_only=False),
+    POLLING: Mechanism(
+        _host(wake_s=0.0, lock_wake_s=0.0, event_wake_s=0.0, poll_overhead_s=0.0),
+        lambda s, rest: True,
+    ),
+    "cut at the deadline": Mechanism(
+        lambda s: replace(s, workload=replace(s.workload, deadline_s=None)),
+        lambda s, rest: s.workload.deadline_s is not None,
+    ),
 }
 
 
 def mechanisms(settings: Sequence[Setting]) -> list[str]:
     """Names of all that can be switched off in any of the settings, in order."""
-    own = [name for s in settings for name in architecture(s.config.architecture).switches]
-    return list(dict.fromkeys((*MACHINE, *(name for name in own if name not in RUN), *RUN)))
+    switches = [name for s in settings for name in architecture(s.config.architecture).switches]
+    own = [name for s in settings for name in s.own]
+    middle = [name for name in (*switches, *own) if name not in AFTER]
+    return list(dict.fromkeys((*BEFORE, *middle, *AFTER)))
+
+
+def _common(setting: Setting) -> dict[str, Mechanism]:
+    """All but the architecture's."""
+    return {**BEFORE, **setting.own, **AFTER}
 
 
 def without(setting: Setting, off: Off) -> Setting:
     """The setting with the mechanisms `off` switched off, its parameters otherwise the user's."""
-    own = off & architecture(setting.config.architecture).switches.keys()
-    config = replace(setting.config, switched_off=setting.config.switched_off | own)
+    switches = off & architecture(setting.config.architecture).switches.keys()
+    config = replace(setting.config, switched_off=setting.config.switched_off | switches)
     setting = replace(setting, config=config)
-    for name, switch_off in (MACHINE | RUN).items():
+    for name, mechanism in _common(setting).items():
         if name in off:
-            setting = switch_off(setting)
+            setting = mechanism.off(setting)
     return setting
 
 
 def effective(setting: Setting, off: Off) -> Off:
     """The part of `off` that changes anything: combinations alike are simulated once."""
-    shape, workload = architecture(setting.config.architecture), setting.workload
-    config = without(setting, off).config
-    in_flight = inf if workload.in_flight is None else workload.in_flight
-    drop = off - MACHINE.keys() - RUN.keys() - shape.switches.keys()
-    drop |= {name for name, one in shape.switches.items() if not one.acts(config, in_flight)}
-    if len(shape.threads(config)) == 1:
-        drop |= {GIL, DRAFT_LOCK, VERIFIER_LOCK, CONTENTION}
-    if not config.executor.synchronous:
-        drop |= {DRAFT_LOCK, VERIFIER_LOCK}
-    if not setting.contention:
-        drop |= {CONTENTION}
-    if setting.alike_costs is None:
-        drop |= {OWN_SPEED}
-    if setting.alike_workload is None:
-        drop |= {OWN_WORK}
-    if workload.deadline_s is None:
-        drop |= {CUT}
-    if not setting.survivors_only or workload.deadline_s is None or CUT in off:
-        drop |= {SURVIVORS}
-    return off - drop
+    rest = without(setting, off)
+    in_flight = inf if setting.workload.in_flight is None else setting.workload.in_flight
+    switches = architecture(setting.config.architecture).switches
+    acting = {name for name, one in switches.items() if one.acts(rest.config, in_flight)}
+    acting |= {name for name, one in _common(setting).items() if one.acts(setting, rest)}
+    return off & acting
 
 
 def run(task: tuple[Callable[[], Setting], Off, str]) -> float:
@@ -128,21 +151,4 @@ def run(task: tuple[Callable[[], Setting], Off, str]) -> float:
     record = simulate(
         setting.config, setting.workload, setting.costs, setting.host, setting.contention
     )
-    return measure(record, metric, setting.survivors_only)
-
-
-def measure(record: RunRecord, metric: str, survivors_only: bool) -> float:
-    """`tps` and `latency` are the published benchmark's; others are those of `summarize`."""
-    done = [request for request in record.requests if request.completed_s is not None]
-    if metric == "tps":
-        counted = done if survivors_only else record.requests
-        return sum(request.produced_tokens for request in counted) / record.end_s
-    if metric == "latency":
-        latencies = [(request.completed_s or 0.0) - request.arrival_s for request in done]
-        return float(np.mean(latencies)) if done else float("nan")
-    summary = summarize(record)
-    value = summary[metric]
-    if value is None:
-        why = summary.reasons.get(metric, "unknown")
-        raise InputError(f"{record.config.name} has no {metric}: {why}")
-    return value
+    return setting.measure(record, metric)

@@ -71,11 +71,12 @@ def command(
 
     Of two architectures, the second over the first."""
     from pdvsim.ablate import METRICS, ablate, predicted
+    from pdvsim.pdverify import ablation
     from pdvsim.profile import load_profile
     from pdvsim.sweep import check_replications
 
-    offered = PREDICTED if tables is None else PUBLISHED
-    metric = metric or offered[0]
+    offered = METRICS if tables is None else ablation.METRICS
+    metric = metric or next(iter(offered))
     if metric not in offered:
         raise InputError(f"the metric {metric} is not known here; known are {', '.join(offered)}")
     check_replications(replications)
@@ -96,9 +97,7 @@ def command(
         profile = load_profile(profile_name or MECHANISMS)
         subjects = published_subjects(chosen, tables, load, profile, replications, seed)
     with output.progress("simulating", as_json) as update:
-        result = ablate(
-            subjects, METRICS.get(metric, metric), mechanisms or None, scale, on_run=update
-        )
+        result = ablate(subjects, offered[metric], mechanisms or None, scale, on_run=update)
     document = {
         "command": "ablate",
         "seed": seed,
@@ -123,7 +122,7 @@ def published_subjects(
     seed: int,
 ) -> list[Subject]:
     """The published cells, by the names of our architectures."""
-    from pdvsim.ablate import published
+    from pdvsim.pdverify.ablation import published
     from pdvsim.pdverify.published import read_published
     from pdvsim.pdverify.tables import ARCHITECTURE_OF
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pdvsim.records import RunRecord
 from pdvsim.workload import check_concurrency
 
 SEED = 42
@@ -31,3 +32,20 @@ def arrivals_s(concurrency: int) -> NDArray[np.float64]:
         if now > ARRIVALS_S:
             return np.array(arrivals)
         arrivals.append(now)
+
+
+def figures(record: RunRecord, survivors_only: bool = True) -> dict[str, float | None]:
+    """The benchmark's own figures: tokens of completed requests over elapsed seconds, and the mean
+    latency of completed requests. Unfinished requests count as nothing.
+
+    Args:
+        survivors_only: False counts the tokens of unfinished requests, too.
+    """
+    done = [request for request in record.requests if request.completed_s is not None]
+    counted = done if survivors_only else record.requests
+    latency_s = [(request.completed_s or 0.0) - request.arrival_s for request in done]
+    return {
+        "pdverify_tps": sum(request.produced_tokens for request in counted) / record.end_s,
+        "pdverify_latency_ms": 1e3 * float(np.mean(latency_s)) if done else None,
+        "pdverify_completed": float(len(done)),
+    }
