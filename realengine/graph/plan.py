@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy
 import numpy.typing
@@ -82,11 +83,10 @@ def round_work(
         numbers: what the stage wants to know of each request.
         shape: the rest of the key.
     """
-    values = numpy.full((2, batch), -1, numpy.int64)
-    values[0] = padding
-    values[0, : len(slots)] = slots
-    values[1, : len(numbers)] = numbers
-    return Work((batch, *shape), values.ravel(), len(slots))
+    # One list: the device waits for the host here, and three slices of an array take longer.
+    values = [*slots, *repeat(padding, batch - len(slots))]
+    values += [*numbers, *repeat(-1, batch - len(numbers))]
+    return Work((batch, *shape), numpy.array(values, numpy.int64), len(slots))
 
 
 def draft_shapes(drafter: Drafter, lengths: Sequence[int]) -> list[tuple[int, ...]]:
