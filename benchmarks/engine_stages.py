@@ -156,20 +156,26 @@ def check_greedy(dtype: torch.dtype) -> dict[str, Any]:
 # Times
 
 
-def launch(engine: GraphEngine, stages: Sequence[Stage], batch: Sequence[Request]) -> Any:
+def launch(
+    engine: GraphEngine,
+    stages: Sequence[Stage],
+    batch: Sequence[Request],
+    drafts: int | None = None,
+) -> Any:
     """Run `stages` in a chain and settle the last one. Returns its ticket."""
     ticket: Any = None
     for stage in stages:
-        ticket = engine.launch(stage, batch, Stream.MAIN, [ticket] if ticket else [])
+        ticket = engine.launch(stage, batch, Stream.MAIN, [ticket] if ticket else [], drafts)
     ticket.wait()
-    settle(GRAPH, ticket.stage, batch, engine.draft_tokens, 0.0, engine.settle(ticket))
+    length = engine.draft_tokens if drafts is None else drafts
+    settle(GRAPH, ticket.stage, batch, length, 0.0, engine.settle(ticket))
     return ticket
 
 
 def drive(engine: GraphEngine, requests: Sequence[Request], plain: bool) -> None:
     """Serve all `requests` together to their ends."""
-    launch(engine, GRAPH.plain_prefill if plain else GRAPH.prefill, requests)
-    stages = (Stage.DECODE,) if plain else GRAPH.speculate + GRAPH.check
+    launch(engine, GRAPH.plain_prefill if plain else engine.executor.prefill, requests)
+    stages = (Stage.DECODE,) if plain else engine.executor.speculate + engine.executor.check
     while alive := [request for request in requests if not request.finished]:
         launch(engine, stages, alive)
     for request in requests:
@@ -177,7 +183,11 @@ def drive(engine: GraphEngine, requests: Sequence[Request], plain: bool) -> None
 
 
 def time_stage(
-    engine: GraphEngine, stage: Stage, batch: Sequence[Request], repeats: int
+    engine: GraphEngine,
+    stage: Stage,
+    batch: Sequence[Request],
+    repeats: int,
+    drafts: int | None = None,
 ) -> tuple[float, float]:
     """Median device and host seconds of one launch with a cold L2.
 
@@ -193,23 +203,28 @@ def time_stage(
             for _ in range(4):
                 flushed.zero_()
         began_s = time.perf_counter()
-        ticket = engine.launch(stage, batch, Stream.MAIN, [])
+        ticket = engine.launch(stage, batch, Stream.MAIN, [], drafts)
         host.append(time.perf_counter() - began_s)
         ticket.wait()
-        settle(GRAPH, stage, batch, engine.draft_tokens, 0.0, engine.settle(ticket))
+        length = engine.draft_tokens if drafts is None else drafts
+        settle(GRAPH, stage, batch, length, 0.0, engine.settle(ticket))
         start_s, end_s = ticket.device_span_s()
         device.append(end_s - start_s)
     return statistics.median(device[2:]), statistics.median(host[2:])
 
 
 def time_rounds(
-    engine: GraphEngine, batch: Sequence[Request], stages: Sequence[Stage], repeats: int
+    engine: GraphEngine,
+    batch: Sequence[Request],
+    stages: Sequence[Stage],
+    repeats: int,
+    drafts: Sequence[int | None] = (None,),
 ) -> float:
-    """Median wall seconds of one round, back to back."""
+    """Median wall seconds of one round, back to back; `drafts` are their lengths, in turn."""
     walls = []
-    for _ in range(repeats + 2):
+    for i in range(repeats + 2):
         began_s = time.perf_counter()
-        launch(engine, stages, batch)
+        launch(engine, stages, batch, drafts[i % len(drafts)])
         walls.append(time.perf_counter() - began_s)
     return statistics.median(walls[2:])
 
@@ -262,8 +277,8 @@ def time_pair(
 def kernels_of(engine: GraphEngine, stage: Stage, batch: int, context: int) -> list[Any]:
     """Where the device time of one launch goes: (kernel, calls, total microseconds)."""
     requests = requests_of(batch, context)
-    launch(engine, GRAPH.prefill, requests)
-    launch(engine, GRAPH.speculate + GRAPH.check, requests)
+    launch(engine, engine.executor.prefill, requests)
+    launch(engine, engine.executor.speculate + engine.executor.check, requests)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         launch(engine, (stage,), requests)
     for request in requests:

@@ -15,11 +15,13 @@ from realengine.graph import GraphConfig, GraphEngine
 from realengine.graph.eagle3 import Head
 from realengine.graph.model import Layer, Weights
 from realengine.graph.ops import TorchOps
+from realengine.graph.plan import Sizes
 from realengine.graph.weights import random_weights
 from realengine.prompts import Prompts
 
 CPU = torch.device("cpu")
 SHAPE = ModelShape("test", 2, 32, 4, 2, 48, 64, 128)
+PADDED = Sizes((3, 6, 9), (16, 64))
 ROUND = GRAPH.speculate + GRAPH.check
 
 
@@ -54,8 +56,12 @@ def engine(
     verifier: Weights,
     draft: Weights | Head | None,
     prompts: Prompts | None = None,
+    sizes: Sizes | None = None,
 ) -> GraphEngine:
-    return GraphEngine(config, verifier, draft, CpuDevice(), ShortBlocks(), prompts)
+    """`sizes`: pads batches and prompts, as for CUDA graphs."""
+    served = GraphEngine(config, verifier, draft, CpuDevice(), ShortBlocks(), prompts)
+    served._runner.sizes = sizes or Sizes()
+    return served
 
 
 def run(

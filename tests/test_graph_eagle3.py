@@ -10,7 +10,7 @@ from pathlib import Path
 import eagle3_reference as reference
 import pytest
 import torch
-from graph_driver import CPU, engine, run, serve, serve_at_random, verifier_weights
+from graph_driver import CPU, PADDED, engine, run, serve, serve_at_random, verifier_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -25,6 +25,7 @@ from realengine.graph.head_weights import load_head, random_head
 from realengine.graph.model import Tap, Weights, forward
 from realengine.graph.ops import Ragged, TorchOps
 from realengine.graph.paged import paged_cache
+from realengine.graph.plan import Sizes
 
 torch.set_num_threads(1)
 SHAPE = ModelShape("verifier", 6, 32, 4, 2, 48, 64, 128)
@@ -83,8 +84,13 @@ def drafted(served: GraphEngine, request: Request, count: int) -> list[int]:
 @pytest.mark.parametrize("own_embedding", [True, False])
 @pytest.mark.parametrize("before_residual", [True, False])
 @pytest.mark.parametrize("lengths", [(), (0, 1, 2, 5)])
+@pytest.mark.parametrize("sizes", [Sizes(), PADDED])
 def test_drafts_are_those_of_a_plain_reference(
-    tmp_path: Path, own_embedding: bool, before_residual: bool, lengths: tuple[int, ...]
+    tmp_path: Path,
+    own_embedding: bool,
+    before_residual: bool,
+    lengths: tuple[int, ...],
+    sizes: Sizes,
 ) -> None:
     """Whatever was accepted, in rounds of whatever lengths, with requests coming and going."""
     head = replace(HEAD, norm_before_residual=before_residual)
@@ -102,7 +108,7 @@ def test_drafts_are_those_of_a_plain_reference(
         page_tokens=4,
         chunk_tokens=9,
     )
-    served = engine(config, VERIFIER, loaded(folder))
+    served = engine(config, VERIFIER, loaded(folder), sizes=sizes)
     assert served.executor is GRAPH.with_drafter(Drafter.EAGLE3)
     requests = [
         Request(
@@ -159,9 +165,10 @@ def small_head() -> Head:
     draft_tokens=st.integers(0, 6),
     chunk_tokens=st.sampled_from([5, 33, 8192]),
     page_tokens=st.sampled_from([1, 4, 16]),
+    sizes=st.sampled_from([Sizes(), PADDED]),
 )
 def test_speculation_is_the_verifiers_own_greedy_output(
-    seed: int, count: int, draft_tokens: int, chunk_tokens: int, page_tokens: int
+    seed: int, count: int, draft_tokens: int, chunk_tokens: int, page_tokens: int, sizes: Sizes
 ) -> None:
     """Over random prompts, batch mixes, late arrivals and pre-emptions."""
     rng = random.Random(seed)
@@ -176,7 +183,7 @@ def test_speculation_is_the_verifiers_own_greedy_output(
         page_tokens=page_tokens,
         chunk_tokens=chunk_tokens,
     )
-    served = engine(config, SMALL_VERIFIER, small_head())
+    served = engine(config, SMALL_VERIFIER, small_head(), sizes=sizes)
     serve_at_random(served, requests, rng)
     assert served.free_pages == served.pages
     plain = engine(config, SMALL_VERIFIER, None)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pdvsim.core import GRAPH, Request, Stage, Stream
 from pdvsim.errors import CapacityError, InputError
 from realengine.graph import GraphConfig, OutOfPages
+from realengine.graph.plan import Sizes
 from tests.graph_driver import (
+    PADDED,
     ROUND,
     SHAPE,
     engine,
@@ -60,9 +62,16 @@ def alone(requests: list[Request]) -> list[list[int]]:
     draft=st.sampled_from(sorted(DRAFTS)),
     chunk_tokens=st.sampled_from([5, 33, 8192]),
     page_tokens=st.sampled_from([1, 4, 16]),
+    sizes=st.sampled_from([Sizes(), PADDED]),
 )
 def test_speculation_is_the_verifiers_own_greedy_output(
-    seed: int, count: int, draft_tokens: int, draft: str, chunk_tokens: int, page_tokens: int
+    seed: int,
+    count: int,
+    draft_tokens: int,
+    draft: str,
+    chunk_tokens: int,
+    page_tokens: int,
+    sizes: Sizes,
 ) -> None:
     """Over random prompts, lengths, draft lengths, batch mixes, late arrivals, pre-emptions."""
     rng = random.Random(seed)
@@ -74,7 +83,7 @@ def test_speculation_is_the_verifiers_own_greedy_output(
         page_tokens=page_tokens,
         chunk_tokens=chunk_tokens,
     )
-    served = engine(config, VERIFIER, DRAFTS[draft])
+    served = engine(config, VERIFIER, DRAFTS[draft], sizes=sizes)
     serve_at_random(served, requests, rng)
     assert [request.tokens for request in requests] == alone(requests)
     assert all(request.produced_tokens == request.output_tokens for request in requests)
@@ -206,14 +215,15 @@ def test_ten_thousand_requests_leak_no_page() -> None:
 
 
 @pytest.mark.parametrize("draft", sorted(DRAFTS))
-def test_every_round_may_have_its_own_length(draft: str) -> None:
+@pytest.mark.parametrize("sizes", [Sizes(), PADDED])
+def test_every_round_may_have_its_own_length(draft: str, sizes: Sizes) -> None:
     """Also each request of a round; without drafts it is a plain decode."""
     rng = random.Random(8)
     requests = make_requests(rng, 5)
     config = GraphConfig(
         4, draft_lengths=(0, 1, 6), max_requests=5, max_context_tokens=96, page_tokens=4
     )
-    served = engine(config, VERIFIER, DRAFTS[draft])
+    served = engine(config, VERIFIER, DRAFTS[draft], sizes=sizes)
     run(served, GRAPH.prefill, requests)
     while alive := [request for request in requests if not request.finished]:
         length = rng.choice(config.lengths)

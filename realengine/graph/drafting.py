@@ -115,7 +115,7 @@ class ModelDrafter(Drafter):
         """
         batch, length = key
         slots, lengths = flat.view(2, batch)
-        self.state.drafted[slots] = lengths
+        self.state.drafted[slots] = lengths.clamp_min(0)  # padding's is -1
         tokens, view = self.state.last[slots].flatten(), Uniform(slots, 2, -2)
         for step in range(max(1, length)):
             hidden = forward(self.model, self.ops, self.cache, tokens, view)

@@ -118,7 +118,7 @@ class Eagle3Drafter(Drafter):
         """
         batch, states, length = key
         slots, lengths = flat.view(2, batch)
-        self.state.drafted[slots] = lengths
+        self.state.drafted[slots] = lengths.clamp_min(0)  # padding's is -1
         if states:
             qkv, residual = self._take_in(slots, states)
             if not length:

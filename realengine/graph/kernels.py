@@ -46,7 +46,7 @@ def norm_heads_kernel(
     tl.store(row + at, (x * scale[:, None] * g).to(qkv.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tokens"])
 def beside_kernel(
     tokens,
     embedding,
@@ -264,7 +264,7 @@ def combine_kernel(partial, partial_log, out, parts, SIZE: tl.constexpr, MOST: t
     tl.store(out + place * SIZE + dim, merged.to(out.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["blocks"])
 def append_kernel(
     qkv,
     kv,
@@ -311,7 +311,7 @@ def append_kernel(
     tl.store(kv + value_at + at[:, None] + dim[None, :], v, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["blocks"])
 def prefill_kernel(
     qkv,
     kv,
