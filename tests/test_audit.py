@@ -212,6 +212,13 @@ def test_a_gain_inside_its_noise_is_noted() -> None:
     assert any("b @ 8" in f.cells for f in found(audit(table), "gains"))
 
 
+def test_a_report_breaks_between_words() -> None:
+    report = audit(cells(offered=260, memory_mib=9000.0, ttft_s=-1.0))
+    wide, narrow = report.to_text(10_000), report.to_text(60)
+    assert narrow.split() == wide.split()
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
 def test_rules_that_cannot_look_say_what_they_need() -> None:
     report = audit(Table("bare", "csv", (Cell("a", load=1, output_throughput=3.0),)))
     assert report.findings == []

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from textwrap import fill
 from typing import Any
 
 from pdvsim.audit import (
@@ -101,8 +102,8 @@ class Report:
             ],
         }
 
-    def to_text(self) -> str:
-        """The report for people."""
+    def to_text(self, width: int = 100) -> str:
+        """The report for people; lines break between words where they are longer than `width`."""
         counts = {s: sum(f.severity is s for f in self.findings) for s in Severity}
         lines = [
             f"{self.table.source} ({self.table.format}, {_count(len(self.table.cells), 'cell')}): "
@@ -133,7 +134,7 @@ class Report:
         if blind:
             lines += ["", "not checked, for want of:"]
             lines += [f"  {outcome.rule}: {outcome.needs}" for outcome in blind]
-        return "\n".join(lines)
+        return "\n".join(_broken(line, width) for line in lines)
 
 
 def _plain(value: Number) -> Any:
@@ -141,6 +142,13 @@ def _plain(value: Number) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return f"{value:g}" if isinstance(value, float) and not isfinite(value) else value
+
+
+def _broken(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _count(number: int, what: str) -> str:
