@@ -324,11 +324,28 @@ def records(seeds: Path) -> Make:
             if kind == changed:
                 content = mutations.parquet_mutant(rng, content)
             (folder / f"{stem}_{kind}.parquet").write_bytes(content)
+        if rng.random() < 0.5:
+            sign_again(folder / stem)
         if rng.random() < 0.2:
             return Mutant(["audit", f"{stem}_requests.parquet"])
         return Mutant(["explain", "--records", stem, "--threads", "--json"], finite_output)
 
     return make
+
+
+def sign_again(stem: Path) -> None:
+    """Give a changed record the digest that fits it, where it still has one."""
+    from pdvsim import record_files
+
+    try:
+        tables = [pl.read_parquet(path) for path in record_files.paths(stem)]
+        about = json.loads(pl.read_parquet_metadata(record_files.paths(stem)[0])["pdvsim"])
+        del about["digest"]
+        about["digest"] = record_files._digest(record_files._record(*tables, about), about)
+        for path, table in zip(record_files.paths(stem), tables, strict=True):
+            path.write_bytes(mutations.parquet_bytes(table, {"pdvsim": json.dumps(about)}))
+    except (Exception, pl.exceptions.PanicException):
+        return  # too damaged for one
 
 
 def impossible_records(seeds: Path) -> Make:
@@ -376,6 +393,7 @@ def impossible_records(seeds: Path) -> Make:
             written = table_.with_columns(new.alias(name)) if kind == broken else table_
             path = folder / f"{stem}_{kind}.parquet"
             path.write_bytes(mutations.parquet_bytes(written, plain))
+        sign_again(folder / stem)
         same = tables[broken][0].with_columns(new.alias(name)).equals(frame)
         check = None if same else believed(f"{name} of {broken}, row {at}")
         return Mutant(["explain", "--records", stem, "--json"], check)

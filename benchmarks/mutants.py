@@ -159,7 +159,7 @@ def in_process(mutant: groups.Mutant, folder: Path) -> dict[str, Any]:
             result |= {"kind": "traceback", "what": site(error)}
         signal.alarm(0)
     result["out"] = (folder / ".out").read_text(errors="replace")
-    result["err"] = (folder / ".err").read_text(errors="replace")[-600:]
+    result["err"] = (folder / ".err").read_text(errors="replace")
     peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     result["peak_bytes"] = 1024 * int(peak[1]) if peak else 0
     if result["peak_bytes"] > BYTES or "not enough memory" in result["err"]:
@@ -182,7 +182,7 @@ def in_shell(mutant: groups.Mutant, folder: Path) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"kind": "hang", "what": "a process"}
     err = done.stderr.decode(errors="replace")
-    result = {"code": done.returncode, "out": "", "err": err[-600:]}
+    result = {"code": done.returncode, "out": "", "err": err}
     if "Traceback" in err or "Exception ignored" in err:
         lines = [line for line in err.split("\n") if line]
         result |= {"kind": "traceback", "what": lines[-1][:200]}
@@ -196,11 +196,13 @@ def classified(result: dict[str, Any]) -> dict[str, Any]:
             result |= {"kind": "silent", "what": "exit code 2 without one sentence"}
         else:
             result["kind"] = "refused" if result["code"] == 2 else "ran"
+    result["err"] = result["err"][-600:]
     return result
 
 
 def sentence(err: str) -> bool:
-    return not err or err.rstrip("\n").split("\n")[-1].startswith("pdvsim: ")
+    lines = [line for line in err.split("\n") if line and not line.startswith("/bin/bash: ")]
+    return not lines or lines[-1].startswith("pdvsim: ")
 
 
 def site(error: BaseException) -> str:

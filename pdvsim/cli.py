@@ -141,6 +141,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _prepare_streams() -> None:
+    for name in ("COLUMNS", "LINES"):  # of which rich makes numbers
+        if not os.environ.get(name, "1").isdecimal():
+            del os.environ[name]
     for descriptor in (0, 1, 2):  # a closed one would be given to the next file that is opened
         try:
             os.fstat(descriptor)
