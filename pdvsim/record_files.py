@@ -105,8 +105,7 @@ def request_table(record: RunRecord) -> pl.DataFrame:
 def stage_table(record: RunRecord) -> pl.DataFrame:
     """One row per stage execution, with the ids of its requests and the tokens of each."""
     data: dict[str, Any] = {name: record.column(name) for name in STAGE_COLUMNS}
-    for name, words in zip(CODED, (STAGES, record.lanes, STREAMS), strict=True):
-        data[name] = [str(words[int(code)]) for code in data[name]]
+    data.update(_words(record))
     for name in WHOLE:
         data[name] = data[name].astype(np.int64)
     ends = np.cumsum(data["batch"])
@@ -117,6 +116,12 @@ def stage_table(record: RunRecord) -> pl.DataFrame:
         parts = np.split(members, ends)[:-1]
         data[name] = pl.Series([one.tolist() for one in parts], dtype=pl.List(pl.Int64))
     return pl.DataFrame(data)
+
+
+def _words(record: RunRecord) -> dict[str, list[str]]:
+    """The columns that hold words: their codes change when stages or streams are added."""
+    known = zip(CODED, (STAGES, record.lanes, STREAMS), strict=True)
+    return {name: [str(words[int(code)]) for code in record.column(name)] for name, words in known}
 
 
 def _about(record: RunRecord, cell: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -238,6 +243,8 @@ def _workload(requests: Sequence[Request], notes: Sequence[str], **protocol: Any
 
 
 def _floats(table: pl.DataFrame, name: str, missing: bool = False) -> NDArray[np.float64]:
+    if missing and name not in table.columns:  # a record from before this could happen
+        return np.full(len(table), np.nan)
     column = table[name]
     if not missing and column.null_count():
         raise ValueError(f"{name} is missing in a row")
@@ -271,12 +278,16 @@ def _in_range(values: NDArray[Any], name: str) -> NDArray[np.int64]:
 def _digest(record: RunRecord, about: Mapping[str, Any]) -> str:
     """Of everything in a record."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for values in (record.stage_rows, record.member_ids, record.member_tokens):
+    numbers = [i for i, name in enumerate(STAGE_COLUMNS) if name not in CODED]
+    for values in (record.stage_rows[:, numbers], record.member_ids, record.member_tokens):
         digest.update(np.ascontiguousarray(values).tobytes())
+    for words in _words(record).values():
+        digest.update("\n".join(words).encode())
     for request in record.requests:
-        numbers = [getattr(request, name) for name in COUNTS + TIMES]
-        numbers += [-1, *request.accepted_per_round]
-        digest.update(np.array(numbers, dtype=np.float64).tobytes())
+        # What has not happened leaves no trace, so that a time may be added to the columns.
+        row = {name: getattr(request, name) for name in COUNTS + TIMES}
+        known = {name: float(value) for name, value in row.items() if value is not None}
+        digest.update(json.dumps([known, list(request.accepted_per_round)]).encode())
     return digest.hexdigest()
 
 

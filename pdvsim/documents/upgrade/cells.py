@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pdvsim.architectures import by_name
 from pdvsim.cell import Cell, TraceFile
 from pdvsim.documents.cells import Rank, Row, Validation
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
@@ -42,17 +43,19 @@ def arguments_of(old: Old) -> Plain:
 
 
 def cell_of(named: Plain, arguments: Plain) -> Cell:
-    """What ran, from what names a cell and the options of its command."""
+    """What ran, from what names a cell and the options of its command; parameters went to all
+    architectures then, also to those that had none such."""
     given = {
         name: arguments[name]
         for name, default in (("prefill_batch", 1), ("admission_factor", 1.0))
         if arguments.get(name, default) != default
     }
+    found = by_name(named["architecture"])
     draft_tokens, acceptance = int(arguments["draft_tokens"]), arguments["acceptance"]
     trace = arguments.get("trace")
     return Cell(
         **{name: named[name] for name in _NAMES},
-        parameters=given,  # type: ignore[arg-type]
+        parameters=given if found is None else found.own(given),  # type: ignore[arg-type]
         rate_per_s=arguments.get("rate"),
         trace=None if trace is None else TraceFile(trace),
         requests=arguments.get("requests"),
