@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from pdvsim.errors import InputError
 
+_BLOCK = 1 << 20  # draws at a time
+
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
@@ -24,7 +26,7 @@ class Acceptance:
     def __post_init__(self) -> None:
         for probability in self.per_position:
             if not 0.0 <= probability <= 1.0:
-                raise InputError(f"acceptance is {probability}; it must be between 0 and 1")
+                raise InputError(f"--acceptance is {probability}; it must be between 0 and 1")
 
     @classmethod
     def constant(cls, probability: float, draft_tokens: int) -> Acceptance:
@@ -41,11 +43,14 @@ class Acceptance:
 
     def draw(self, rounds: Sequence[int], rng: np.random.Generator) -> list[bytes]:
         """Accepted drafts of every round, one `bytes` per request of length `rounds[i]`."""
-        total = int(np.sum(rounds))
         cumulative = np.cumsum(self.distribution())[:-1]
-        flat = np.searchsorted(cumulative, rng.random(total), side="right").astype(np.uint8)
-        data, outcomes, start = flat.tobytes(), [], 0
+        data, left = bytearray(), sum(rounds)
+        while left:  # in blocks, which take a hundredth of the memory of all at once
+            some = rng.random(min(left, _BLOCK))
+            data += np.searchsorted(cumulative, some, side="right").astype(np.uint8).tobytes()
+            left -= len(some)
+        outcomes, start = [], 0
         for count in rounds:
-            outcomes.append(data[start : start + count])
+            outcomes.append(bytes(data[start : start + count]))
             start += count
         return outcomes

@@ -168,7 +168,7 @@ class Cell:
             "Number of requests: of poisson; of a trace, the first; of a closed loop, measured "
             "after the warm-up, instead of --cycles.",
             1,
-            10_000_000,
+            1_000_000,
         ),
     )
     cycles: int = field(
@@ -286,6 +286,7 @@ class Cell:
     def plan(self, seed: np.random.SeedSequence) -> Workload:
         """Draw one workload."""
         from pdvsim import workload
+        from pdvsim.tables import parse_columns
 
         lengths = workload.Lengths(self.prompt_tokens, self.output_tokens, self.spread)
         injected = self.injected
@@ -305,6 +306,7 @@ class Cell:
                 self.requests,
                 self.time_scale,
                 self.max_context_tokens,
+                None if self.trace.columns is None else parse_columns(self.trace.columns),
             )
         return workload.pdverify(self.concurrency, lengths, injected, seed)
 
@@ -382,7 +384,14 @@ def check_bounds(name: str, value: Any) -> None:
     if low is None or high is None:
         return
     if isinstance(value, str) or not low <= value <= high:
-        raise InputError(f"{flag(name)} is {value}; it must be between {low} and {high}")
+        raise InputError(
+            f"{flag(name)} is {value}; it must be between {spoken(low)} and {spoken(high)}"
+        )
+
+
+def spoken(number: float) -> str:
+    """A bound in words: whole numbers in full."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _sentence(error: ValidationError) -> str:

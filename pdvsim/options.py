@@ -27,6 +27,7 @@ from pdvsim.cell import (
     Values,
     check_bounds,
     flag,
+    spoken,
 )
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
@@ -36,12 +37,16 @@ if TYPE_CHECKING:
 
 Option = Callable[[Any], Any]
 PARAMETERS = ("prefill_batch", "admission_factor")  # that have an option of their own
+OTHERS = (*PARAMETERS, "trace_columns")  # beside the fields of `Cell`
 
 
 def _of(name: str, kind: Any, more: str = "", **settings: Any) -> Option:
     """The option of a field of `Cell`: help text, bounds and default are the field's."""
     about = FIELDS[name].metadata
-    bounds = f" [{about['low']:g} to {about['high']:g}]" if about["low"] is not None else ""
+    low, high = about["low"], about["high"]
+    # Bounds that are only there to stop nonsense say nothing.
+    shown = low is not None and (isinstance(low, int) or low == 0.0) and high < 2**31
+    bounds = f" [{spoken(low)} to {spoken(high)}]" if shown else ""
     settings.setdefault("default", FIELDS[name].default)
     if settings["default"] is not None:
         settings.setdefault("show_default", True)
@@ -87,6 +92,13 @@ LOAD = (
     _of("protocol", click.Choice(PROTOCOLS)),
     _of("rate_per_s", float),
     _of("trace", click.Path(path_type=Path)),
+    click.option(
+        "--trace-columns",
+        default=None,
+        metavar="NAME=COLUMN,...",
+        help="Which columns of the trace hold what, where its format is not a known one: "
+        "arrival_s (or _ms, _us, _ns), prompt_tokens, output_tokens.",
+    ),
     _of("time_scale", float),
     _of("max_context_tokens", int),
     _of("requests", int),
@@ -112,6 +124,7 @@ LOAD = (
 )
 SLO = (_of("slo_ttft_ms", float), _of("slo_tpot_ms", float), _of("slo_e2el_ms", float))
 ENGINE = (_of("temperature", float),)
+OF_TRACES = ("time_scale", "max_context_tokens", "trace_columns")
 LENGTHS = ("prompt_tokens", "output_tokens", "spread")
 
 
@@ -126,7 +139,7 @@ def cell_options(*more: Option) -> Callable[[Callable[..., Any]], Callable[..., 
         @wraps(command)
         def with_asked(**values: Any) -> Any:
             ctx = click.get_current_context()
-            names = [name for name in values if name in FIELDS or name in PARAMETERS]
+            names = [name for name in values if name in FIELDS or name in OTHERS]
             given = frozenset(name for name in names if _is_given(ctx, name))
             asked = Asked({name: values.pop(name) for name in names}, given)
             return command(asked=asked, **values)
@@ -325,7 +338,8 @@ class Asked:
         values = {**self.values, **changes}
         acceptance, draft_tokens = self._acceptance()
         trace = values["trace"]
-        for name in (*PARAMETERS, "architecture"):
+        columns = values.get("trace_columns")
+        for name in (*OTHERS, "architecture"):
             values.pop(name, None)
         return Cell(
             **values
@@ -334,7 +348,7 @@ class Asked:
                 "executor": executor,
                 "architecture": "",
                 "concurrency": concurrency,
-                "trace": None if trace is None else TraceFile.of(trace),
+                "trace": None if trace is None else TraceFile.of(trace, columns),
                 "acceptance": acceptance,
                 "draft_tokens": draft_tokens,
             }
@@ -355,7 +369,9 @@ class Asked:
         if protocol == "trace":
             self.refuse_given("a trace has its own lengths and arrivals", (*LENGTHS, "cycles"))
             return
-        self.refuse_given("only a trace can be cut", ("time_scale", "max_context_tokens"))
+        self.refuse_given(
+            "that is for a trace", ("time_scale", "max_context_tokens", "trace_columns")
+        )
         if protocol != "closed-loop":
             self.refuse_given(f"the protocol {protocol} has no cycles", ("cycles",))
         elif "requests" in self.given:

@@ -6,20 +6,20 @@ and measured runs pair up request by request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
+from pdvsim.cell import check_bounds
 from pdvsim.core import Request
 from pdvsim.errors import InputError
 from pdvsim.traces import read_trace
 
-PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
-
-MAX_CONCURRENCY = 100_000
+MOST_REQUESTS = 2_000_000
+MOST_OUTPUT_TOKENS = 100_000_000  # of all requests together: an outcome is drawn for each
 LEAST_MEASURED = 24  # completions behind a percentile, however small the load
 
 
@@ -72,12 +72,8 @@ class Lengths:
     spread: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "output_tokens"):
-            value = getattr(self, name)
-            if not 1 <= value <= 1_000_000:
-                raise InputError(f"{name} is {value}; it must be between 1 and 1000000")
-        if not 0.0 <= self.spread < 1.0:
-            raise InputError(f"spread is {self.spread}; it must be at least 0 and below 1")
+        for name in ("prompt_tokens", "output_tokens", "spread"):
+            check_bounds(name, getattr(self, name))
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         return (
@@ -89,15 +85,6 @@ class Lengths:
 def _around(mean: int, spread: float, count: int, rng: np.random.Generator) -> list[int]:
     low, high = max(1, round(mean * (1 - spread))), max(1, round(mean * (1 + spread)))
     return [int(n) for n in rng.integers(low, high + 1, count)]
-
-
-def check_concurrency(concurrency: int) -> int:
-    """Raises InputError unless `concurrency` is between 1 and MAX_CONCURRENCY."""
-    if not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise InputError(
-            f"concurrency is {concurrency}; it must be between 1 and {MAX_CONCURRENCY}"
-        )
-    return concurrency
 
 
 def closed_loop(
@@ -116,7 +103,7 @@ def closed_loop(
         acceptance: None if the engine is to compare real tokens.
         cycles: `measured` is this many times N, and at least LEAST_MEASURED, if not given.
     """
-    check_concurrency(concurrency)
+    check_bounds("concurrency", concurrency)
     measured = measured or max(cycles * concurrency, LEAST_MEASURED)
     prompts, outputs, outcomes = _draw(2 * concurrency + measured, lengths, acceptance, seed)
     return Workload(
@@ -140,8 +127,7 @@ def poisson(
     deadline_s: float | None = None,
 ) -> Workload:
     """`count` requests at `rate_per_s`; the first tenth is warm-up."""
-    if not 0.0 < rate_per_s <= 1e6:
-        raise InputError(f"rate is {rate_per_s}; it must be above 0 and at most 1e6 requests/s")
+    check_bounds("rate_per_s", rate_per_s)
     arrivals_seed, rest = seed.spawn(2)
     gaps = np.random.default_rng(arrivals_seed).exponential(1.0 / rate_per_s, count)
     prompts, outputs, outcomes = _draw(count, lengths, acceptance, rest)
@@ -159,12 +145,26 @@ def poisson(
 def _draw(
     count: int, lengths: Lengths, acceptance: Acceptance | None, seed: np.random.SeedSequence
 ) -> tuple[list[int], list[int], list[bytes]]:
+    if count > MOST_REQUESTS:
+        raise InputError(f"a run of {count} requests is too long; at most {MOST_REQUESTS} can be")
     lengths_seed, acceptance_seed = seed.spawn(2)
     prompts, outputs = lengths.draw(count, np.random.default_rng(lengths_seed))
     if acceptance is None:
         return prompts, outputs, [b""] * count
-    outcomes = acceptance.draw(outputs, np.random.default_rng(acceptance_seed))
-    return prompts, outputs, outcomes
+    return prompts, outputs, _outcomes(acceptance, outputs, acceptance_seed)
+
+
+def _outcomes(
+    acceptance: Acceptance, outputs: list[int], seed: np.random.SeedSequence
+) -> list[bytes]:
+    """Outcomes of as many rounds as each request can have."""
+    total = sum(outputs)
+    if total > MOST_OUTPUT_TOKENS:
+        raise InputError(
+            f"{len(outputs)} requests with {total} output tokens in all are too many to draw; at "
+            f"most {MOST_OUTPUT_TOKENS} tokens can be: take fewer --requests, or shorter ones"
+        )
+    return acceptance.draw(outputs, np.random.default_rng(seed))
 
 
 def trace(
@@ -174,6 +174,7 @@ def trace(
     limit: int | None = None,
     time_scale: float = 1.0,
     max_context_tokens: int | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Workload:
     """Replay a trace file (see `traces`); the first tenth is warm-up.
 
@@ -181,13 +182,13 @@ def trace(
         limit: requests to take, the earliest.
         time_scale: arrival times are divided by this; 2 replays twice as fast.
         max_context_tokens: prompts are cut so that prompt and output fit.
+        columns: of a format that is not known, as `traces.read_trace` takes them.
 
     Raises:
         InputError: the file is no trace, or holds what no request can have.
     """
-    if not time_scale > 0:
-        raise InputError(f"time scale is {time_scale}; it must be above 0")
-    requests = read_trace(path, limit=limit)
+    check_bounds("time_scale", time_scale)
+    requests = read_trace(path, columns, limit)
     prompts, outputs = requests.prompt_tokens, requests.output_tokens
     if max_context_tokens is not None:
         outputs = [min(tokens, max_context_tokens // 2) for tokens in outputs]
@@ -199,7 +200,7 @@ def trace(
         "trace",
         prompts,
         outputs,
-        acceptance.draw(outputs, np.random.default_rng(seed)),
+        _outcomes(acceptance, outputs, seed),
         arrival_s=[moment / time_scale for moment in requests.arrival_s],
         warmup=len(outputs) // 10,
         notes=requests.notes,

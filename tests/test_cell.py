@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdvsim.cell import FIELDS, PROTOCOLS, Cell, TraceFile, flag
+from pdvsim.cell import FIELDS, PROTOCOLS, Cell, TraceFile, flag, spoken
 from pdvsim.errors import InputError
 
 CELL = Cell("tinyllama-1.1b:llama-2-7b", "graph", "pd", 8)
@@ -81,7 +81,7 @@ def test_every_bound_is_a_sentence_with_the_option_and_its_range(name: str) -> N
         with pytest.raises(InputError) as refused:
             replace(CELL, **{name: given})
         assert str(refused.value) == (
-            f"{flag(name)} is {value}; it must be between {low} and {high}"
+            f"{flag(name)} is {value}; it must be between {spoken(low)} and {spoken(high)}"
         )
 
 

@@ -141,7 +141,7 @@ IGNORED = [
     (f"{TRACE} --prompt-tokens 8 --spread 0.1", "leave --prompt-tokens, --spread out"),
     ("--protocol poisson --rate 2 --cycles 3", "has no cycles; leave --cycles out"),
     ("--requests 30 --cycles 3", "leave --cycles out"),
-    ("--time-scale 1", "only a trace can be cut; leave --time-scale out"),
+    ("--time-scale 1", "that is for a trace; leave --time-scale out"),
     ("--acceptance 0.8,0.7 --draft-tokens 3", "--acceptance has 2 positions, but --draft-tokens"),
     ("--architecture pd --admission-factor 2", "none of pd has the parameter admission_factor"),
 ]
@@ -187,10 +187,17 @@ def test_every_command_refuses_edges_in_one_sentence(
     assert printed.out == ""
 
 
+@pytest.mark.parametrize("words", ["--seed -1", "--seed 99999999999999999999", "--draft-tokens 0"])
+def test_calibrate_refuses_edges_too(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    assert cli.run(["calibrate", "--device", "cpu", *words.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"pdvsim: {words.replace(' ', ' is ')}; it must be")
+
+
 def test_commands_have_the_same_defaults_and_help() -> None:
     pytest.importorskip("torch")
     described: dict[str, set[tuple[str, Any, str]]] = {}
-    for name in COMMANDS:
+    for name in (*COMMANDS, "calibrate"):
         for parameter in cli.load(name).command.params:
             if isinstance(parameter, click.Option) and parameter.name in Cell.__slots__:
                 about = (str(parameter.opts), parameter.default, str(parameter.help))

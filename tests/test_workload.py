@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pdvsim.acceptance import Acceptance
+from pdvsim.cell import Cell, TraceFile
 from pdvsim.errors import InputError
 from pdvsim.pdverify.protocol import arrivals_s
 from pdvsim.source import Source
@@ -115,7 +116,38 @@ def test_bad_concurrency(concurrency: int) -> None:
 def test_bad_rates_and_lengths() -> None:
     with pytest.raises(InputError, match="rate is"):
         poisson(0.0, 10, Lengths(), ACCEPTANCE, seed())
-    with pytest.raises(InputError, match="output_tokens is 0"):
+    with pytest.raises(InputError, match="output-tokens is 0"):
         Lengths(1, 0)
     with pytest.raises(InputError, match="spread is 1"):
         Lengths(1, 1, 1.0)
+
+
+def test_more_than_memory_holds_is_refused_before_it_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    rows = ["2023-11-16 18:15:00,4,1000000"] * 101
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, ""]))
+    with pytest.raises(InputError, match="101 requests with 101000000 output tokens in all"):
+        trace(path, ACCEPTANCE, seed())
+    assert len(trace(path, ACCEPTANCE, seed(), max_context_tokens=64)) == 101
+    with pytest.raises(InputError, match="a run of 100200000 requests is too long"):
+        closed_loop(100_000, Lengths(), ACCEPTANCE, seed(), cycles=1000)
+
+
+def test_outcomes_do_not_depend_on_the_blocks_they_are_drawn_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = ACCEPTANCE.draw([5, 0, 40, 7], np.random.default_rng(3))
+    monkeypatch.setattr("pdvsim.acceptance._BLOCK", 8)
+    assert ACCEPTANCE.draw([5, 0, 40, 7], np.random.default_rng(3)) == whole
+
+
+def test_columns_of_a_trace_of_another_format_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("when,in,out\n0,10,20\n2000,11,21\n")
+    columns = "arrival_ms=when,prompt_tokens=in,output_tokens=out"
+    cell = Cell(
+        "a:b", "graph", "pd", 4, protocol="trace", trace=TraceFile.of(path, columns), time_scale=2.0
+    )
+    plan = cell.plan(seed())
+    assert plan.arrival_s == [0.0, 1.0]
+    assert (plan.prompt_tokens, plan.output_tokens) == ([10, 11], [20, 21])

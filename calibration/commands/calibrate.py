@@ -7,24 +7,32 @@ from pathlib import Path
 import click
 
 from pdvsim import output
+from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR, check_bounds
 from pdvsim.core import EXECUTORS
+from pdvsim.options import draft_tokens_option, executor_option, pair_option, seed_option
 
 
 @click.command()
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu.")
-@click.option("--pair", default="tinyllama-1.1b:llama-2-7b", show_default=True)
-@click.option("--executor", type=click.Choice(list(EXECUTORS)), default="eager", show_default=True)
-@click.option("--draft-tokens", type=int, default=4, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@pair_option
+@executor_option
+@draft_tokens_option
+@seed_option
 @click.option("--quick", is_flag=True, help="Fewer points and passes: a look, not a profile.")
 @click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), default=Path("profile.json")
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    default=Path("profile.json"),
+    show_default=True,
+    help="The profile; its measurements are written beside it.",
 )
 @output.json_option
 def command(
     device: str,
-    pair: str,
-    executor: str,
+    pair: str | None,
+    executor: str | None,
     draft_tokens: int,
     seed: int,
     quick: bool,
@@ -37,7 +45,6 @@ def command(
     from calibration.calibrate import EAGER_PLAN, GRAPH_PLAN, cache_tokens, calibrate
     from calibration.calibrate import quick as shorten
     from calibration.stages import context_growth
-    from pdvsim.errors import InputError
     from pdvsim.models import pair as pair_of
     from pdvsim.profile import save_profile
     from pdvsim.result_file import write_parquet
@@ -47,8 +54,9 @@ def command(
     from realengine.provenance import identity, provenance
 
     output.check_writable(out)
-    if not 1 <= draft_tokens <= 16:
-        raise InputError(f"draft_tokens is {draft_tokens}; it must be between 1 and 16")
+    check_bounds("draft_tokens", draft_tokens)
+    check_bounds("seed", seed)
+    pair, executor = pair or DEFAULT_PAIR, executor or DEFAULT_EXECUTOR
     plan = EAGER_PLAN if EXECUTORS[executor].synchronous else GRAPH_PLAN
     plan = shorten(plan) if quick else plan
     where = torch_device(device)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pdvsim.cell import check_bounds
 from pdvsim.records import RunRecord
-from pdvsim.workload import check_concurrency
 
 SEED = 42
 ARRIVALS_S = 30.0
@@ -23,7 +23,7 @@ PROMPT_TOKENS = 10  # "about 10": the published timings do not depend on it
 def arrivals_s(concurrency: int) -> NDArray[np.float64]:
     """Arrival times of the published benchmark, bit for bit: numpy's legacy generator, exponential
     gaps, kept while they are within `ARRIVALS_S`."""
-    check_concurrency(concurrency)
+    check_bounds("concurrency", concurrency)
     rng = np.random.RandomState(SEED)
     arrivals: list[float] = []
     now = 0.0
