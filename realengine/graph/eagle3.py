@@ -100,7 +100,7 @@ class Eagle3Drafter(Drafter):
         self.ops.append(kv, 0, self.cache, 0, prompts.view)
         self.fused[slots, 0] = fused[prompts.rows]
         self.behind[slots, 0] = first
-        self.fresh[slots] = 1
+        self.fresh.index_fill_(0, slots, 1)
 
     def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, kept: Tensor) -> None:
         batch, count = tokens.shape
