@@ -275,8 +275,10 @@ class EagerEngine:
         return state
 
     def _side(self, model: PreTrainedModel, request: Request, stream: Stream) -> _Side:
-        prompt = self._tensor(self._prompts.of(request))
-        return _Side(model, self._prompts.vocabulary, prompt, stream)
+        return _Side(model, self._prompts.vocabulary, self._prompt(request), stream)
+
+    def _prompt(self, request: Request) -> Tensor:
+        return self._tensor(self._prompts.of(request))
 
     def _tensor(self, tokens: Sequence[int]) -> Tensor:
         return torch.tensor([list(tokens)], device=self._device.device)
