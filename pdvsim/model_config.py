@@ -59,6 +59,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (None, False),
     "add_cross_attention": (None, False),
     "auto_map": (None,),
+    "rope_interleaved": (None, False),
 }
 
 

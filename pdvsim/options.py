@@ -57,7 +57,8 @@ def _of(name: str, kind: Any, more: str = "", **settings: Any) -> Option:
 pair_option = click.option(
     "--pair",
     default=None,
-    help=f"DRAFT:VERIFIER, the two models. [{DEFAULT_PAIR}, or that of the profile]",
+    help="DRAFT:VERIFIER, each a shipped name (llama-3.1-8b), a checkpoint's directory or "
+    f"NAME=PATH/config.json; or toy. [{DEFAULT_PAIR}, or that of the profile]",
 )
 executor_option = click.option(
     "--executor",
