@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from pdvsim import __version__
 from pdvsim.architectures import Config
-from pdvsim.architectures.registry import is_loaded
 from pdvsim.core import EXECUTORS, Drafter, Request
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
@@ -139,6 +138,7 @@ def _about(record: RunRecord, cell: Mapping[str, Any] | None) -> dict[str, Any]:
         "verb_overhead_s": record.verb_overhead_s,
         "config": {
             "architecture": config.architecture,
+            "name": config.name,
             "executor": config.executor.name,
             "drafter": str(config.executor.drafter),
             "batch_cap": config.batch_cap,
@@ -197,11 +197,8 @@ def _record(requests: pl.DataFrame, stages: pl.DataFrame, about: Mapping[str, An
             rows[:, column] = _whole(stages, name) if name in WHOLE else _floats(stages, name)
     config = dict(about["config"])
     executor = EXECUTORS[config.pop("executor")].with_drafter(Drafter(config.pop("drafter")))
-    if not is_loaded(str(config["architecture"])):  # what a record names is not run to read it
-        raise ValueError(
-            f"its architecture is {config['architecture']}; name that file with --architecture"
-        )
     config["switched_off"] = frozenset(config["switched_off"])
+    config.setdefault("name", config["architecture"])
     served = _requests(requests)
     return RunRecord(
         requests=served,
@@ -212,7 +209,7 @@ def _record(requests: pl.DataFrame, stages: pl.DataFrame, about: Mapping[str, An
         shut_s=np.array(about["shut_s"], dtype=np.float64).reshape(-1, 2),
         end_s=float(about["end_s"]),
         busy_s={str(name): float(seconds) for name, seconds in about["busy_s"].items()},
-        config=Config(executor=executor, **config),
+        config=Config.recorded(executor=executor, **config),
         workload=_workload(served, **about["workload"]),
         world=str(about["world"]),
         verbs=int(about["verbs"]),

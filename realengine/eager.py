@@ -93,9 +93,6 @@ class EagerTicket:
     batch: Sequence[Request]
     execution: Execution
 
-    def done(self) -> bool:
-        return self.execution.done()
-
     def wait(self) -> None:
         self.execution.wait()
         self.execution.result = None  # what had to outlive the work

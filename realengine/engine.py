@@ -23,16 +23,12 @@ class Ticket(Protocol):
     stage: Stage
     batch: Sequence[Request]
 
-    def done(self) -> bool:
-        """Whether the device has finished; never blocks."""
-        ...
-
     def wait(self) -> None:
         """Block this thread until the device has finished."""
         ...
 
     def device_span_s(self) -> tuple[float, float] | None:
-        """Start and end of the device work in host-clock seconds, once `done`, if measured."""
+        """Start and end of the device work in host-clock seconds, once ended, if measured."""
         ...
 
 

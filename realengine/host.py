@@ -47,9 +47,6 @@ class NoTicket:
     stage: Stage
     batch: Sequence[Request] = ()
 
-    def done(self) -> bool:
-        return True
-
     def wait(self) -> None:
         return
 

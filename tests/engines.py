@@ -24,9 +24,6 @@ class IdleTicket:
         self.stage = stage
         self.batch = batch
 
-    def done(self) -> bool:
-        return True
-
     def wait(self) -> None:
         return
 
@@ -82,9 +79,6 @@ class ScriptedTicket(IdleTicket):
         super().__init__(stage, batch)
         self.started_s = started_s
         self.ended_s = ended_s
-
-    def done(self) -> bool:
-        return time.perf_counter() >= self.ended_s
 
     def wait(self) -> None:
         remaining_s = self.ended_s - time.perf_counter()

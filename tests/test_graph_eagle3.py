@@ -130,7 +130,7 @@ def test_drafts_are_those_of_a_plain_reference(
         batch = rng.sample(active, rng.randint(1, len(active)))
         count = rng.choice(config.lengths)
         each = [rng.randint(0, count) for _ in batch] if lengths and rng.random() < 0.4 else count
-        ticket = served.launch(Stage.DRAFT, batch, Stream.MAIN, [], each)
+        served.launch(Stage.DRAFT, batch, Stream.MAIN, [], each)
         for i, request in enumerate(batch):
             length = each if isinstance(each, int) else each[i]
             text = [*request.prompt, *request.tokens]
@@ -138,7 +138,6 @@ def test_drafts_are_those_of_a_plain_reference(
             expected = reference.drafts(tensors, head, states, text, length)
             assert drafted(served, request, length) == expected
             compared += length
-        assert ticket.done()
         run(served, served.executor.check, batch, each)
         for request in [request for request in active if request.finished]:
             served.release(request)

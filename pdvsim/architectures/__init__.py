@@ -2,6 +2,14 @@
 
 from pdvsim.architectures.architecture import Architecture, shared
 from pdvsim.architectures.config import Config
-from pdvsim.architectures.registry import ARCHITECTURES, architecture, by_name
+from pdvsim.architectures.registry import ARCHITECTURES, COMPARED, architecture, by_name
 
-__all__ = ["ARCHITECTURES", "Architecture", "Config", "architecture", "by_name", "shared"]
+__all__ = [
+    "ARCHITECTURES",
+    "COMPARED",
+    "Architecture",
+    "Config",
+    "architecture",
+    "by_name",
+    "shared",
+]

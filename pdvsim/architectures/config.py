@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pdvsim.architectures.registry import architecture
@@ -24,6 +24,7 @@ class Config:
         draft_tokens: L, drafted tokens per round.
         parameters: of that architecture; those not given get their defaults.
         switched_off: mechanisms that are off, of those the architecture has (ablation).
+        name: what the architecture is called.
     """
 
     architecture: str
@@ -32,6 +33,7 @@ class Config:
     draft_tokens: int = 4
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     switched_off: frozenset[str] = frozenset()
+    name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, (low, high) in BOUNDS.items():
@@ -40,12 +42,17 @@ class Config:
                 raise InputError(f"{name} is {value}; it must be between {low} and {high}")
         found = architecture(self.architecture)
         object.__setattr__(self, "architecture", found.reference or found.name)
+        object.__setattr__(self, "name", found.name)
         object.__setattr__(self, "parameters", found.checked(self.parameters))
         unknown = sorted(self.switched_off - set(found.switches))
         if unknown:
             raise InputError(f"{found.name} has no mechanism {unknown[0]!r} to switch off")
 
-    @property
-    def name(self) -> str:
-        """What the architecture is called."""
-        return architecture(self.architecture).name
+    @classmethod
+    def recorded(cls, **values: Any) -> Config:
+        """As the record of a run says it, all fields: nothing is looked up or checked, so that no
+        code is run to read a record."""
+        config = object.__new__(cls)
+        for one in fields(cls):
+            object.__setattr__(config, one.name, values[one.name])
+        return config

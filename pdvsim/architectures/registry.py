@@ -20,6 +20,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     module.ARCHITECTURE.name: module.ARCHITECTURE
     for module in (plain, baseline, pd, three_lane, pdv)
 }
+COMPARED = (pd.ARCHITECTURE.name, pdv.ARCHITECTURE.name)  # where nobody says which
 _BY_REFERENCE: dict[str, Architecture] = {}  # those of packages and files, once loaded
 
 
@@ -39,11 +40,6 @@ def architecture(reference: str) -> Architecture:
     if reference.endswith(".py"):
         return _of_file(Path(reference))
     return _of_package(reference)
-
-
-def is_loaded(reference: str) -> bool:
-    """Whether `reference` needs no code to be loaded from a file."""
-    return not reference.endswith(".py") or reference in _BY_REFERENCE
 
 
 def by_name(name: str) -> Architecture | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pdvsim import output
+from pdvsim.architectures import COMPARED
 from pdvsim.cell import check_bounds
 from pdvsim.errors import InputError
 from pdvsim.options import (
@@ -30,7 +31,7 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
 
 
 @click.command()
-@cell_options(architecture_option("pd,pdv"))
+@cell_options(architecture_option(",".join(COMPARED)))
 @profile_option
 @click.option(
     "--metric",

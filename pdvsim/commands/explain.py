@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pdvsim import output
+from pdvsim.architectures import COMPARED
 from pdvsim.errors import InputError
-from pdvsim.options import Asked, architecture_option, cell_options, profile_option, references
+from pdvsim.options import Asked, architecture_option, cell_options, profile_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +25,7 @@ TABLE_WIDTH = 6  # cells beside each other
 
 
 @click.command()
-@cell_options(architecture_option("pd,pdv"))
+@cell_options(architecture_option(",".join(COMPARED)))
 @profile_option
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
 @click.option(
@@ -66,11 +67,8 @@ def command(
         if records:
             raise InputError("--bench brings its own records; leave --records out")
     elif not simulating:
-        asked.refuse_given(
-            "--records bring their own cells", asked.given - {"pair", "executor", "architecture"}
-        )
+        asked.refuse_given("--records bring their own cells", asked.given - {"pair", "executor"})
     measured = [read_bench(path) for path in benches]
-    references(asked.values["architecture"])  # a record may be of a file that is named here
     traces = [of_files(stem) for stem in records]
     profile, wanted = None, []
     if measured:

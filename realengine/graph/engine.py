@@ -107,9 +107,6 @@ class GraphTicket:
     served: Sequence[Request]
     rows: Sequence[int]
 
-    def done(self) -> bool:
-        return self.execution.done()
-
     def wait(self) -> None:
         self.execution.wait()
 
