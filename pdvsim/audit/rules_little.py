@@ -13,7 +13,7 @@ MOST_SLACK = 0.03
 LEAST_SLACK = 0.08  # of the slots, lost between two requests by the client
 STEADY_SLACK = 0.3  # X R against N when both come from a window of the run
 ESTIMATE_SLACK = 0.25  # TTFT + (n - 1) TPOT of means, for a mean of products
-LONGEST = 20.0  # times the mean: the longest latency allowed for where nothing bounds it
+LONGEST = 50.0  # times the mean: the longest latency allowed for where nothing bounds it
 
 
 def littles_law(table: Table, limits: Limits) -> Checked:
@@ -43,9 +43,9 @@ def littles_law(table: Table, limits: Limits) -> Checked:
         noise = 4 / sqrt(max(cell.samples or 1, 1))
         if served and cell.rate_per_s and served > cell.rate_per_s * (1 + max(noise, 0.1)):
             findings.append(_faster_than_offered(cell, served))
-    for reason in dict.fromkeys(_excuse(cell) for cell in low):
-        cells = [cell for cell in low if _excuse(cell) == reason]
-        findings.append(_too_few(cells, reason))
+    for reason in dict.fromkeys(_reason(cell) for cell in low):
+        cells = [cell for cell in low if _reason(cell) == reason]
+        findings.append(_too_few(cells, *reason))
     return checked, findings
 
 
@@ -84,8 +84,8 @@ def _runs_dry(cell: Cell, windowed: bool) -> bool:
     They are in use until then; afterwards at least one is. With n R requests x seconds of N T
     slot-seconds, the rest of the run after that start is at least (N T - n R) / (N - 1) long, and
     the last request to end was running through all of it: some latency is as long. The longest
-    latency is stated, or at most mean + std sqrt(n - 1) (Samuelson 1968), or taken to be at most
-    `LONGEST` means.
+    latency is stated, or at most mean + std sqrt(n - 1) (Samuelson 1968); where nothing bounds
+    it, it is taken to be at most `LONGEST` means, and the finding is a warning.
     """
     in_flight, elapsed, mean = cell.in_flight, cell.elapsed_s, cell.mean_latency_s
     slots = min(cell.concurrency or 0.0, float(cell.offered or cell.samples or 0))
@@ -97,24 +97,36 @@ def _runs_dry(cell: Cell, windowed: bool) -> bool:
     return needed > _longest_s(cell, mean)
 
 
+def _bound_s(cell: Cell) -> float | None:
+    """The longest latency as stated, or as mean and standard deviation allow."""
+    mean, spread, count = cell.mean_latency_s, cell.latency.std, cell.samples
+    if cell.longest_latency_s is not None or mean is None or spread is None or not count:
+        return cell.longest_latency_s
+    return mean + spread * sqrt(count - 1)
+
+
 def _longest_s(cell: Cell, mean: float) -> float:
-    stated, spread, count = cell.longest_latency_s, cell.latency.std, cell.samples
-    if stated is not None:
-        return stated
-    bounds = [LONGEST * mean]
-    if spread is not None and count:
-        bounds = [mean + spread * sqrt(count - 1)]
-    most_known = [value for _, value in cell.latency.percentiles]
-    return max(*bounds, *most_known) if most_known else bounds[0]
+    bound = _bound_s(cell)
+    return max(
+        LONGEST * mean if bound is None else bound,
+        *(value for _, value in cell.latency.percentiles),
+        0.0,
+    )
 
 
-def _excuse(cell: Cell) -> str | None:
-    """Why a concurrency need not be what is in flight; None if nothing explains it."""
+def _reason(cell: Cell) -> tuple[Severity, str]:
+    """How much it weighs that too few are in flight, and what may explain it."""
     if cell.sessions is not None:
-        return f"{cell.sessions}, so the concurrency counts sessions, not requests in flight"
+        why = f"{cell.sessions}, so the concurrency counts sessions, not requests in flight"
+        return Severity.NOTE, why
     if cell.rate_per_s is not None:
-        return "the offered rate sets the load, so the label is no concurrency"
-    return None
+        why = "the offered rate sets the load, so the label is no concurrency"
+        return Severity.NOTE, why
+    why = "the other slots were idle or held by requests that the table does not count"
+    if _bound_s(cell) is None:
+        why += f", unless one request took more than {LONGEST:g} times the mean latency"
+        return Severity.WARNING, why
+    return Severity.ERROR, why
 
 
 def _numbers(cell: Cell, in_flight: float) -> dict[str, Number]:
@@ -171,12 +183,11 @@ def _faster_than_offered(cell: Cell, served: float) -> Finding:
     )
 
 
-def _too_few(cells: Sequence[Cell], excuse: str | None) -> Finding:
+def _too_few(cells: Sequence[Cell], severity: Severity, why: str) -> Finding:
     worst = min(cells, key=lambda cell: (cell.in_flight or 0.0) / (cell.concurrency or 1.0))
-    why = excuse or "the other slots were idle or held by requests that the table does not count"
     return Finding(
         "littles_law",
-        Severity.ERROR if excuse is None else Severity.NOTE,
+        severity,
         names(cells),
         f"{worst.name}: throughput x latency accounts for {worst.in_flight or 0:.3g} of "
         f"{worst.concurrency:g} requests in flight; {why}",
