@@ -401,6 +401,49 @@ def impossible_records(seeds: Path) -> Make:
     return make
 
 
+LARGE = ("table", "systems", "trace", "details", "lines", "sparse", "numbers", "spaces")
+
+
+def large(seeds: Path) -> Make:
+    """Inputs of a size that people have, or that nobody has."""
+
+    def make(rng: Random, folder: Path) -> Mutant:
+        kind, rows = rng.choice(LARGE), rng.choice((5_000, 20_000))
+        head, *body = PLAIN_TABLE.rstrip("\n").split("\n")
+        if kind in ("table", "systems"):
+            tails = [rng.choice(body).partition(",")[2] for _ in range(rows)]
+            names = [f"s{i % (1 if kind == 'table' else rows)}" for i in range(rows)]
+            lines = [f"{name},{tail}" for name, tail in zip(names, tails, strict=True)]
+            (folder / "m.csv").write_text("\n".join([head, *lines]))
+            return Mutant(["audit", "m.csv"])
+        if kind == "trace":
+            times = [
+                f"2023-11-16 {i // 3600 % 24:02}:{i // 60 % 60:02}:{i % 60:02}" for i in range(rows)
+            ]
+            lines = [f"{time},{rng.randrange(1, 900)},4" for time in times]
+            (folder / "m.csv").write_text("\n".join([TRACE.split("\n")[0], *lines]))
+            words = "predict --concurrency 2 --architecture pd --protocol trace --trace m.csv"
+            words += f" --requests 50 --replications 1 --profile {seeds}/profile.json"
+            return Mutant(words.split())
+        if kind == "details":
+            head, *body = seed_text(seeds / "detailed.csv").rstrip("\n").split("\n")
+            (folder / "detailed.csv").write_text("\n".join([head, *rng.choices(body, k=rows)]))
+            return Mutant(["audit", f"{seeds}/summary.csv", "detailed.csv"])
+        text = {
+            "lines": lambda: '{"a": [1, 2]}\n' * rows,
+            "sparse": lambda: "",
+            "numbers": lambda: "[" + "0," * (rows * 600) + "0]",
+            "spaces": lambda: '{"cells":' + " " * (rows * 1000) + "[]}",
+        }[kind]()
+        (folder / "m.json").write_text(text)
+        if kind == "sparse":
+            os.truncate(folder / "m.json", rows << 20)
+        commands = ("audit m.json", "report m.json -o out.html")
+        return Mutant(rng.choice((*commands, "predict --concurrency 1 --profile m.json")).split())
+
+    return make
+
+
 # ---------------------------------------------------------------------------- options, places
 
 WORDS = (

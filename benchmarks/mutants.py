@@ -70,6 +70,7 @@ def all_groups(seeds: Path, engine: bool) -> dict[str, tuple[float, groups.Make]
         "export": (12, groups.export(seeds)),
         "records": (8, groups.records(seeds)),
         "impossible_records": (4, groups.impossible_records(seeds)),
+        "large": (0.5, groups.large(seeds)),
         "outputs": (2, groups.outputs(seeds)),
         "environment": (2, groups.environment(seeds)),
     }
@@ -320,11 +321,16 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         name: sum(r.get("cpu_s", 0.0) for r in results if r["group"] == name) / sum(counts.values())
         for name, counts in by_group.items()
     }
+    slowest = sorted(results, key=lambda r: r.get("wall_s", 0.0), reverse=True)
     bad = [result for result in results if result["kind"] not in GOOD]
     return {
         "mutants": len(results),
         "outcomes": dict(kinds),
-        "longest_s": max(result.get("wall_s", 0.0) for result in results),
+        "longest_s": round(slowest[0].get("wall_s", 0.0), 1),
+        "slowest": [
+            {key: result.get(key) for key in ("group", "index", "cpu_s", "wall_s")}
+            for result in slowest[:5]
+        ],
         "most_bytes": max(result.get("peak_bytes", 0) for result in results),
         "groups": {name: dict(counts) for name, counts in by_group.items()},
         "mean_cpu_s": {name: round(value, 3) for name, value in cpu_s.items()},

@@ -44,7 +44,11 @@ def truncation(table: Table, limits: Limits) -> Checked:
     timed = [cell for cell in table.cells if cell.elapsed_s]
     findings = [_stated_cut(cell) for cell in timed if cell.cut]
     limit_s, members = _common_end([cell for cell in timed if not cell.cut])
-    cut = [cell for cell in members if _cut_short(cell, members)]
+    # Two systems under the same arrivals may end together, and so do closed loops of the same
+    # number of requests at capacity. Different loads with different counts do not.
+    loads, counts = len({c.load for c in members}), len({c.samples for c in members})
+    together = loads >= 2 and counts >= 2 and len(members) >= 3
+    cut = [cell for cell in members if _cut_short(cell, together, loads)]
     if cut:
         findings.append(_common_cut(table, cut, limit_s))
     return len(timed), findings
@@ -127,18 +131,19 @@ def _elapsed(cell: Cell) -> float:
     return cell.elapsed_s or 0.0
 
 
-def _cut_short(cell: Cell, members: Sequence[Cell]) -> bool:
-    """Whether more requests were unfinished than chance or a normal end leaves."""
+def _cut_short(cell: Cell, together: bool, loads: int) -> bool:
+    """Whether more requests were unfinished than chance or a normal end leaves.
+
+    Args:
+        together: cells of different loads and counts ended with this one.
+        loads: how many loads did.
+    """
     known = cell.unfinished_share
     if known is None:
         return False
     share, basis = known
     if basis == "offered":
         return share > UNFINISHED_ERROR
-    # Two systems under the same arrivals may end together, and so do closed loops of the same
-    # number of requests at capacity. Different loads with different counts do not.
-    loads, counts = {c.load for c in members}, {c.samples for c in members}
-    together = len(loads) >= 2 and len(counts) >= 2 and len(members) >= 3
     if basis == "rate":
         expected = (cell.rate_per_s or 0.0) * _elapsed(cell)
         # What is in flight at the cut: at least X R of the completed requests (Little).
@@ -146,7 +151,7 @@ def _cut_short(cell: Cell, members: Sequence[Cell]) -> bool:
         least = in_flight / (in_flight + max(cell.samples or 0, 1))
         beyond_chance = share > 2 * UNFINISHED_ERROR + 3 / sqrt(expected)
         return beyond_chance or (together and least > UNFINISHED_ERROR)
-    return together and len(loads) >= 3 and share > 2 * UNFINISHED_ERROR
+    return together and loads >= 3 and share > 2 * UNFINISHED_ERROR
 
 
 def survivorship(table: Table, limits: Limits) -> Checked:
