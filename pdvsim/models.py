@@ -133,11 +133,11 @@ def resolve(reference: str) -> Source:
     """
     if reference.lower() in shape_names():
         return Source(shape(reference))
-    if Path(reference).is_dir():
+    if _is_dir(reference):
         return _checkpoint(Path(reference), Path(reference).resolve().name)
     name, equals, text = reference.partition("=")
     if not equals:
-        if Path(reference).is_file():
+        if _is_file(reference):
             raise InputError(f"{reference} is a file; a shape needs a name: NAME={reference}")
         if len(Path(reference).parts) > 1 or reference.startswith("."):
             raise InputError(f"no model at {reference}: there is no such directory")
@@ -149,7 +149,7 @@ def resolve(reference: str) -> Source:
     if name.lower() in shape_names():
         raise InputError(f"{name} is the name of a shape that ships; call yours something else")
     path = Path(text)
-    return _checkpoint(path, name) if path.is_dir() else Source(_read(path, name))
+    return _checkpoint(path, name) if _is_dir(text) else Source(_read(path, name))
 
 
 def resolve_pair(reference: str) -> tuple[Source, Source]:
@@ -176,6 +176,21 @@ def pair(reference: str) -> Pair:
     """
     draft, verifier = resolve_pair(reference)
     return Pair(draft.shape, verifier.shape)
+
+
+def _is_dir(text: str) -> bool:
+    """Whether `text`, which may be anything, is the path of a directory."""
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        return False
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _checkpoint(folder: Path, name: str) -> Source:

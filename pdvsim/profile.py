@@ -254,8 +254,7 @@ def select_profile(
     """
     wanted = None if pair_name is None else pair(pair_name)
     if name_or_path is None:
-        name = wanted.name if wanted else DEFAULT_PAIR
-        name_or_path = default_profile_name(name, executor or DEFAULT_EXECUTOR)
+        return _shipped_for(wanted or pair(DEFAULT_PAIR), executor or DEFAULT_EXECUTOR)
     profile = load_profile(name_or_path)
     if wanted is not None and (difference := profile.pair.difference(wanted)):
         raise InputError(
@@ -267,6 +266,20 @@ def select_profile(
             f"profile {profile.name} is for executor {profile.executor.name}, not {executor}"
         )
     return profile
+
+
+def _shipped_for(wanted: Pair, executor: str) -> Profile:
+    """The shipped profile of a pair, or of another one of the same dimensions."""
+    likely = default_profile_name(wanted.name, executor)
+    for name in sorted(shipped_profiles(), key=lambda name: name != likely):
+        if name.endswith(f"_{executor}"):
+            profile = load_profile(name)
+            if not profile.pair.difference(wanted):
+                return profile
+    raise ProfileError(
+        f"no profile ships for {wanted.name} and the {executor} executor; measure one with pdvsim "
+        f"calibrate, or use one of those that ship ({', '.join(shipped_profiles())})"
+    )
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -161,9 +161,9 @@ class EagerEngine:
         else:
             work = self._stages[stage]
 
-        @torch.inference_mode()
         def launched() -> Any:
-            return work(request, stream)
+            with torch.inference_mode():
+                return work(request, stream)
 
         earlier = [ticket.execution for ticket in after if isinstance(ticket, EagerTicket)]
         execution = self._device.run(f"stage {stage}", stream, earlier, launched)

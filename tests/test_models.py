@@ -118,6 +118,8 @@ def test_a_directory_is_a_model_of_its_name_or_of_one_given(tmp_path: Path) -> N
         ("tiny:a b=/tmp", "cannot be called"),
         ("tiny:tiny=/tmp", "call yours something else"),
         ("tiny:x=/nowhere/config.json", "/nowhere/config.json"),
+        ("tiny:" + "x" * 5000, "unknown model"),
+        ("tiny:a\0b", "unknown model"),
     ],
 )
 def test_what_is_no_pair_is_said(reference: str, words: str) -> None:

@@ -94,6 +94,12 @@ def test_a_profile_serves_other_names_of_the_same_dimensions(tmp_path: Path, pat
             select_profile(str(path), reference, None)
 
 
+def test_the_shipped_profile_of_the_same_dimensions_is_found() -> None:
+    config = SHIPPED_MODELS / "llama-2-7b.json"
+    profile = select_profile(None, f"tinyllama-1.1b:mine={config}", "eager")
+    assert profile.name == "h100_tinyllama-1.1b_llama-2-7b_eager"
+
+
 def test_a_truncated_profile_is_refused(path: Path) -> None:
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ProfileError, match="not a whole JSON document"):
