@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pdvsim.errors import InputError
+from pdvsim.protocols import protocols, takers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from pdvsim.acceptance import Acceptance
     from pdvsim.architectures import Config
     from pdvsim.metrics import Slo
-    from pdvsim.workload import Workload
+    from pdvsim.workload import Lengths, Workload
 
-PROTOCOLS = ("closed-loop", "poisson", "trace", "pdverify")
 DEFAULT_PAIR, DEFAULT_EXECUTOR = "tinyllama-1.1b:llama-2-7b", "graph"
 REAL: Literal["real"] = "real"
 Value: TypeAlias = bool | int | float
@@ -147,8 +147,7 @@ class Cell:
     protocol: str = field(
         default="closed-loop",
         metadata=_says(
-            "closed-loop: C requests always in flight; poisson: random arrivals at --rate; "
-            "trace: arrivals and lengths of --trace; pdverify: the published benchmark's."
+            "; ".join(f"{name}: {one.meaning}" for name, one in protocols().items()) + "."
         ),
     )
     rate_per_s: float | None = field(
@@ -215,27 +214,28 @@ class Cell:
             for value in values if isinstance(values, tuple) else (values,):
                 if value is not None and value != REAL:
                     check_bounds(one.name, value)
-        _check_choice("--protocol", self.protocol, PROTOCOLS)
+        _check_choice("--protocol", self.protocol, tuple(protocols()))
         _check_executor(self.executor)
         self._check_protocol()
         self._check_acceptance()
 
     def _check_protocol(self) -> None:
-        for name, needed_by in (("rate_per_s", "poisson"), ("trace", "trace")):
-            given = getattr(self, name) is not None
-            if given != (self.protocol == needed_by):
-                verb = "is only for" if given else "is needed by"
-                raise InputError(f"{flag(name)} {verb} the protocol {needed_by}")
-        cut = self.time_scale != 1.0 or self.max_context_tokens is not None
-        if cut and self.protocol != "trace":
-            raise InputError("--time-scale and --max-context-tokens are only for a trace")
-        if self.requests is not None and self.protocol == "pdverify":
-            raise InputError("--requests is not for the protocol pdverify, which has its own")
+        mine = protocols()[self.protocol]
+        for one in fields(self):
+            given = getattr(self, one.name) != one.default
+            if one.name in mine.needs and not given:
+                raise InputError(f"{flag(one.name)} is needed by the protocol {mine.name}")
+            # Lengths and cycles always have a value, which says nothing where it has no effect.
+            asked = given and one.default in (None, 1.0)
+            if asked and one.name not in mine.fields and takers(one.name):
+                raise InputError(only_for(one.name))
 
     def _check_acceptance(self) -> None:
         if self.acceptance == REAL:
-            if self.protocol != "closed-loop":
-                raise InputError(f"--acceptance real is only for closed-loop, not {self.protocol}")
+            if protocols()[self.protocol].open_loop:
+                raise InputError(
+                    f"--acceptance real is only for a closed loop, not {self.protocol}"
+                )
             if self.temperature and self.executor != "graph":
                 raise InputError("--temperature is only for the graph executor")
             return
@@ -285,30 +285,14 @@ class Cell:
 
     def plan(self, seed: np.random.SeedSequence) -> Workload:
         """Draw one workload."""
-        from pdvsim import workload
-        from pdvsim.tables import parse_columns
+        return protocols()[self.protocol].plan(self, seed)
 
-        lengths = workload.Lengths(self.prompt_tokens, self.output_tokens, self.spread)
-        injected = self.injected
-        if self.protocol == "closed-loop":
-            return workload.closed_loop(
-                self.concurrency, lengths, injected, seed, self.cycles, measured=self.requests
-            )
-        assert injected is not None
-        if self.rate_per_s is not None:
-            count = self.requests or max(200, 8 * self.concurrency)
-            return workload.poisson(self.rate_per_s, count, lengths, injected, seed)
-        if self.trace is not None:
-            return workload.trace(
-                Path(self.trace.path),
-                injected,
-                seed,
-                self.requests,
-                self.time_scale,
-                self.max_context_tokens,
-                None if self.trace.columns is None else parse_columns(self.trace.columns),
-            )
-        return workload.pdverify(self.concurrency, lengths, injected, seed)
+    @property
+    def lengths(self) -> Lengths:
+        """Prompt and output lengths."""
+        from pdvsim.workload import Lengths
+
+        return Lengths(self.prompt_tokens, self.output_tokens, self.spread)
 
     @property
     def injected(self) -> Acceptance | None:
@@ -372,6 +356,13 @@ def flag(name: str) -> str:
     """The option that sets a field of `Cell`: `--rate` for `rate_per_s`."""
     given = FIELDS[name].metadata.get("flag") if name in FIELDS else None
     return given or "--" + name.replace("_", "-")
+
+
+def only_for(name: str) -> str:
+    """Why a field of `Cell` is refused under a protocol that has no use for it."""
+    *others, last = takers(name)
+    listed = f"protocols {', '.join(others)} and {last}" if others else f"protocol {last}"
+    return f"{flag(name)} is only for the {listed}"
 
 
 def check_bounds(name: str, value: Any) -> None:

@@ -53,8 +53,8 @@ class Summary:
 
     Attributes:
         window_s: (start, end) of the steady state.
-        metrics: by the names in `METRICS` (and `PDVERIFY_METRICS`); None where the run cannot
-            say. Seconds, milliseconds (`_ms`), per second (throughputs) or shares of 1.
+        metrics: by the names in `METRICS`; None where the run cannot say. Seconds, milliseconds
+            (`_ms`), per second (throughputs) or shares of 1.
         acceptance_per_position: share of rounds that kept draft i, for i = 0, 1, ...; empty
             without speculation or when the rounds are not known one by one.
         reasons: why a metric is None.
@@ -296,18 +296,6 @@ def _speculation(
     per_round = np.frombuffer(kept, dtype=np.uint8)
     drafts = round(drafted / rounds)
     return tuple(float((per_round > position).mean()) for position in range(drafts))
-
-
-def pdverify_metrics(record: RunRecord) -> dict[str, float | None]:
-    """The published benchmark's own figures: tokens of completed requests over elapsed seconds,
-    and the mean latency of completed requests. Unfinished requests count as nothing."""
-    done = [request for request in record.requests if request.completed_s is not None]
-    latency = [(request.completed_s or 0.0) - request.arrival_s for request in done]
-    return {
-        "pdverify_tps": sum(request.produced_tokens for request in done) / record.end_s,
-        "pdverify_latency_ms": 1e3 * float(np.mean(latency)) if done else None,
-        "pdverify_completed": float(len(done)),
-    }
 
 
 def stage_seconds(record: RunRecord) -> dict[str, dict[str, float]]:

@@ -20,17 +20,18 @@ from pdvsim.cell import (
     DEFAULT_EXECUTOR,
     DEFAULT_PAIR,
     FIELDS,
-    PROTOCOLS,
     REAL,
     Cell,
     TraceFile,
     Values,
     check_bounds,
     flag,
+    only_for,
     spoken,
 )
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
+from pdvsim.protocols import protocols, takers
 
 if TYPE_CHECKING:
     from pdvsim.profile import Profile
@@ -90,7 +91,7 @@ def architecture_option(default: str) -> Option:
 
 
 LOAD = (
-    _of("protocol", click.Choice(PROTOCOLS)),
+    _of("protocol", click.Choice(list(protocols()))),
     _of("rate_per_s", float),
     _of("trace", click.Path(path_type=Path)),
     click.option(
@@ -125,8 +126,6 @@ LOAD = (
 )
 SLO = (_of("slo_ttft_ms", float), _of("slo_tpot_ms", float), _of("slo_e2el_ms", float))
 ENGINE = (_of("temperature", float),)
-OF_TRACES = ("time_scale", "max_context_tokens", "trace_columns")
-LENGTHS = ("prompt_tokens", "output_tokens", "spread")
 
 
 def cell_options(*more: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -366,16 +365,11 @@ class Asked:
         return kept, len(kept)
 
     def _check_effects(self) -> None:
-        protocol = self.values["protocol"]
-        if protocol == "trace":
-            self.refuse_given("a trace has its own lengths and arrivals", (*LENGTHS, "cycles"))
-            return
-        self.refuse_given(
-            "that is for a trace", ("time_scale", "max_context_tokens", "trace_columns")
-        )
-        if protocol != "closed-loop":
-            self.refuse_given(f"the protocol {protocol} has no cycles", ("cycles",))
-        elif "requests" in self.given:
+        protocol = protocols()[self.values["protocol"]]
+        for name in sorted(self.given - protocol.fields):
+            if takers(name):
+                raise InputError(only_for(name))
+        if "requests" in self.given:
             self.refuse_given("--requests takes the place of cycles", ("cycles",))
 
 

@@ -6,39 +6,16 @@ another where people expect that (`scale` turns the one into the other).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection
 
-Better = Literal["higher", "lower"]
+from pdvsim.protocols import protocols
+from pdvsim.quantity import Better as Better
+from pdvsim.quantity import Quantity as Quantity
 
 STATISTICS = ("mean", "median", "std", "p99")
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 _WORDS = {"mean": "mean", "median": "p50", "std": "std", "p99": "p99"}
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A metric by its name in documents.
-
-    Attributes:
-        unit: of the stored value; empty for a number or a share of 1.
-        heading: what tables and charts call it.
-        shown: the unit there; a stored value times `scale` is in it.
-        better: None where neither more nor less is better.
-    """
-
-    name: str
-    unit: str
-    heading: str
-    shown: str
-    scale: float = 1.0
-    better: Better | None = None
-
-    @property
-    def title(self) -> str:
-        """`TTFT p50, s`."""
-        return f"{self.heading}, {self.shown}" if self.shown else self.heading
 
 
 def _latency(statistic: str, name: str) -> Quantity:
@@ -62,15 +39,12 @@ _ALL = (
     Quantity("censored", "requests", "censored requests", ""),
     Quantity("duration_s", "s", "measured", "s"),
 )
-_PDVERIFY = (
-    Quantity("pdverify_tps", "tokens/s", "pdverify tokens/s", "", better="higher"),
-    Quantity("pdverify_latency_ms", "ms", "pdverify latency", "s", 1e-3, "lower"),
-    Quantity("pdverify_completed", "requests", "pdverify completed", ""),
-)
+_OF_PROTOCOLS = tuple(figure for protocol in protocols().values() for figure in protocol.figures)
 
-QUANTITIES = {quantity.name: quantity for quantity in (*_ALL, *_PDVERIFY)}
+QUANTITIES = {quantity.name: quantity for quantity in (*_ALL, *_OF_PROTOCOLS)}
 METRICS = tuple(quantity.name for quantity in _ALL)
-PDVERIFY_METRICS = tuple(quantity.name for quantity in _PDVERIFY)
+# Of protocols, and better one way.
+PROTOCOL_METRICS = tuple(figure.name for figure in _OF_PROTOCOLS if figure.better is not None)
 LATENCY_METRICS = tuple(f"{statistic}_{name}_ms" for name in LATENCIES for statistic in STATISTICS)
 
 
@@ -79,9 +53,26 @@ def unit_of(metric: str) -> str:
     return QUANTITIES[metric].unit if metric in QUANTITIES else ""
 
 
-# Columns of a table of cells, in their order; those that no cell knows are left out.
+def told_by(known: Collection[str]) -> tuple[str, ...]:
+    """All metrics that a cell has that has these: protocols bring theirs all together."""
+    own = [one.figure_names for one in protocols().values() if set(one.figure_names) & set(known)]
+    return (*METRICS, *(name for names in own for name in names))
+
+
+def columns(known: Collection[str]) -> list[str]:
+    """Columns of a table of cells that know these metrics, in their order."""
+    shadowed = {
+        name
+        for protocol in protocols().values()
+        if set(protocol.figure_names) & set(known)
+        for name in protocol.in_place_of
+    }
+    return [name for name in COLUMNS if name in known and name not in shadowed]
+
+
 COLUMNS = (
-    *("output_throughput", "request_throughput", "pdverify_tps", "pdverify_latency_ms"),
+    *("output_throughput", "request_throughput"),
+    *PROTOCOL_METRICS,
     *("request_goodput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "p99_e2el_ms"),
     "gpu_busy",
 )

@@ -21,9 +21,10 @@ from pdvsim.cell import Cell, labels
 from pdvsim.errors import InputError
 from pdvsim.invariants import check
 from pdvsim.machine import Calibration, Replication
-from pdvsim.metrics import pdverify_metrics, stage_seconds, summarize
+from pdvsim.metrics import stage_seconds, summarize
 from pdvsim.pool import run_all
-from pdvsim.quantities import METRICS, PDVERIFY_METRICS
+from pdvsim.protocols import protocols
+from pdvsim.quantities import METRICS
 from pdvsim.records import STAGES, STREAMS, RunRecord
 from pdvsim.statistics import Interval, prediction_interval
 
@@ -146,9 +147,7 @@ def evaluate(
     timeline."""
     check(record)
     summary = summarize(record, cell.slo)
-    metrics = dict(summary.metrics)
-    if cell.protocol == "pdverify":
-        metrics.update(pdverify_metrics(record))
+    metrics = {**summary.metrics, **protocols()[cell.protocol].measure(record)}
     return Run(
         metrics,
         summary.acceptance_per_position,
@@ -179,7 +178,7 @@ def timeline(record: RunRecord, start_s: float) -> list[dict[str, Any]]:
 
 def combine(cell: Cell, label: str, runs: Sequence[Run]) -> CellResult:
     """A cell's metrics over its replications."""
-    names = (*METRICS, *PDVERIFY_METRICS) if cell.protocol == "pdverify" else METRICS
+    names = (*METRICS, *protocols()[cell.protocol].figure_names)
     metrics: dict[str, Interval | None] = {}
     reasons: dict[str, str] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What arrives when: closed loop, Poisson, trace replay and the published pdverify protocol.
+"""What arrives when: closed loop, Poisson and trace replay.
 
 A workload is a plan, drawn once from a seed. Both worlds run the same plan, so that predicted
 and measured runs pair up request by request.
@@ -105,7 +105,7 @@ def closed_loop(
     """
     check_bounds("concurrency", concurrency)
     measured = measured or max(cycles * concurrency, LEAST_MEASURED)
-    prompts, outputs, outcomes = _draw(2 * concurrency + measured, lengths, acceptance, seed)
+    prompts, outputs, outcomes = draw(2 * concurrency + measured, lengths, acceptance, seed)
     return Workload(
         "closed-loop",
         prompts,
@@ -130,7 +130,7 @@ def poisson(
     check_bounds("rate_per_s", rate_per_s)
     arrivals_seed, rest = seed.spawn(2)
     gaps = np.random.default_rng(arrivals_seed).exponential(1.0 / rate_per_s, count)
-    prompts, outputs, outcomes = _draw(count, lengths, acceptance, rest)
+    prompts, outputs, outcomes = draw(count, lengths, acceptance, rest)
     return Workload(
         "poisson",
         prompts,
@@ -142,9 +142,10 @@ def poisson(
     )
 
 
-def _draw(
+def draw(
     count: int, lengths: Lengths, acceptance: Acceptance | None, seed: np.random.SeedSequence
 ) -> tuple[list[int], list[int], list[bytes]]:
+    """Prompt lengths, output lengths and outcomes of `count` requests."""
     if count > MOST_REQUESTS:
         raise InputError(f"a run of {count} requests is too long; at most {MOST_REQUESTS} can be")
     lengths_seed, acceptance_seed = seed.spawn(2)
@@ -204,25 +205,4 @@ def trace(
         arrival_s=[moment / time_scale for moment in requests.arrival_s],
         warmup=len(outputs) // 10,
         notes=requests.notes,
-    )
-
-
-def pdverify(
-    concurrency: int,
-    lengths: Lengths,
-    acceptance: Acceptance,
-    seed: np.random.SeedSequence,
-) -> Workload:
-    """The published protocol: C sets the batch cap and the arrival rate; cut at 60 s."""
-    from pdvsim.pdverify.protocol import DEADLINE_S, arrivals_s
-
-    arrivals = arrivals_s(concurrency)
-    prompts, outputs, outcomes = _draw(len(arrivals), lengths, acceptance, seed)
-    return Workload(
-        "pdverify",
-        prompts,
-        outputs,
-        outcomes,
-        arrival_s=arrivals.tolist(),
-        deadline_s=DEADLINE_S,
     )

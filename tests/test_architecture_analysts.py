@@ -23,11 +23,12 @@ from pdvsim.errors import InputError
 from pdvsim.explain import explain_run, of_record
 from pdvsim.invariants import check
 from pdvsim.options import Reference
+from pdvsim.pdverify.protocol import pdverify
 from pdvsim.profile import Profile
 from pdvsim.record_files import read
 from pdvsim.sweep import sweep
 from pdvsim.theory.closed_forms import closed_forms
-from pdvsim.workload import Lengths, closed_loop, pdverify
+from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import ACCEPTANCE, HOST, FixedCosts, cell, config_of, profile_file
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdvsim.cell import FIELDS, PROTOCOLS, Cell, TraceFile, flag, spoken
+from pdvsim.cell import FIELDS, Cell, TraceFile, flag, spoken
 from pdvsim.errors import InputError
+from pdvsim.protocols import protocols
 
 CELL = Cell("tinyllama-1.1b:llama-2-7b", "graph", "pd", 8)
 
@@ -28,7 +29,7 @@ def numbers(name: str) -> st.SearchStrategy[Any]:
 @st.composite
 def cells(draw: st.DrawFn) -> Cell:
     """Any cell."""
-    protocol = draw(st.sampled_from(PROTOCOLS))
+    protocol = draw(st.sampled_from(list(protocols())))
     drafts = draw(st.integers(1, 16))
     kept = st.lists(st.floats(0, 1), min_size=drafts, max_size=drafts).map(tuple)
     real = st.just("real") if protocol == "closed-loop" else kept
@@ -91,13 +92,16 @@ def test_every_bound_is_a_sentence_with_the_option_and_its_range(name: str) -> N
         ({"protocol": "poisson"}, "--rate is needed by the protocol poisson"),
         ({"rate_per_s": 2.0}, "--rate is only for the protocol poisson"),
         ({"protocol": "trace"}, "--trace is needed by the protocol trace"),
-        ({"time_scale": 2.0}, "--time-scale and --max-context-tokens are only for a trace"),
-        ({"protocol": "pdverify", "requests": 3}, "--requests is not for the protocol pdverify"),
+        ({"time_scale": 2.0}, "--time-scale is only for the protocol trace"),
+        (
+            {"protocol": "pdverify", "requests": 3},
+            "for the protocols closed-loop, poisson and",
+        ),
         ({"protocol": "burst"}, "--protocol is 'burst'; known are closed-loop"),
         ({"executor": "fast"}, "--executor is 'fast'; known are"),
         ({"draft_tokens": 3}, "--acceptance has 4 positions, but --draft-tokens is 3"),
         ({"temperature": 1.0}, "--temperature is only for --acceptance real"),
-        ({"acceptance": "real", "protocol": "pdverify"}, "real is only for closed-loop"),
+        ({"acceptance": "real", "protocol": "pdverify"}, "real is only for a closed loop"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], sentence: str) -> None:

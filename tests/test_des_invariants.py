@@ -22,9 +22,10 @@ from pdvsim.des.host import Lock
 from pdvsim.errors import InvariantError, PdvsimError
 from pdvsim.invariants import check
 from pdvsim.metrics import summarize
+from pdvsim.pdverify.protocol import pdverify
 from pdvsim.record_files import stage_table
 from pdvsim.records import RunRecord
-from pdvsim.workload import Lengths, Workload, closed_loop, pdverify, poisson
+from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 from tests.fakes import HOST, FixedCosts, config_of
 
 

@@ -15,7 +15,8 @@ from scipy import stats
 from pdvsim.core import EAGER, GRAPH, Request, Stage, Stream
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
-from pdvsim.metrics import Slo, pdverify_metrics, stage_seconds, summarize
+from pdvsim.metrics import Slo, stage_seconds, summarize
+from pdvsim.pdverify.protocol import figures
 from pdvsim.quantities import METRICS
 from pdvsim.records import STAGE_COLUMNS, Recorder, RunRecord
 from pdvsim.statistics import Distribution, prediction_interval
@@ -151,7 +152,7 @@ def test_busy_is_the_union_of_what_ran() -> None:
 
 
 def test_pdverify_counts_completed_requests_only() -> None:
-    assert pdverify_metrics(two_requests()) == {
+    assert figures(two_requests()) == {
         "pdverify_tps": 8 / 4,
         "pdverify_latency_ms": 2000.0,
         "pdverify_completed": 1.0,

@@ -137,11 +137,11 @@ def test_bad_references(text: str, complaint: str) -> None:
 TRACE = "--protocol trace --trace TRACE"
 IGNORED = [
     ("--rate 3", "--rate is only for the protocol poisson"),
-    (f"{TRACE} --cycles 3", "leave --cycles out"),
-    (f"{TRACE} --prompt-tokens 8 --spread 0.1", "leave --prompt-tokens, --spread out"),
-    ("--protocol poisson --rate 2 --cycles 3", "has no cycles; leave --cycles out"),
+    (f"{TRACE} --cycles 3", "--cycles is only for the protocol closed-loop"),
+    (f"{TRACE} --spread 0.1", "only for the protocols closed-loop, poisson and pdverify"),
+    ("--protocol poisson --rate 2 --cycles 3", "--cycles is only for the protocol closed-loop"),
     ("--requests 30 --cycles 3", "leave --cycles out"),
-    ("--time-scale 1", "that is for a trace; leave --time-scale out"),
+    ("--time-scale 1", "--time-scale is only for the protocol trace"),
     ("--acceptance 0.8,0.7 --draft-tokens 3", "--acceptance has 2 positions, but --draft-tokens"),
     ("--architecture pd --admission-factor 2", "none of pd has the parameter admission_factor"),
 ]

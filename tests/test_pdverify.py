@@ -13,7 +13,8 @@ from pdvsim.ablate import Subject, ablate
 from pdvsim.audit import Severity, audit, read
 from pdvsim.cli import run as pdvsim
 from pdvsim.pdverify.ablation import PublishedSetting
-from pdvsim.workload import Lengths, pdverify
+from pdvsim.pdverify.protocol import pdverify
+from pdvsim.workload import Lengths
 from tests.fakes import ACCEPTANCE, HOST, FixedCosts, config_of
 from tests.published_table import PREFILL_S, ROUND_S, write_published_table
 

@@ -10,12 +10,11 @@ import pytest
 from pdvsim.acceptance import Acceptance
 from pdvsim.cell import Cell, TraceFile
 from pdvsim.errors import InputError
-from pdvsim.pdverify.protocol import arrivals_s
+from pdvsim.pdverify.protocol import arrivals_s, pdverify
 from pdvsim.source import Source
 from pdvsim.workload import (
     Lengths,
     closed_loop,
-    pdverify,
     poisson,
     trace,
 )

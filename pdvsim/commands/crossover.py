@@ -16,6 +16,7 @@ from pdvsim.options import (
     cell_options,
     profile_option,
 )
+from pdvsim.protocols import protocols
 
 if TYPE_CHECKING:
     from pdvsim.crossover import Comparison, Point, Root
@@ -131,10 +132,12 @@ def _axis(name: str) -> Axis:
 def _check_metric(metric: str, asked: Asked) -> None:
     from pdvsim.crossover.space import COMPARED
 
-    protocol = asked.values["protocol"]
-    if metric not in COMPARED or (metric.startswith("pdverify") and protocol != "pdverify"):
+    mine = protocols()[asked.values["protocol"]]
+    foreign = {n for one in protocols().values() if one is not mine for n in one.figure_names}
+    known = [name for name in COMPARED if name not in foreign]
+    if metric not in known:
         raise InputError(
-            f"cannot compare {metric!r} under {protocol}; known are {', '.join(COMPARED)}"
+            f"cannot compare {metric!r} under {mine.name}; known are {', '.join(known)}"
         )
     limits = [name for name in asked.given if name.startswith("slo_")]
     if metric == "request_goodput" and not limits:
@@ -149,8 +152,12 @@ def _place(
     """Both sides as the options say; an arrival rate that is varied begins where its axis does."""
     from pdvsim.crossover.space import Place, Side
 
-    if asked.values["protocol"] == "trace":
-        raise InputError("a trace has one load; crossover needs closed-loop, poisson or pdverify")
+    protocol = protocols()[asked.values["protocol"]]
+    if not protocol.sets_load:
+        others = [name for name, one in protocols().items() if one.sets_load]
+        raise InputError(
+            f"a {protocol.name} has one load; crossover needs one of {', '.join(others)}"
+        )
     for axis in axes:
         asked.refuse_given(f"{axis.name} is varied", [axis.option])
         if all(axis.option in one.fixed for one in chosen):

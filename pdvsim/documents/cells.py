@@ -20,7 +20,7 @@ from pdvsim.documents.base import (
     RunLength,
     Table,
 )
-from pdvsim.quantities import COLUMNS, COMPARED, METRICS, PDVERIFY_METRICS, QUANTITIES, Better
+from pdvsim.quantities import COMPARED, QUANTITIES, Better, columns, told_by
 from pdvsim.statistics import Interval
 
 
@@ -86,8 +86,7 @@ class Row(Model):
     @field_validator("metrics", mode="after")
     @classmethod
     def _whole(cls, metrics: dict[str, Interval | None]) -> dict[str, Interval | None]:
-        wanted = {*METRICS, *(PDVERIFY_METRICS if set(PDVERIFY_METRICS) & set(metrics) else ())}
-        missing = [name for name in (*METRICS, *PDVERIFY_METRICS) if name in wanted - set(metrics)]
+        missing = [name for name in told_by(metrics) if name not in metrics]
         if missing:
             raise ValueError(f"{missing[0]!r} is missing")
         return metrics
@@ -187,20 +186,18 @@ class _Cells(Document):
                 yield _frame_row(row, name, found)
 
     def tables(self) -> Iterator[Table]:
-        columns = [n for n in COLUMNS if any(row.metric(n) for row in self.cells)]
-        if any(row.metric("pdverify_tps") for row in self.cells):
-            columns = [n for n in columns if n not in ("output_throughput", "request_throughput")]
+        shown = columns({n for row in self.cells for n in row.metrics if row.metric(n)})
         several = len(self.loads) > 1
         head = ("C",) if several else ()
         lines = [
             (
                 *(((str(row.concurrency), ""),) if several else ()),
                 (row.label, ""),
-                *(told(row.metric(n), QUANTITIES[n].scale) for n in columns),
+                *(told(row.metric(n), QUANTITIES[n].scale) for n in shown),
             )
             for row in self.cells
         ]
-        yield Table("", (*head, "architecture", *(QUANTITIES[n].title for n in columns)), lines)
+        yield Table("", (*head, "architecture", *(QUANTITIES[n].title for n in shown)), lines)
 
 
 def _frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:

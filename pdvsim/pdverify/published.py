@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pdvsim.errors import InputError
-from pdvsim.pdverify.protocol import DEADLINE_S, DRAFT_TOKENS, PROMPT_TOKENS, arrivals_s
+from pdvsim.pdverify.protocol import DEADLINE_S, DRAFT_TOKENS, PROMPT_TOKENS, PROTOCOL, arrivals_s
 from pdvsim.pdverify.tables import (
     ARCHITECTURE_OF,
     RequestRow,
@@ -157,7 +157,7 @@ class RequestWork:
             for i in range(len(arrivals))
         ]
         return Workload(
-            "pdverify",
+            PROTOCOL.name,
             prompt_tokens=[PROMPT_TOKENS] * len(work),
             output_tokens=[tokens for _, tokens in work],
             outcomes=[_outcomes(*entry) for entry in work],

@@ -17,9 +17,9 @@ from pdvsim.architectures import Config
 from pdvsim.core import EAGER, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError
+from pdvsim.pdverify.protocol import figures
 from pdvsim.pdverify.published import PublishedCell, RequestWork
 from pdvsim.pool import run_all
-from pdvsim.records import RunRecord
 
 CALIBRATION_LIMIT = 2
 # Forward passes of each stage in one round, and of the two prefills.
@@ -103,14 +103,6 @@ class PublishedCosts:
         return (self.prefill_s / 2 if share is None else self.round_s * share), 0.0
 
 
-def published_metrics(record: RunRecord) -> tuple[float, float, int]:
-    """(tokens of completed requests / elapsed, mean latency of completed in s, completed)."""
-    done = [request for request in record.requests if request.completed_s is not None]
-    tokens = sum(request.produced_tokens for request in done)
-    latencies = [(r.completed_s or 0.0) - r.arrival_s for r in done]
-    return tokens / record.end_s, float(np.mean(latencies)) if done else float("nan"), len(done)
-
-
 @dataclass(frozen=True, slots=True)
 class _Task:
     cell: PublishedCell
@@ -121,7 +113,8 @@ class _Task:
     machine_seed: np.random.SeedSequence
 
 
-def _run(task: _Task) -> tuple[float, float, int]:
+def _run(task: _Task) -> list[float]:
+    """Tokens/s, latency in ms and completed requests of one run; NaN where it cannot say."""
     machine_rng = np.random.default_rng(task.machine_seed)
     workload_rng = np.random.default_rng(task.workload_seed)
     factor = task.timings.draw_factor(task.cell.engine, machine_rng)
@@ -130,7 +123,8 @@ def _run(task: _Task) -> tuple[float, float, int]:
     )
     config = Config(task.cell.architecture, EAGER, batch_cap=task.cell.concurrency)
     workload = task.work.workload(task.cell, workload_rng)
-    return published_metrics(simulate(config, workload, costs, task.host))
+    found = figures(simulate(config, workload, costs, task.host))
+    return [float("nan") if value is None else value for value in found.values()]
 
 
 def reproduce(
@@ -189,7 +183,7 @@ def _quantile(values: np.ndarray[Any, Any], share: float) -> float | None:
 
 
 def _cell(cell: PublishedCell, runs: np.ndarray[Any, Any]) -> dict[str, Any]:
-    tps, latency_ms, completed = runs[:, 0], runs[:, 1] * 1e3, runs[:, 2]
+    tps, latency_ms, completed = runs[:, 0], runs[:, 1], runs[:, 2]
     low, high = np.quantile(tps, [0.025, 0.975])
     published = cell.throughput_tokens_per_s
     # Published throughputs are rounded to 0.01.

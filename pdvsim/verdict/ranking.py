@@ -18,10 +18,10 @@ import numpy as np
 
 from pdvsim.documents.cells import Rank, Tie
 from pdvsim.output import number
+from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES
 from pdvsim.statistics import Interval
 
-OPEN_LOOPS = ("poisson", "trace")
 # A tie that is known from elsewhere; None: find out.
 Known = Callable[[str, str], bool | None]
 
@@ -40,12 +40,15 @@ class Contender:
 
 
 def ranking_metric(protocol: str, slo: bool) -> str:
-    """What says who is best."""
+    """What says who is best.
+
+    Args:
+        protocol: empty where cells have several.
+    """
     if slo:
         return "request_goodput"
-    if protocol == "pdverify":
-        return "pdverify_tps"
-    return "median_e2el_ms" if protocol in OPEN_LOOPS else "output_throughput"
+    known = protocols().get(protocol)
+    return "output_throughput" if known is None else known.ranked_by
 
 
 def rank(

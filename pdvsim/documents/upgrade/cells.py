@@ -10,7 +10,7 @@ from pdvsim.cell import Cell, TraceFile
 from pdvsim.documents.cells import Rank, Row, Validation
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
-from pdvsim.quantities import METRICS, PDVERIFY_METRICS
+from pdvsim.quantities import QUANTITIES, told_by
 from pdvsim.verdict import (
     PENDING,
     Contender,
@@ -181,8 +181,8 @@ def _rows(
 
 
 def _row(cell: Old, named: Plain, arguments: Plain | None) -> Plain:
-    published = PDVERIFY_METRICS if PDVERIFY_METRICS[0] in cell else ()
-    metrics = {name: cell.take(name) for name in (*METRICS, *published)}
+    known = [name for name in QUANTITIES if name in cell]
+    metrics = {name: cell.take(name) for name in told_by(known)}
     seconds, requests = metrics["duration_s"], metrics["completed"]
     return {
         "label": named["architecture"],
