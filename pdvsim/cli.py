@@ -101,7 +101,11 @@ class CommandsByName(click.Group):
             formatter.write_dl([(name, COMMANDS[name].help) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=CommandsByName, invoke_without_command=True)
+@click.group(
+    cls=CommandsByName,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="pdvsim", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:

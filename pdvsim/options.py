@@ -243,17 +243,23 @@ class Asked:
         return self.values["executor"] or DEFAULT_EXECUTOR
 
     def profile(self, name: str | None, executor: str | None = None) -> Profile:
-        """The profile called `name`, or the shipped one of the pair and executor asked for.
+        """What to simulate with: the profile called `name`, or the shipped one of the pair and
+        executor asked for.
 
         Args:
             executor: where none was asked for.
 
         Raises:
-            InputError: it is for another pair or executor than was asked for.
+            InputError: it is for another pair or executor than was asked for, or acceptance is to
+                be real, which only a real engine's can be.
             ProfileError: there is no such profile.
         """
         from pdvsim.profile import select_profile
 
+        if self.values["acceptance"] == REAL:
+            raise InputError(
+                "--acceptance real is for pdvsim bench: a simulation has no tokens to compare"
+            )
         return select_profile(name, self.values["pair"], self.values["executor"] or executor)
 
     def one_load(self, why: str) -> int:
@@ -284,12 +290,8 @@ class Asked:
         """The cells for a simulation, on the pair and executor of `profile`.
 
         Raises:
-            InputError: something that cannot be, or that only a real engine can do.
+            InputError: something that cannot be, or that would have no effect.
         """
-        if self.values["acceptance"] == REAL:
-            raise InputError(
-                "--acceptance real is for pdvsim bench: a simulation has no tokens to compare"
-            )
         return self.cells(profile.pair.name, profile.executor.name)
 
     def cells(self, pair: str, executor: str) -> list[Cell]:
@@ -312,8 +314,12 @@ class Asked:
         """
         from pdvsim.architectures import architecture, shared
 
+        architectures = [architecture(one.architecture) for one in chosen]
+        if not any(one.speculative for one in architectures):
+            names = ", ".join(one.name for one in architectures)
+            self.refuse_given(f"{names} drafts nothing", ("acceptance", "draft_tokens"))
         common = {name: self.values.get(name) for name in PARAMETERS}
-        owned = shared([architecture(one.architecture) for one in chosen], common)
+        owned = shared(architectures, common)
         cells = []
         for one, own in zip(chosen, owned, strict=True):
             cell = replace(

@@ -143,6 +143,7 @@ IGNORED = [
     ("--requests 30 --cycles 3", "leave --cycles out"),
     ("--time-scale 1", "--time-scale is only for the protocol trace"),
     ("--acceptance 0.8,0.7 --draft-tokens 3", "--acceptance has 2 positions, but --draft-tokens"),
+    ("--architecture plain --draft-tokens 2", "plain drafts nothing; leave --draft-tokens out"),
     ("--architecture pd --admission-factor 2", "none of pd has the parameter admission_factor"),
 ]
 
@@ -220,6 +221,7 @@ OTHERS = [
     ("crossover pd pdv --metric request_goodput", "goodput counts requests within an SLO"),
     ("crossover pd pdv --over rate --concurrency 1,2", "give one: vary it with"),
     ("ablate --concurrency 1,2", "--concurrency is 1,2; give one"),
+    ("crossover pd pdv --acceptance real", "a simulation has no tokens to compare"),
     ("predict --acceptance real", "a simulation has no tokens to compare"),
     ("predict --acceptance 0.8,0.7 --formulas", "--formulas knows one acceptance"),
     ("validate --profile nope --device cpu", "no profile 'nope'"),
@@ -229,6 +231,7 @@ OTHERS = [
         "bench --device cpu --pair tiny:tiny --protocol trace --trace tests/cases/T03_too_long.csv",
         "do not fit the context of tiny",
     ),
+    ("bench --device cpu --protocol poisson --rate 1e-6", "a run lasts a day at most"),
     ("bench --device cpu --protocol trace --trace no.csv", "cannot read the trace no.csv"),
 ]
 

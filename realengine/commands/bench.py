@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from pdvsim.options import ENGINE, SLO, Asked, architecture_option, cell_options
 if TYPE_CHECKING:
     from pdvsim.cell import Cell
     from pdvsim.store import Store
+
+MOST_S = 86_400.0  # of arrivals in a real run
 
 RUN_OPTIONS = (
     click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N or cpu."),
@@ -114,7 +117,7 @@ def bench_document(
     about = provenance(opened.device, first.seed, kept)
     warm_up(first, opened.engine)
     # What would make finished runs wrong for this call; each run's key knows its whole cell.
-    same = {"device": device, "replications": replications, **identity(about, first.pair)}
+    same = {"device": device, "engine": asdict(demand), **identity(about, first.pair)}
     store = Store(partial_path(out), same)
     with output.progress("running", as_json) as update:
         results = bench(
@@ -159,7 +162,13 @@ def check_runnable(cells: Sequence[Cell]) -> int:
         )
     models, longest = pair(cells[0].pair), 0
     for cell in cells:
-        requests = plan_of(cell, 0).requests()
+        plan = plan_of(cell, 0)
+        if plan.arrival_s is not None and plan.arrival_s[-1] > MOST_S:
+            raise InputError(
+                f"requests arrive for {plan.arrival_s[-1]:.3g} s, and a run lasts a day at most; "
+                "take fewer --requests, a higher --rate, or --time-scale"
+            )
+        requests = plan.requests()
         drafts = architecture(cell.architecture).speculative
         for reason in too_long(requests, (models.draft, models.verifier)[not drafts :]):
             raise InputError(reason)
