@@ -5,12 +5,14 @@ python benchmarks/readme_figure.py
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import polars as pl
+
+from pdvsim.documents import read
+from pdvsim.documents.cells import Validation
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {"eager": "results/eager/validate.json", "graph": "results/graph/validate.json"}
@@ -21,17 +23,20 @@ def points() -> pl.DataFrame:
     """One row per validated cell: output tokens/s, measured and predicted with its interval."""
     rows: list[dict[str, Any]] = []
     for executor, source in SOURCES.items():
-        for cell in json.loads((ROOT / source).read_text())["cells"]:
-            predicted = cell["output_throughput"]
+        document = read(ROOT / source)
+        assert isinstance(document, Validation)
+        for row in document.cells:
+            predicted, measured = row.output_throughput, row.measured["output_throughput"]
+            assert measured is not None
             rows.append(
                 {
                     "executor": executor,
-                    "architecture": cell["architecture"],
-                    "C": cell["concurrency"],
-                    "measured": cell["measured"]["output_throughput"]["value"],
-                    "predicted": predicted["value"],
-                    "low": max(predicted["low"], 0.3 * predicted["value"]),
-                    "high": predicted["high"],
+                    "architecture": row.label,
+                    "C": row.concurrency,
+                    "measured": measured.value,
+                    "predicted": predicted.value,
+                    "low": max(predicted.low, 0.3 * predicted.value),
+                    "high": predicted.high,
                 }
             )
     return pl.DataFrame(rows)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from pdvsim.documents.base import OF_ONE_RUN
+from pdvsim.documents.cells import ErrorSummary, Validation, ValidationRow
+from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.machine import Calibration
 from pdvsim.measured.benched import Bench, Hosts, OnHost
 from pdvsim.profile import Profile
+from pdvsim.quantities import COMPARED, QUANTITIES
+from pdvsim.results import ranked, row, subject
+from pdvsim.statistics import Interval
 from pdvsim.sweep import CellResult, sweep
+from pdvsim.verdict import judged
 
-COMPARED = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
+Metrics = Mapping[str, Interval | None]
+Errors = dict[str, float | None]
 
 
 def validate(
     benches: Sequence[Bench],
     profile: Profile,
     replications: int,
+    workers: int | None = 1,
     on_run: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+    command: str | None = None,
+) -> Validation:
     """Predict every cell of `benches` and compare.
 
     Every cell is predicted on the profile as it is, and, for the synchronous executor, whose time
@@ -29,24 +38,37 @@ def validate(
 
     Args:
         profile: one that can predict them (`pdvsim.measured.benched.profile_for`).
+        workers: processes; None takes one per usable core.
     """
     hosts = Hosts(benches, profile)
-    rows = []
+    results: list[CellResult] = []
+    rows: list[ValidationRow] = []
     for bench in benches:
-        rows += _compare(bench, profile, hosts, replications, on_run)
-    return {
-        "cells": rows,
-        "summary": {
-            "as_calibrated": summarize_errors(rows, "errors_as_calibrated"),
-            **(
-                {"at_run_speed": summarize_errors(rows, "errors")}
-                if profile.executor.synchronous
-                else {}
-            ),
-        },
-        "profile": profile.provenance,
-        "measured": [bench.provenance for bench in benches],
-    }
+        predicted, compared = _compare(bench, profile, hosts, replications, workers, on_run)
+        results += predicted
+        rows += compared
+    as_calibrated = summarize_errors([one.errors_as_calibrated for one in rows])
+    as_it_was: list[ErrorSummary] = []
+    if profile.executor.synchronous:
+        as_it_was = summarize_errors([one.errors for one in rows])
+    first = results[0].cell
+    notes = [
+        f"Acceptance: {first.acceptance_text}. {replications} predictions, seed {first.seed}.",
+        *_told("on the host as calibrated", as_calibrated),
+        *_told("on the host as it was during the runs", as_it_was),
+    ]
+    document = Validation(
+        **head("validate", command),
+        subject=subject([result.cell for result in results]),
+        valid_for=valid_for(profile),
+        interval=OF_ONE_RUN,
+        **ranked(results, rows, notes, "delivers"),
+        as_calibrated=tuple(as_calibrated),
+        at_run_speed=tuple(as_it_was),
+        measured_on=tuple(bench.measured_on for bench in benches),
+        profile=calibration(profile),
+    )
+    return judged(document)
 
 
 def _compare(
@@ -54,13 +76,14 @@ def _compare(
     profile: Profile,
     hosts: Hosts,
     replications: int,
+    workers: int | None,
     on_run: Callable[[int, int], None] | None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[CellResult], list[ValidationRow]]:
     plans = max(len(one.runs) for one in bench.cells)
     cells = [one.cell for one in bench.cells]
 
     def predict(on: Sequence[Calibration]) -> list[CellResult]:
-        return sweep(cells, on, max(replications, plans), on_run=on_run, plans=plans)
+        return sweep(cells, on, max(replications, plans), workers, on_run, plans)
 
     states = [hosts.of(one, one.runs) for one in bench.cells]
     calibrated = predict([profile] * len(cells))
@@ -69,43 +92,52 @@ def _compare(
         predicted = predict([OnHost(profile, state) for state in states])
     rows = []
     for one, plain, result, state in zip(bench.cells, calibrated, predicted, states, strict=True):
-        row = result.to_dict()
-        seen = {name: one.metrics[name] for name in COMPARED}
-        measured = {name: found and found.to_dict() for name, found in seen.items()}
+        measured = {name: one.metrics[name] for name in COMPARED}
         rows.append(
-            row
-            | {
-                "measured": measured,
-                "errors": errors(row, measured),
-                "errors_as_calibrated": errors(plain.to_dict(), measured),
-                "host_factors": state.factors,
-                "gil_speeds": state.gil_speeds,
-                "telemetry": one.telemetry,
-            }
+            ValidationRow(
+                **row(result),
+                measured=measured,
+                errors=errors(result.metrics, measured),
+                errors_as_calibrated=errors(plain.metrics, measured),
+                host_factors=state.factors,
+                gil_speeds=state.gil_speeds,
+                telemetry=tuple(one.telemetry),
+            )
         )
-    return rows
+    return predicted, rows
 
 
-def errors(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
+def errors(predicted: Metrics, measured: Metrics) -> Errors:
     """Predicted / measured - 1 by metric; None where either is missing or zero."""
-    result: dict[str, float | None] = {}
+    found: Errors = {}
     for name in COMPARED:
-        ahead, seen = (
-            side[name]["value"] if side[name] else None for side in (predicted, measured)
-        )
-        result[name] = None if ahead is None or not seen else ahead / seen - 1.0
-    return result
+        ahead, seen = predicted[name], measured[name]
+        found[name] = None
+        if ahead is not None and seen is not None and seen.value:
+            found[name] = ahead.value / seen.value - 1.0
+    return found
 
 
-def summarize_errors(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+def summarize_errors(rows: Sequence[Errors]) -> list[ErrorSummary]:
     """Median and largest absolute error by metric, and how many cells have one."""
-    summary = {}
+    summary = []
     for name in COMPARED:
-        known = np.abs([row[key][name] for row in rows if row[key][name] is not None])
-        if len(known):
-            summary[name] = {
-                "median_abs": float(np.median(known)),
-                "max_abs": float(known.max()),
-                "cells": len(known),
-            }
+        known = [abs(error) for row in rows if (error := row[name]) is not None]
+        if known:
+            summary.append(
+                ErrorSummary(
+                    metric=name,
+                    median_abs=float(np.median(known)),
+                    max_abs=max(known),
+                    cells=len(known),
+                )
+            )
     return summary
+
+
+def _told(where: str, summary: Sequence[ErrorSummary]) -> list[str]:
+    return [
+        f"{QUANTITIES[one.metric].heading}, {where}: median error {100 * one.median_abs:.1f} %, "
+        f"largest {100 * one.max_abs:.1f} % of {one.cells} cells."
+        for one in summary
+    ]

@@ -79,16 +79,3 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{min(decimals, 6)}f}"
-
-
-def interval(metric: Mapping[str, float | None] | None, scale: float = 1.0) -> str:
-    """Two lines: the value, and its interval dimmed."""
-    if metric is None or metric["value"] is None:
-        return "n/a\n"
-    value, low, high = (
-        None if metric[name] is None else scale * (metric[name] or 0.0)
-        for name in ("value", "low", "high")
-    )
-    if low is None or high is None:
-        return f"{number(value)}\n[dim]one run[/dim]"
-    return f"{number(value)}\n[dim]{number(low)} to {number(high)}[/dim]"

@@ -84,3 +84,19 @@ COMPARABLE = tuple(
     for name, quantity in QUANTITIES.items()
     if quantity.better is not None and name != "request_goodput"
 )
+
+# Causes of a request's latency, which sum to it (`pdvsim.explain.causes` says what each is).
+CAUSES = (
+    "queueing",
+    "admission hold",
+    "lock wait",
+    "GIL wait",
+    "launch",
+    "device",
+    "device slow-down",
+    "wake-up and polling",
+    "batch mates",
+)
+# Seconds that are contained in the causes: drafting and verifying what was rejected, and waiting
+# for the turn's end after the last own stage.
+MEMOS = ("wasted drafts", "end of turn")

@@ -90,9 +90,6 @@ class Interval:
     low: float | None
     high: float | None
 
-    def to_dict(self) -> dict[str, float | None]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
 
 def prediction_interval(
     samples: Sequence[float], least: float = -np.inf, most: float = np.inf, level: float = 0.95

@@ -68,29 +68,6 @@ class CellResult:
     stages: dict[str, dict[str, float]]
     timeline: list[dict[str, Any]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The cell as it stands in JSON documents."""
-        return {
-            "architecture": self.label,
-            "executor": self.cell.executor,
-            "pair": self.cell.pair,
-            "protocol": self.cell.protocol,
-            "concurrency": self.cell.concurrency,
-            "cell": self.cell.to_dict(),
-            "replications": len(self.runs),
-            **{
-                name: interval.to_dict() if interval else None
-                for name, interval in self.metrics.items()
-            },
-            "spec_decode_per_position_acceptance_rates": [
-                interval.to_dict() for interval in self.acceptance_per_position
-            ],
-            "reasons": self.reasons,
-            "extrapolated": self.extrapolated,
-            "stages": self.stages,
-            "timeline": self.timeline,
-        }
-
 
 def sweep(
     cells: Sequence[Cell],

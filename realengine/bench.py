@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pdvsim.cell import Cell, labels
+from pdvsim.documents.cells import MeasuredRun
 from pdvsim.machine import plan_of, replication_seeds
 from pdvsim.measured.host_speed import launches
 from pdvsim.store import Store
-from pdvsim.sweep import Run, combine, evaluate
+from pdvsim.sweep import CellResult, Run, combine, evaluate
 from pdvsim.workload import Lengths, closed_loop
 from realengine.engine import Engine
 from realengine.telemetry import Summary, Telemetry
@@ -39,13 +40,11 @@ class Measured:
     launching_s: list[float]
     records: str | None
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> MeasuredRun:
         """What a document says of one run."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("run", "telemetry")
-        }
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        run = {name: value for name, value in named.items() if name != "run"}
+        return MeasuredRun(**run | {"telemetry": self.telemetry.as_dict()})
 
 
 def bench(
@@ -56,8 +55,8 @@ def bench(
     records: Path | None = None,
     gpu_index: int = 0,
     on_run: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Run every cell `replications` times; JSON objects in the order of `cells`.
+) -> list[tuple[CellResult, list[Measured]]]:
+    """Run every cell `replications` times; results and runs in the order of `cells`.
 
     Runs that `store` holds already are not repeated.
 
@@ -75,9 +74,7 @@ def bench(
             if on_run is not None:
                 on_run(sum(map(len, measured.values())), replications * len(cells))
     return [
-        combine(cell, label, [one.run for one in measured[cell]]).to_dict()
-        | {"telemetry": [one.telemetry.as_dict() for one in measured[cell]]}
-        | {"runs": [one.about() for one in measured[cell]]}
+        (combine(cell, label, [one.run for one in measured[cell]]), measured[cell])
         for cell, label in zip(cells, labels(cells), strict=True)
     ]
 

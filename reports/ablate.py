@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import add, mul
-from typing import Any
 
 import altair as alt
 
+from pdvsim.documents.analyses import Ablation
+from pdvsim.output import number
+from pdvsim.statistics import Interval
 from reports import charts
-from reports.chart_rows import Row, metric, number, stated
-from reports.document import Document
+from reports.chart_rows import Record, ends
 from reports.html import Cell, Section, interval, items, ratio, said, table
 
 WHOLE = "the whole"
@@ -23,49 +24,46 @@ STEP_COLOURS = {
 }
 
 
-def steps(document: Document) -> list[Row]:
+def steps(document: Ablation) -> list[Record]:
     """mechanism, start, end, low, high, kind, text: each part begins where the one before ended,
     from none (1 or 0); the whole begins there too. `low` and `high` are the interval of `end`."""
-    factors = document["scale"] == "ratio"
+    factors = document.scale == "ratio"
     join, none = (mul, 1.0) if factors else (add, 0.0)
-    parts = [part for part in document["parts"] if stated(part, "part")]
-    starts = accumulate((part["part"]["value"] for part in parts), join, initial=none)
+    starts = accumulate((part.part.value for part in document.parts), join, initial=none)
     rows = []
-    for start, part in zip(starts, parts, strict=False):
-        found = metric(part, "part")
-        assert found is not None
+    for start, part in zip(starts, document.parts, strict=False):
+        found = ends(part.part)
         kind = "raises it" if found["value"] > none else "lowers it"
-        ends = {name: join(start, found[name]) for name in ("low", "high")}
         rows.append(
             {
-                "mechanism": part["mechanism"],
-                **{"start": start, "end": join(start, found["value"]), **ends},
-                "kind": kind if part["effect"] else "without effect",
-                "text": amount(part["part"], factors),
+                "mechanism": part.mechanism,
+                "start": start,
+                "end": join(start, found["value"]),
+                "low": join(start, found["low"]),
+                "high": join(start, found["high"]),
+                "kind": kind if part.effect else "without effect",
+                "text": amount(part.part, factors),
             }
         )
-    whole = metric(document, "whole")
-    if whole:
-        ends = {"end": whole["value"], "low": whole["low"], "high": whole["high"]}
-        text = amount(document["whole"], factors)
-        rows.append({"mechanism": WHOLE, "start": none, **ends, "kind": WHOLE, "text": text})
+    whole = ends(document.whole)
+    whole["end"] = whole.pop("value")
+    text = amount(document.whole, factors)
+    rows.append({"mechanism": WHOLE, "start": none, **whole, "kind": WHOLE, "text": text})
     return rows
 
 
-def amount(found: Any, factors: bool) -> str:
+def amount(found: Interval, factors: bool) -> str:
     """With its interval; factors are marked as such."""
     return f"x {said(found, show=ratio)}" if factors else said(found)
 
 
-def waterfall(document: Document) -> alt.TopLevelMixin | None:
+def waterfall(document: Ablation) -> alt.TopLevelMixin | None:
     """A bar per mechanism, and last the whole."""
     rows = steps(document)
-    if not rows:
-        return None
-    factors = document["scale"] == "ratio"
+    factors = document.scale == "ratio"
     names = [row["mechanism"] for row in rows]
-    ends = [row[name] for row in rows for name in ("start", "end", "low", "high")]
-    x = alt.X("start:Q", title=_title(document), scale=_scale(ends, factors))
+    places = [row[name] for row in rows for name in ("start", "end", "low", "high")]
+    x = alt.X("start:Q", title=_title(document), scale=_scale(places, factors))
     base = alt.Chart(charts.data(rows)).encode(
         y=alt.Y("mechanism:N", sort=names, title=None),
         tooltip=["mechanism:N", alt.Tooltip("text:N", title="part")],
@@ -88,12 +86,11 @@ def waterfall(document: Document) -> alt.TopLevelMixin | None:
     return alt.layer(line, bar, mark, rule, text).properties(width=width, height=30 * len(names))
 
 
-def _title(document: Document) -> str:
-    first, second = document["first"], document["second"]
-    if first is None:
-        return f"{document['metric']} of {second}, with against without"
-    words = "over that of" if document["scale"] == "ratio" else "less that of"
-    return f"{document['metric']} of {second} {words} {first}"
+def _title(document: Ablation) -> str:
+    if document.first is None:
+        return f"{document.metric} of {document.second}, with against without"
+    words = "over that of" if document.scale == "ratio" else "less that of"
+    return f"{document.metric} of {document.second} {words} {document.first}"
 
 
 def _scale(ends: Sequence[float], factors: bool) -> alt.Scale:
@@ -105,35 +102,33 @@ def _scale(ends: Sequence[float], factors: bool) -> alt.Scale:
     return alt.Scale(domain=[low - room, high + room], nice=False)
 
 
-def parts(document: Document) -> str | None:
+def parts(document: Ablation) -> str | None:
     """A line per mechanism, then what the parts make together, and the whole."""
-    if not document["parts"]:
+    if not document.parts:
         return None
-    factors = document["scale"] == "ratio"
+    factors = document.scale == "ratio"
     show = ratio if factors else number
     word = "Factor" if factors else "Amount"
-    decided = document["decided"]
     lines: list[Sequence[Cell]] = [
         (
-            part["mechanism"],
-            interval(part["part"], show=show),
-            interval(part["share"], 100.0) if decided else "n/a",
-            interval(part["switched_off_alone"], show=show),
+            part.mechanism,
+            interval(part.part, show=show),
+            interval(part.share, 100.0) if document.decided else "n/a",
+            interval(part.switched_off_alone, show=show),
         )
-        for part in document["parts"]
+        for part in document.parts
     ]
-    values = [row["end"] for row in steps(document) if row["kind"] != WHOLE]
-    if values:
-        name = "product of the parts" if factors else "sum of the parts"
-        lines.append((name, show(values[-1]), "", ""))
-    lines.append((WHOLE, interval(document["whole"], show=show), "", ""))
+    *parts, whole = steps(document)
+    name = "product of the parts" if factors else "sum of the parts"
+    lines.append((name, show(parts[-1]["end"]), "", ""))
+    lines.append((whole["mechanism"], interval(document.whole, show=show), "", ""))
     head = ("", word, "Share of the whole, %", f"{word}, it alone switched off")
     return table(head, lines) + items(_remarks(document))
 
 
-def _remarks(document: Document) -> list[str]:
-    lines = [] if document["decided"] else ["Shares of a whole that may be none say nothing: n/a."]
-    without = [part["mechanism"] for part in document["parts"] if not part["effect"]]
+def _remarks(document: Ablation) -> list[str]:
+    lines = [] if document.decided else ["Shares of a whole that may be none say nothing: n/a."]
+    without = [part.mechanism for part in document.parts if not part.effect]
     return [*lines, *([f"Without effect worth a word: {', '.join(without)}."] if without else [])]
 
 

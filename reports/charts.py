@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeAlias
 import altair as alt
 
 from pdvsim.architectures import ARCHITECTURES, by_name
+from pdvsim.documents.cells import CellsDocument
+from pdvsim.documents.tables import Reproduction
 from pdvsim.pdverify.tables import ARCHITECTURE_OF
 from reports import chart_rows
-from reports.chart_rows import Row
-from reports.document import Document
+from reports.chart_rows import Record
 
 # Of Okabe and Ito's palette, as the architectures' own: told apart with every common colour vision.
 SPARE_COLOURS = ("#56b4e9", "#cc79a7", "#000000", "#a6761d", "#f0e442")
@@ -39,7 +40,7 @@ WIDTH = 740
 INK, GRID = "#333333", "#e8e8e8"
 
 
-def palette(rows: Iterable[Row], name: str = "architecture") -> alt.Scale:
+def palette(rows: Iterable[Record], name: str = "architecture") -> alt.Scale:
     """One colour per architecture, the same in every chart."""
     domain = list(dict.fromkeys(row[name] for row in rows))
     return alt.Scale(domain=domain, range=colours(domain))
@@ -71,23 +72,23 @@ def diverging(
 
 
 def architecture_colour(
-    rows: list[Row], name: str = "architecture", legend: bool = True
+    rows: list[Record], name: str = "architecture", legend: bool = True
 ) -> alt.Color:
     """Colour by architecture. All layers of a chart must agree on `legend`, or there is none."""
     key = alt.Legend(orient="top", title=None, symbolType="circle") if legend else None
     return alt.Color(f"{name}:N", scale=palette(rows, name), legend=key)
 
 
-def data(rows: list[Row]) -> alt.InlineData:
+def data(rows: list[Record]) -> alt.InlineData:
     """Rows as a chart takes them."""
     return alt.InlineData(values=rows)
 
 
-def _several_loads(rows: Iterable[Row]) -> bool:
+def _several_loads(rows: Iterable[Record]) -> bool:
     return len({row["concurrency"] for row in rows}) > 1
 
 
-def throughput(document: Document) -> alt.TopLevelMixin | None:
+def throughput(document: CellsDocument) -> alt.TopLevelMixin | None:
     """One load: a bar per architecture with its interval. Several: a line with its band."""
     rows = chart_rows.throughput(document)
     if not rows:
@@ -110,7 +111,7 @@ def throughput(document: Document) -> alt.TopLevelMixin | None:
     return alt.layer(bar, interval, point, text).properties(width=WIDTH, height=46 * len(rows))
 
 
-def _over_load(rows: list[Row], value: str, title: str) -> Layers:
+def _over_load(rows: list[Record], value: str, title: str) -> Layers:
     """Lines over concurrency, with their bands."""
     loads = sorted({row["concurrency"] for row in rows})
     axis = alt.Axis(values=loads, format="d")
@@ -127,7 +128,7 @@ def _over_load(rows: list[Row], value: str, title: str) -> Layers:
     return alt.layer(band, line)
 
 
-def latency(document: Document) -> alt.TopLevelMixin | None:
+def latency(document: CellsDocument) -> alt.TopLevelMixin | None:
     """TTFT, TPOT and E2E latency side by side: median (filled) and p99 (hollow), intervals."""
     rows = chart_rows.latency(document)
     if not rows:
@@ -144,7 +145,7 @@ def latency(document: Document) -> alt.TopLevelMixin | None:
     return alt.hconcat(*panels, spacing=24)
 
 
-def _dots(rows: list[Row], title: str, first: bool) -> Layers:
+def _dots(rows: list[Record], title: str, first: bool) -> Layers:
     names = list(dict.fromkeys(row["architecture"] for row in rows))
     axis = alt.Axis(labels=first, ticks=False, domain=first)
     base = alt.Chart(data(rows)).encode(
@@ -170,7 +171,7 @@ def _dots(rows: list[Row], title: str, first: bool) -> Layers:
     return alt.layer(interval, point)
 
 
-def pareto(document: Document) -> alt.TopLevelMixin | None:
+def pareto(document: CellsDocument) -> alt.TopLevelMixin | None:
     """Throughput against median E2E latency; a line joins what nothing beats in both."""
     rows = chart_rows.pareto(document)
     if not rows:
@@ -197,7 +198,7 @@ def pareto(document: Document) -> alt.TopLevelMixin | None:
     return alt.layer(*layers).properties(width=WIDTH, height=320)
 
 
-def stage_time(document: Document) -> alt.TopLevelMixin | None:
+def stage_time(document: CellsDocument) -> alt.TopLevelMixin | None:
     """Mean milliseconds of one execution of each stage, split by cause; a panel a piece."""
     rows = chart_rows.stage_time(document)
     if not rows:
@@ -227,7 +228,7 @@ def stage_time(document: Document) -> alt.TopLevelMixin | None:
     return shared.resolve_scale(x="shared", color="shared")  # type: ignore[no-any-return]
 
 
-def timeline(document: Document) -> alt.TopLevelMixin | None:
+def timeline(document: CellsDocument) -> alt.TopLevelMixin | None:
     """What ran where after the warm-up: threads (launching) above, streams (device) below."""
     rows = chart_rows.timeline(document)
     if not rows:
@@ -255,7 +256,7 @@ def timeline(document: Document) -> alt.TopLevelMixin | None:
     return alt.vconcat(*panels, spacing=12)
 
 
-def compared(document: Document) -> alt.TopLevelMixin | None:
+def compared(document: CellsDocument | Reproduction) -> alt.TopLevelMixin | None:
     """Predicted against measured on a log-log diagonal, and the residuals over load."""
     rows = chart_rows.compared(document)
     quantities = dict.fromkeys(row["quantity"] for row in rows)
@@ -269,7 +270,7 @@ def compared(document: Document) -> alt.TopLevelMixin | None:
     return alt.vconcat(*panels, spacing=28) if panels else None
 
 
-def _diagonal(rows: list[Row], quantity: str) -> Layers:
+def _diagonal(rows: list[Record], quantity: str) -> Layers:
     rows = [row for row in rows if min(row["measured"], row["predicted"]) > 0]
     for row in rows:
         row["low"] = row["low"] if row["low"] > 0 else row["predicted"]
@@ -290,7 +291,7 @@ def _diagonal(rows: list[Row], quantity: str) -> Layers:
     return alt.layer(line, rule, point).properties(width=WIDTH // 2 - 60, height=260)
 
 
-def _residuals(rows: list[Row]) -> Layers:
+def _residuals(rows: list[Record]) -> Layers:
     rows = [row for row in rows if row["error_percent"] is not None]
     colour = architecture_colour(rows, "series")
     loads = sorted({row["concurrency"] for row in rows})
@@ -309,7 +310,7 @@ def _residuals(rows: list[Row]) -> Layers:
     return alt.layer(zero, rule, point).properties(width=WIDTH // 2 - 20, height=260)
 
 
-def gains(document: Document) -> alt.TopLevelMixin | None:
+def gains(document: Reproduction) -> alt.TopLevelMixin | None:
     """The ratio of two engines over load, published and predicted."""
     rows = chart_rows.gains(document)
     if not rows:
@@ -344,7 +345,7 @@ def check_fields(spec: Mapping[str, Any]) -> None:
 
 
 def _check(
-    node: Mapping[str, Any], inherited: list[Row], datasets: Mapping[str, list[Row]]
+    node: Mapping[str, Any], inherited: list[Record], datasets: Mapping[str, list[Record]]
 ) -> None:
     data = node.get("data")
     rows = inherited

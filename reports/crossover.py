@@ -7,63 +7,52 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
-from pdvsim import cli
+from pdvsim.documents.analyses import Axis, Crossover
+from pdvsim.output import number
 from reports import charts
-from reports.chart_rows import Row, metric, number, stated
-from reports.document import Document
+from reports.chart_rows import Record, ends
 from reports.html import Section, interval, items, ratio, said, table
-
-# Axes that are not spaced by their logarithm; the document does not say.
-LINEAR = ("acceptance", "draft-tokens")
 
 Look: TypeAlias = dict[str, Any]  # title, scale and axis that layers share
 
 
-def points(document: Document) -> list[Row]:
-    """load, verdict, value, low, high, told: the ratio at each load that has one."""
+def points(document: Crossover) -> list[Record]:
+    """at, answer (a side's label, alike, open or unknown), value, low, high, told: the ratio at
+    each point that has one."""
     return [
         {
-            "load": point["load"],
-            "verdict": point["verdict"],
-            **found,
-            "told": said(stated(point, "ratio"), show=ratio),
+            "at": point.at,
+            "answer": document.name(point.answer),
+            **ends(point.ratio),
+            "told": said(point.ratio, show=ratio),
         }
-        for point in document["points"]
-        if (found := metric(point, "ratio"))
+        for point in document.points
+        if point.ratio is not None
     ]
 
 
-def crossings(document: Document) -> list[Row]:
+def crossings(document: Crossover) -> list[Record]:
     """value, low, high, text: where the ratio crosses 1."""
-    return [
-        {**{name: found[name] for name in ("value", "low", "high")}, "text": said(found)}
-        for found in document["crossings"]
-    ]
+    return [{**ends(found.at), "text": said(found.at)} for found in document.crossings]
 
 
-def valleys(document: Document) -> list[Row]:
-    """start, end, better: stretches of several loads at which one side is certainly worse."""
-    sides = (document["first"], document["second"])
+def valleys(document: Crossover) -> list[Record]:
+    """start, end, better: stretches of several points at which one side is certainly worse."""
     return [
         {
-            "start": valley["from"],
-            "end": valley["to"],
-            "better": sides[valley["worse"] == sides[0]],
+            "start": valley.start,
+            "end": valley.end,
+            "better": document.name("second" if valley.worse == "first" else "first"),
         }
-        for valley in document["valleys"]
-        if valley["from"] < valley["to"]
+        for valley in document.valleys
+        if valley.start < valley.end
     ]
 
 
-def silent(document: Document) -> list[float]:
-    """Loads at which the runs could not say."""
-    return [point["load"] for point in document["points"] if not metric(point, "ratio")]
-
-
-def scale(axis: str, values: Sequence[float]) -> alt.Scale:
+def scale(axis: Axis, values: Sequence[float]) -> alt.Scale:
     """Of an axis that a command varied."""
     return alt.Scale(
-        type="linear" if axis in LINEAR else "log",
+        type="log" if axis.logarithmic else "linear",
         domain=[min(values), max(values)],
         nice=False,
     )
@@ -74,20 +63,20 @@ def ticks(values: Sequence[float]) -> alt.Axis:
     return alt.Axis(values=sorted(set(values)), format=".4~g", labelOverlap=True)
 
 
-def over_load(document: Document) -> alt.TopLevelMixin | None:
+def over_load(document: Crossover) -> alt.TopLevelMixin | None:
     """The ratio with its intervals, the line at 1, crossings as bands, valleys shaded."""
     rows = points(document)
     if not rows:
         return None
-    over = document["over"]
-    marks = [point["load"] for point in document["points"]]
+    axis = document.axis
+    marks = [point.at for point in document.points]
     spread = [*marks, *(row[name] for row in crossings(document) for name in ("low", "high"))]
-    x = {"title": over, "scale": scale(over, _padded(spread, over)), "axis": ticks(marks)}
-    ends = [1.0, *(row[name] for row in rows for name in ("low", "high"))]
-    room = (max(ends) / min(ends)) ** 0.12
+    x = {"title": axis.name, "scale": scale(axis, _padded(spread, axis)), "axis": ticks(marks)}
+    places = [1.0, *(row[name] for row in rows for name in ("low", "high"))]
+    room = (max(places) / min(places)) ** 0.12
     y: Look = {
-        "title": f"{document['second']} / {document['first']}, {document['metric']}",
-        "scale": alt.Scale(type="log", domain=[min(ends) / room, max(ends) * room], nice=False),
+        "title": f"{document.second.label} / {document.first.label}, {document.metric}",
+        "scale": alt.Scale(type="log", domain=[min(places) / room, max(places) * room], nice=False),
     }
     one = alt.Chart(charts.data([{"one": 1.0}])).mark_rule(color="#666666")
     layers = [
@@ -99,31 +88,31 @@ def over_load(document: Document) -> alt.TopLevelMixin | None:
     return alt.layer(*layers).properties(width=charts.WIDTH, height=320)
 
 
-def _padded(values: Sequence[float], axis: str) -> tuple[float, float]:
+def _padded(values: Sequence[float], axis: Axis) -> tuple[float, float]:
     """A little beyond the first and last value."""
     low, high = min(values), max(values)
-    if axis in LINEAR:
+    if not axis.logarithmic:
         pad = 0.04 * (high - low)
         return low - pad, high + pad
     room = (high / low) ** 0.04
     return low / room, high * room
 
 
-def _ratio(rows: list[Row], x: Look, y: Look, document: Document) -> list[alt.Chart]:
-    base = alt.Chart(charts.data(rows)).encode(x=alt.X("load:Q", **x))
+def _ratio(rows: list[Record], x: Look, y: Look, document: Crossover) -> list[alt.Chart]:
+    base = alt.Chart(charts.data(rows)).encode(x=alt.X("at:Q", **x))
     line = base.mark_line(color="#999999", strokeWidth=1.5).encode(y=alt.Y("value:Q", **y))
     rule = base.mark_rule(strokeWidth=2.5, color=charts.INK, opacity=0.6).encode(
         y=alt.Y("low:Q", **y), y2="high:Q"
     )
-    names = [document["first"], document["second"], "alike", "open"]
+    names = [document.first.label, document.second.label, "alike", "open", "unknown"]
     colours = charts.colours(names[:2])
     fill = alt.Fill(
-        "verdict:N",
+        "answer:N",
         title="better",
-        scale=alt.Scale(domain=names, range=[*colours, "#444444", "#ffffff"]),
+        scale=alt.Scale(domain=names, range=[*colours, "#444444", "#ffffff", "#ffffff"]),
         legend=alt.Legend(
             orient="top",
-            values=[name for name in names if any(row["verdict"] == name for row in rows)],
+            values=[name for name in names if any(row["answer"] == name for row in rows)],
             symbolType="circle",
             symbolStrokeColor=charts.INK,
             titleOrient="left",
@@ -132,14 +121,14 @@ def _ratio(rows: list[Row], x: Look, y: Look, document: Document) -> list[alt.Ch
     point = base.mark_point(size=110, opacity=1, strokeWidth=1.5, stroke=charts.INK).encode(
         y=alt.Y("value:Q", **y),
         fill=fill,
-        tooltip=["load:Q", "verdict:N", alt.Tooltip("told:N", title="ratio")],
+        tooltip=["at:Q", "answer:N", alt.Tooltip("told:N", title="ratio")],
     )
     return [line, rule, point]
 
 
-def _valleys(document: Document, x: Look) -> list[alt.Chart]:
+def _valleys(document: Crossover, x: Look) -> list[alt.Chart]:
     rows = valleys(document)
-    sides = [document["first"], document["second"]]
+    sides = [document.first.label, document.second.label]
     shade = (
         alt.Chart(charts.data(rows))
         .mark_rect(opacity=0.09)
@@ -156,7 +145,7 @@ def _valleys(document: Document, x: Look) -> list[alt.Chart]:
     return [shade] if rows else []
 
 
-def _crossings(document: Document, x: Look) -> list[alt.Chart]:
+def _crossings(document: Crossover, x: Look) -> list[alt.Chart]:
     rows = crossings(document)
     base = alt.Chart(charts.data(rows)).encode(tooltip=[alt.Tooltip("text:N", title="crossing")])
     band = base.mark_rect(color="#e6c700", opacity=0.22).encode(x=alt.X("low:Q", **x), x2="high:Q")
@@ -168,31 +157,25 @@ def _crossings(document: Document, x: Look) -> list[alt.Chart]:
     return [band, line, text] if rows else []
 
 
-def told(document: Document) -> str | None:
-    """Crossings, valleys, and what stays open: the command's own sentences."""
-    lines: list[str] = cli.load("crossover").sentences(dict(document))
-    over = document["over"]
-    lines.extend(f"At {over} {load:.4g} the runs could not say." for load in silent(document))
-    if document["alike"]:
-        loads = ", ".join(f"{load:.4g}" for load in document["alike"])
-        lines.append(f"Certainly alike at {over} {loads}.")
-    return items(lines)
+def told(document: Crossover) -> str | None:
+    """Crossings, valleys, and what stays open."""
+    return items(document.sentences)
 
 
-def surveyed(document: Document) -> str | None:
-    """A line per load."""
-    first, second = document["first"], document["second"]
-    head = (document["over"], first, second, f"{second} / {first}", "Better", "Pairs of runs")
+def surveyed(document: Crossover) -> str | None:
+    """A line per point."""
+    first, second = document.first.label, document.second.label
+    head = (document.axis.name, first, second, f"{second} / {first}", "Better", "Pairs of runs")
     lines = [
         (
-            f"{point['load']:.4g}",
-            number(point["first"]),
-            number(point["second"]),
-            interval(point["ratio"], show=ratio),
-            point["verdict"],
-            str(point["replications"]),
+            f"{point.at:.4g}",
+            number(point.first),
+            number(point.second),
+            interval(point.ratio, show=ratio),
+            document.name(point.answer),
+            str(point.pairs_of_runs),
         )
-        for point in document["points"]
+        for point in document.points
     ]
     return table(head, lines) if lines else None
 
@@ -201,8 +184,8 @@ SECTIONS = (
     Section(
         "Ratio",
         "Lines: 95 % intervals. Filled points: the colour of the side that is certainly better; "
-        "white: open, the interval includes 1. Shaded: where one side is better at neighbouring "
-        "loads. Yellow: a crossing's interval.",
+        "white: open, the interval includes 1, or unknown, there is none. Shaded: where one side "
+        "is better at neighbouring points. Yellow: a crossing's interval.",
         over_load,
     ),
     Section("What it says", "", told),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
+from pdvsim.documents.analyses import Cause, ExplainedRow, Explanation
+from pdvsim.output import number
+from pdvsim.quantities import CAUSES, MEMOS
 from reports import charts
-from reports.chart_rows import Row, metric, number, stated
-from reports.document import Document
-from reports.html import Cell, Section, ends, folded, heading, items, said, table
+from reports.chart_rows import Record
+from reports.chart_rows import ends as drawn
+from reports.html import Cell, Section, ends, folded, heading, interval, items, said, table
 
 SEEN = 5e-4  # causes with a smaller share of the latency in every cell are only named
 REACH = 1.5  # of the longest bar of a load: no interval is drawn beyond
@@ -28,48 +30,37 @@ COLOURS = {
 }
 
 
-def seen(document: Document) -> list[str]:
-    """The causes that have a share worth showing in any cell, in the document's order."""
-    names = dict.fromkeys(cause for cell in document["cells"] for cause in cell["causes"])
-    return [name for name in names if any(_share(cell, name) >= SEEN for cell in document["cells"])]
+def seen(document: Explanation) -> list[str]:
+    """The causes that have a share worth showing in any cell."""
+    return [
+        name
+        for name in CAUSES
+        if any(row.causes[name].share.value >= SEEN for row in document.cells)
+    ]
 
 
-def _share(cell: Mapping[str, Any], cause: str) -> float:
-    found = stated(cell["causes"].get(cause, {}), "share")
-    return found["value"] if found else 0.0
-
-
-def causes(document: Document) -> list[Row]:
+def causes(document: Explanation) -> list[Record]:
     """architecture, world, concurrency, cause, order, seconds, told and share (with intervals):
-    a row per seen cause whose seconds are known."""
-    rows = []
-    for cell in document["cells"]:
-        for order, cause in enumerate(seen(document)):
-            part = cell["causes"].get(cause, {})
-            found = stated(part, "seconds")
-            if found:
-                rows.append(
-                    {
-                        **_place(cell),
-                        "cause": cause,
-                        "order": order,
-                        "seconds": found["value"],
-                        "told": said(found),
-                        "share": said(stated(part, "share"), 100.0),
-                    }
-                )
-    return rows
+    a row per seen cause."""
+    return [
+        {
+            **_place(row),
+            "cause": cause,
+            "order": order,
+            "seconds": row.causes[cause].seconds.value,
+            "told": said(row.causes[cause].seconds),
+            "share": said(row.causes[cause].share, 100.0),
+        }
+        for row in document.cells
+        for order, cause in enumerate(seen(document))
+    ]
 
 
-def wholes(document: Document) -> list[Row]:
+def wholes(document: Explanation) -> list[Record]:
     """architecture, world, concurrency, value, low, high, end, text, told: mean E2E latency,
     seconds. `end` is `high`, but not so far out that the bars could not be read; the text then
     says where the interval ends."""
-    rows = []
-    for cell in document["cells"]:
-        found = metric(cell, "e2e_s")
-        if found:
-            rows.append({**_place(cell), **found, "told": said(stated(cell, "e2e_s"))})
+    rows = [{**_place(row), **drawn(row.e2e_s), "told": said(row.e2e_s)} for row in document.cells]
     for row in rows:
         beside = [other["value"] for other in rows if other["concurrency"] == row["concurrency"]]
         row["end"] = min(row["high"], REACH * max(beside))
@@ -78,31 +69,26 @@ def wholes(document: Document) -> list[Row]:
     return rows
 
 
-def _place(cell: Mapping[str, Any]) -> Row:
-    return {name: cell[name] for name in ("architecture", "world", "concurrency")}
+def _place(row: ExplainedRow) -> Record:
+    return {"architecture": row.label, "world": row.world, "concurrency": row.concurrency}
 
 
-def gaps(document: Document) -> list[Row]:
+def gaps(document: Explanation) -> list[Record]:
     """cell, cause, points, text: predicted less measured share of the latency."""
     shown = seen(document)
     return [
         {
-            "cell": f"{gap['architecture']} · C = {gap['concurrency']}",
+            "cell": f"{gap.label} · C = {gap.concurrency}",
             "cause": cause,
-            "points": points,
-            "text": f"{points:+.1f}" if abs(points) >= 0.05 else "0",
+            "points": gap.points[cause],
+            "text": f"{gap.points[cause]:+.1f}" if abs(gap.points[cause]) >= 0.05 else "0",
         }
-        for gap in sorted(document["predicted_less_measured"], key=_load)
-        for cause, points in gap["points"].items()
-        if cause in shown and points is not None
+        for gap in sorted(document.predicted_less_measured, key=lambda gap: gap.concurrency)
+        for cause in shown
     ]
 
 
-def _load(item: Mapping[str, Any]) -> int:
-    return int(item["concurrency"])
-
-
-def stacks(document: Document) -> alt.TopLevelMixin | None:
+def stacks(document: Explanation) -> alt.TopLevelMixin | None:
     """A row of panels per load, a column per world, a bar per architecture."""
     rows, totals = causes(document), wholes(document)
     if not rows:
@@ -145,7 +131,7 @@ def stacks(document: Document) -> alt.TopLevelMixin | None:
 
 
 def _stack(
-    parts: list[Row], totals: list[Row], y: alt.Y, scale: alt.Scale, colour: alt.Color
+    parts: list[Record], totals: list[Record], y: alt.Y, scale: alt.Scale, colour: alt.Color
 ) -> charts.Layers:
     bar = (
         alt.Chart(charts.data(parts))
@@ -175,7 +161,7 @@ def _stack(
     return alt.layer(bar, rule, text)
 
 
-def gap_map(document: Document) -> alt.TopLevelMixin | None:
+def gap_map(document: Explanation) -> alt.TopLevelMixin | None:
     """Points of share, a line per cell and a column per cause."""
     rows = gaps(document)
     if not rows:
@@ -207,38 +193,36 @@ def gap_map(document: Document) -> alt.TopLevelMixin | None:
     return alt.layer(box, text).properties(width=charts.WIDTH - 60, height=22 * len(cells))
 
 
-def largest_gaps(document: Document) -> str | None:
+def largest_gaps(document: Explanation) -> str | None:
     """A line per cause, where the document has any."""
     lines = [
-        f"{cause}: {found['largest_points']:+.3g} points, for "
-        f"{found['at']['architecture']} at C = {found['at']['concurrency']}; within 5 points in "
-        f"{found['within_5_points']} of the {found['cells']} cells where it has more than 5 % of "
-        f"the latency"
-        for cause, found in (document.get("largest_gaps") or {}).items()
+        f"{gap.cause}: {gap.largest_points:+.3g} points, for {gap.label} at C = "
+        f"{gap.concurrency}; within 5 points in {gap.within_5_points} of the {gap.cells} cells "
+        f"where it has more than 5 % of the latency"
+        for gap in document.largest_gaps
     ]
     return items(lines) if lines else None
 
 
-def sentences(document: Document) -> str | None:
+def sentences(document: Explanation) -> str | None:
     """What the differences are made of: first those from the first architecture."""
-    found = sorted(document["differences"], key=_load)
+    found = sorted(document.differences, key=lambda one: one.concurrency)
     if not found:
         return None
-    first = document["cells"][0]["architecture"]
-    near = [difference["sentence"] for difference in found if difference["first"] == first]
-    far = [difference["sentence"] for difference in found if difference["first"] != first]
+    first = document.cells[0].label
+    near = [difference.sentence for difference in found if difference.first == first]
+    far = [difference.sentence for difference in found if difference.first != first]
     return items(near) + (folded(f"{len(far)} between the others", items(far)) if far else "")
 
 
-def seconds(document: Document) -> str | None:
+def seconds(document: Explanation) -> str | None:
     """A table per load: causes below each other, cells beside each other."""
     shown = seen(document)
     tables = []
-    for load in sorted({cell["concurrency"] for cell in document["cells"]}):
-        group = [cell for cell in document["cells"] if cell["concurrency"] == load]
+    for load in sorted({row.concurrency for row in document.cells}):
+        group = [row for row in document.cells if row.concurrency == load]
         tables.append(heading(f"C = {load}") + _seconds(group, shown))
-    names = dict.fromkeys(cause for cell in document["cells"] for cause in cell["causes"])
-    small = [name for name in names if name not in shown]
+    small = [name for name in CAUSES if name not in shown]
     if tables and small:
         tables.append(
             items([f"Below {100 * SEEN:g} % of the latency everywhere: {', '.join(small)}."])
@@ -246,32 +230,24 @@ def seconds(document: Document) -> str | None:
     return "".join(tables) or None
 
 
-def _seconds(group: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> str:
-    head = ("", *(f"{cell['architecture']}, {cell['world']}" for cell in group))
+def _seconds(group: Sequence[ExplainedRow], shown: Sequence[str]) -> str:
+    head = ("", *(f"{row.label}, {row.world}" for row in group))
     lines: list[Sequence[Cell]] = [
-        (cause, *(_part(cell["causes"].get(cause, {})) for cell in group)) for cause in shown
+        (cause, *(_part(row.causes[cause]) for row in group)) for cause in shown
     ]
-    lines.append(("sum: E2E latency", *(_whole(cell, "e2e_s") for cell in group)))
-    memos = dict.fromkeys(name for cell in group for name in cell.get("memos", {}))
+    lines.append(("sum: E2E latency", *(interval(row.e2e_s) for row in group)))
     lines.extend(
-        (f"of it, {memo}", *(_whole(cell["memos"], memo) for cell in group)) for memo in memos
+        (f"of it, {memo}", *(interval(row.memos[memo]) for row in group)) for memo in MEMOS
     )
     return table(head, lines)
 
 
-def _part(part: Mapping[str, Any]) -> Cell:
-    found, share = stated(part, "seconds"), stated(part, "share")
-    if found is None or share is None:
-        return "n/a"
+def _part(part: Cause) -> Cell:
+    found, share = part.seconds, part.share
     return (
-        f"{number(found['value'])} ({100 * share['value']:.1f} %)",
-        ends(found) if found.get("low") is None else f"{ends(found)} ({ends(share, 100.0)} %)",
+        f"{number(found.value)} ({100 * share.value:.1f} %)",
+        ends(found) if found.low is None else f"{ends(found)} ({ends(share, 100.0)} %)",
     )
-
-
-def _whole(of: Mapping[str, Any], name: str) -> Cell:
-    found = stated(of, name)
-    return "n/a" if found is None else (number(found["value"]), ends(found))
 
 
 SECTIONS = (

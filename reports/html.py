@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 
-from reports.chart_rows import number
-from reports.document import Document
+from pdvsim.output import number
+from pdvsim.statistics import Interval
 
 # A cell of a table: its text, and what stands small below it.
 Cell: TypeAlias = str | tuple[str, str]
@@ -22,7 +22,7 @@ class Section(NamedTuple):
 
     title: str
     caption: str
-    content: Callable[[Document], Content]
+    content: Callable[[Any], Content]  # of the kind of document that it is for
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[Cell]], words: Collection[int] = ()) -> str:
@@ -42,26 +42,25 @@ def _cell(cell: Cell, tag: str, words: bool) -> str:
     return f"{opening}{escape(text)}{below}</{tag}>"
 
 
-def interval(found: Mapping[str, Any] | None, scale: float = 1.0, show: Show = number) -> Cell:
+def interval(found: Interval | None, scale: float = 1.0, show: Show = number) -> Cell:
     """The value, and its interval below it; both are said to be missing where they are."""
-    if found is None or found.get("value") is None:
+    if found is None:
         return "n/a"
-    return show(scale * found["value"]), ends(found, scale, show)
+    return show(scale * found.value), ends(found, scale, show)
 
 
-def ends(found: Mapping[str, Any], scale: float = 1.0, show: Show = number) -> str:
+def ends(found: Interval, scale: float = 1.0, show: Show = number) -> str:
     """`LOW to HIGH`, or that there is no interval."""
-    low, high = found.get("low"), found.get("high")
-    if low is None or high is None:
+    if found.low is None or found.high is None:
         return "no interval"
-    return f"{show(scale * low)} to {show(scale * high)}"
+    return f"{show(scale * found.low)} to {show(scale * found.high)}"
 
 
-def said(found: Mapping[str, Any] | None, scale: float = 1.0, show: Show = number) -> str:
+def said(found: Interval | None, scale: float = 1.0, show: Show = number) -> str:
     """The value with its interval behind it."""
-    if found is None or found.get("value") is None:
+    if found is None:
         return "n/a"
-    return f"{show(scale * found['value'])} ({ends(found, scale, show)})"
+    return f"{show(scale * found.value)} ({ends(found, scale, show)})"
 
 
 def ratio(value: float) -> str:

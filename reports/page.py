@@ -12,11 +12,11 @@ from typing import Any
 
 import altair as alt
 
-from reports import chart_rows, charts
-from reports.document import CELLS, Document, kind
+from pdvsim.documents import Document
+from reports import charts
 from reports.html import facts
+from reports.provenance import provenance
 from reports.sections import SECTIONS
-from reports.verdict import judge
 
 LONG = 200  # characters of a headline that is set smaller
 
@@ -40,6 +40,7 @@ section > p { margin: 2px 0 14px; color: #666; font-size: 13px; max-width: 76ch;
 section > h3 + p { margin: 2px 0 6px; color: #222; }
 .validity { display: inline-block; font-size: 13px; padding: 3px 10px; border-radius: 12px;
   background: #e3f1ea; color: #11563d; }
+.validity.invalid { background: #f9dedc; color: #8c1d18; border-radius: 8px; }
 .validity.care { background: #fdf1dc; color: #6e4800; border-radius: 8px; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { text-align: right; font-weight: 500; color: #666; }
@@ -80,19 +81,19 @@ def render(document: Document) -> str:
     Raises:
         ValueError: a chart names a field that its data lacks.
     """
-    verdict = judge(document)
-    care = " care" if verdict.caveats else ""
+    verdict = document.verdict
+    look = {"valid": "", "valid with care": " care", "invalid": " invalid"}[verdict.validity]
     long = ' class="long"' if len(verdict.sentence) > LONG else ""
     body = [
         f'<header><p class="kicker">{escape(_subject(document))}</p>'
         f"<h1{long}>{escape(verdict.sentence)}</h1>"
-        f'<span class="validity{care}">{escape(verdict.validity)}</span></header>'
+        f'<span class="validity{look}">{escape(verdict.badge)}</span></header>'
     ]
-    for title, caption, content in SECTIONS[kind(document) or CELLS]:
+    for title, caption, content in SECTIONS[document.kind]:
         made = content(document)
         if made is not None:
             body.append(_section(title, caption, made if isinstance(made, str) else _figure(made)))
-    origin = facts(chart_rows.provenance(document))
+    origin = facts(provenance(document))
     body.append(_section("Provenance", "Where these numbers come from.", origin))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -105,19 +106,7 @@ def render(document: Document) -> str:
 
 
 def _subject(document: Document) -> str:
-    """What was run: from the cells, or from the document and its profile."""
-    found = document.get("cells")
-    among = found if isinstance(found, list) else []
-    among = [*among, {**(document.get("profile") or {}), **document}]
-    parts = [f"pdvsim {document.get('command') or kind(document)}"]
-    for name in ("pair", "executor", "protocol", "source"):
-        values = dict.fromkeys(str(cell[name]) for cell in among if cell.get(name))
-        if values:
-            parts.append(", ".join(values))
-    loads = sorted({cell["concurrency"] for cell in among if cell.get("concurrency")})
-    if loads:
-        parts.append("C = " + ", ".join(map(str, loads)))
-    return " · ".join(parts)
+    return f"pdvsim {document.kind} · {document.subject}"
 
 
 def _section(title: str, caption: str, content: str) -> str:
@@ -131,11 +120,11 @@ def _figure(chart: alt.TopLevelMixin) -> str:
     return f'<div></div><script type="application/json" class="spec">{text}</script>'
 
 
-def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The checked Vega-Lite specification of `chart`, in the page's look."""
+def styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+    """`chart` in the page's look."""
     font = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
-    styled = chart.configure(font=font, background="transparent")
-    styled = styled.configure_view(stroke=None).configure_axis(
+    made = chart.configure(font=font, background="transparent")
+    made = made.configure_view(stroke=None).configure_axis(
         gridColor=charts.GRID,
         domainColor="#cccccc",
         tickColor="#cccccc",
@@ -146,8 +135,13 @@ def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
         titleFontSize=12,
         labelLimit=220,
     )
-    styled = styled.configure_title(fontSize=13, fontWeight=600, color=charts.INK)
-    spec: dict[str, Any] = styled.to_dict(context={"pre_transform": False})
+    looked: alt.TopLevelMixin = made.configure_title(fontSize=13, fontWeight=600, color=charts.INK)
+    return looked
+
+
+def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """The checked Vega-Lite specification of `chart`, in the page's look."""
+    spec: dict[str, Any] = styled(chart).to_dict(context={"pre_transform": False})
     charts.check_fields(spec)
     return spec
 

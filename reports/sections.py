@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from reports import ablate, audit, charts, crossover, crossover_map, explain, tables
-from reports.document import CELLS
 from reports.html import Section
 
+COMPARED = Section(
+    "Predicted against measured",
+    "Left: each cell against the diagonal of equality. Right: the error of each cell. "
+    "Lines are 95 % intervals of the prediction.",
+    charts.compared,
+)
 CELL_SECTIONS = (
-    Section(
-        "Predicted against measured",
-        "Left: each cell against the diagonal of equality. Right: the error of each cell. "
-        "Lines are 95 % intervals of the prediction.",
-        charts.compared,
-    ),
-    Section("Gain", "Ratio of the two engines at each load, with 95 % intervals.", charts.gains),
+    COMPARED,
+    Section("Errors", "Below each pair: predicted / measured - 1.", tables.errors),
+    Section("At each load", "Who is best, and what is too close to call.", tables.ranks),
     Section(
         "Throughput",
         "Output tokens per second, with 95 % intervals for one run.",
@@ -51,8 +52,17 @@ CELL_SECTIONS = (
     Section("To keep in mind", "", tables.notes),
 )
 
-SECTIONS = {
-    CELLS: CELL_SECTIONS,
+REPRODUCED = (
+    COMPARED,
+    Section("Gain", "Ratio of the two engines at each load, with 95 % intervals.", charts.gains),
+)
+
+# By kind of document.
+SECTIONS: dict[str, tuple[Section, ...]] = {
+    "predict": CELL_SECTIONS,
+    "bench": CELL_SECTIONS,
+    "validate": CELL_SECTIONS,
+    "reproduce": REPRODUCED,
     "explain": explain.SECTIONS,
     "crossover": (*crossover.SECTIONS, *crossover_map.SECTIONS),
     "ablate": ablate.SECTIONS,

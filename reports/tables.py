@@ -2,72 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from reports import chart_rows
-from reports.document import Document
-from reports.html import interval, items, table
-
-TABLE = (
-    ("Output tokens/s", "output_throughput", 1.0),
-    ("Requests/s", "request_throughput", 1.0),
-    ("Goodput requests/s", "request_goodput", 1.0),
-    ("TTFT p50, s", "median_ttft_ms", 1e-3),
-    ("TPOT p50, ms", "median_tpot_ms", 1.0),
-    ("E2E p50, s", "median_e2el_ms", 1e-3),
-    ("E2E p99, s", "p99_e2el_ms", 1e-3),
-    ("GPU busy, %", "gpu_busy", 100.0),
-)
+from pdvsim.documents.cells import CellsDocument, Prediction, Validation
+from pdvsim.documents.tables import Reproduction
+from pdvsim.output import number
+from pdvsim.quantities import COLUMNS, COMPARED, QUANTITIES
+from reports.html import Cell, interval, items, table
 
 
-def metrics(document: Document) -> str | None:
+def metrics(document: CellsDocument) -> str | None:
     """A line per cell, a column per metric that any of them knows."""
-    among = chart_rows.cells(document)
-    columns = [column for column in TABLE if any(cell.get(column[1]) for cell in among)]
-    several = len({cell.get("concurrency") for cell in among}) > 1
-    lines = [
-        (
-            chart_rows.label(cell, among) + (f" · C = {cell['concurrency']}" if several else ""),
-            *(interval(chart_rows.stated(cell, key), scale) for _, key, scale in columns),
-        )
-        for cell in among
+    columns = [
+        QUANTITIES[name] for name in COLUMNS if any(row.metric(name) for row in document.cells)
     ]
-    return table(("", *(title for title, _, _ in columns)), lines) if lines else None
-
-
-def notes(document: Document) -> str | None:
-    """What is extrapolated, censored or unknown."""
-    lines = list(_notes(document))
-    return items(lines) if lines else None
-
-
-def _notes(document: Document) -> Iterator[str]:
-    among = chart_rows.cells(document)
-    known = {key for _, key, _ in TABLE} - {"request_goodput"}
-    for cell in among:
-        name = chart_rows.label(cell, among)
-        for reason in cell.get("extrapolated", []):
-            yield f"Extrapolated, {name}: {reason}"
-        reasons = {why for key, why in (cell.get("reasons") or {}).items() if key in known}
-        for why in sorted(reasons):
-            yield f"Not known, {name}: {why}"
-    censored = chart_rows.censored(among)
-    if censored:
-        yield censored
-
-
-def closed_forms(document: Document) -> str | None:
-    """Each formula beside the simulated value."""
+    several = len(document.loads) > 1
     lines = [
         (
-            (line["formula"], line["quantity"]),
-            line["architecture"],
-            chart_rows.number(line["value"]),
-            interval(line["simulated"]),
-            "n/a" if line["error"] is None else f"{line['error']:+.0%}",
-            line["why"],
+            row.label + (f" · C = {row.concurrency}" if several else ""),
+            *(interval(row.metric(column.name), column.scale) for column in columns),
         )
-        for line in document.get("formulas") or []
+        for row in document.cells
+    ]
+    return table(("", *(column.title for column in columns)), lines) if lines else None
+
+
+def errors(document: CellsDocument | Reproduction) -> str | None:
+    """Measured, predicted and the error of each cell, in numbers."""
+    if not isinstance(document, Validation):
+        return None
+    lines: list[Sequence[Cell]] = []
+    for row in document.cells:
+        told: list[Cell] = []
+        for name in COMPARED:
+            scale, error = QUANTITIES[name].scale, row.errors[name]
+            sides = (row.measured[name], row.metric(name))
+            values = [number(scale * side.value) if side else "n/a" for side in sides]
+            off = "n/a" if error is None else f"{100 * error:+.1f} %"
+            told.append((f"{values[0]} : {values[1]}", off))
+        lines.append((f"{row.label} · C = {row.concurrency}", *told))
+    head = ("measured : predicted", *(QUANTITIES[name].title for name in COMPARED))
+    return table(head, lines) if lines else None
+
+
+def notes(document: CellsDocument) -> str | None:
+    """What is extrapolated, censored or unknown."""
+    return items(document.notes) if document.notes else None
+
+
+def ranks(document: CellsDocument) -> str | None:
+    """Who is best at each load, where there are several."""
+    said = [rank.sentence for rank in document.ranks]
+    close = [
+        f"{tie.first} and {tie.second} are too close to call at C = {rank.concurrency}."
+        for rank in document.ranks
+        for tie in rank.ties
+    ]
+    return items((*said, *close)) if len(said) > 1 or close else None
+
+
+def closed_forms(document: CellsDocument) -> str | None:
+    """Each formula beside the simulated value."""
+    if not isinstance(document, Prediction):
+        return None
+    lines = [
+        (
+            (line.formula, line.quantity),
+            line.label,
+            number(line.value),
+            interval(line.simulated),
+            "n/a" if line.error is None else f"{line.error:+.0%}",
+            line.why,
+        )
+        for line in document.formulas
     ]
     head = ("Formula", "Of", "Formula says", "Simulated", "Off by", "Because")
     return table(head, lines, words=(1, 5)) if lines else None

@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from pdvsim.documents import Document
+from pdvsim.documents.reading import parse
+from pdvsim.verdict import judged
 
 Interval = dict[str, float | None]
+
+CALIBRATION = {
+    **dict.fromkeys(("driver", "torch", "transformers", "python", "host_cpu"), "some"),
+    **dict.fromkeys(("git_revision", "created", "command", "acceptance", "measurements"), "some"),
+    **{"name": "made up", "pair": "a:b", "executor": "eager", "gpu": "none", "seed": 0},
+}
+
+
+def made(kind: str, **fields: Any) -> Document:
+    """A document of a kind, with its verdict."""
+    head = {
+        "kind": kind,
+        "schema_version": 1,
+        "pdvsim": "0.1",
+        "created": "2026-11-25T00:00:00+00:00",
+        "git_revision": None,
+        "command": f"pdvsim {kind}",
+        "subject": "made up",
+        "valid_for": "nothing",
+        "interval": "95 %",
+        "verdict": {"sentence": "", "validity": "valid", "caveats": []},
+        "notes": [],
+    }
+    return judged(parse({**head, **fields}, "it"))
 
 
 def interval(value: float, half: float | None = None) -> Interval:

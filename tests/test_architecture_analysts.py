@@ -75,7 +75,7 @@ def test_another_name_is_ablated_alike(name: str, alias: str, executor: Executor
             [Subject("it", [lambda who=who: setting(who, executor)])],  # type: ignore[misc]
             "median_e2el_ms",
             workers=1,
-        ).to_dict()
+        )
         for who in (name, alias)
     )
     assert one == other
@@ -189,7 +189,7 @@ def test_no_code_is_run_to_read_the_sixths_record(
     monkeypatch.setattr(registry, "_of_file", None)
     monkeypatch.setattr(registry, "_BY_REFERENCE", {})  # as in another process
     assert cli.run(["explain", "--records", str(tmp_path / "run"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cells"][0]["architecture"] == "continuous"
+    assert json.loads(capsys.readouterr().out)["cells"][0]["label"] == "continuous"
 
 
 def test_the_documentation_shows_the_sixth() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pdvsim.audit import Finding, Report, Severity, audit, read
+from pdvsim.audit.document import document
 from pdvsim.errors import InputError
 from pdvsim.tables import parse_columns
 
@@ -103,7 +104,7 @@ def test_what_is_no_result_in_a_folder_is_left_out_and_named() -> None:
         "profile_export.jsonl",
     }
     assert "left out: inputs.json" in report.to_text()
-    assert report.to_dict()["left_out"] == list(report.table.left_out)
+    assert document(report).notes == tuple(f"Left out: {one}." for one in report.table.left_out)
 
 
 def test_sessions_that_pause_are_no_requests_in_flight() -> None:

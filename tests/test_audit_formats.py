@@ -409,7 +409,7 @@ def test_command_prints_json_and_exits_by_verdict(tmp_path: Path) -> None:
     good, bad = put(tmp_path / "g.json", VLLM), put(tmp_path / "b.json", VLLM | {"completed": 90})
     clean = run(str(good), "--json", "--pair", "tinyllama-1.1b:llama-2-7b")
     assert clean.exit_code == 0
-    assert json.loads(clean.stdout)["verdict"] == "no claim fails"
+    assert json.loads(clean.stdout)["verdict"]["validity"] == "valid with care"
     failed = run(str(bad), "--json")
     assert failed.exit_code == 1
     first = json.loads(failed.stdout)["findings"][0]

@@ -60,7 +60,7 @@ def test_predict_prints_one_json_document(
     document = json.loads(captured.out)
     assert captured.out.count("\n") == 1
     assert captured.err == ""
-    assert [cell["architecture"] for cell in document["cells"]] == [
+    assert [cell["label"] for cell in document["cells"]] == [
         "plain",
         "baseline",
         "pd",
@@ -68,18 +68,19 @@ def test_predict_prints_one_json_document(
         "pdv",
     ]
     for cell in document["cells"]:
-        assert cell["executor"] == "eager"
-        assert cell["pair"] == "tinyllama-1.1b:llama-2-7b"
-        assert cell["protocol"] == "closed-loop"
-        assert cell["concurrency"] == 3
+        assert cell["cell"]["executor"] == "eager"
+        assert cell["cell"]["pair"] == "tinyllama-1.1b:llama-2-7b"
+        assert cell["cell"]["protocol"] == "closed-loop"
+        assert cell["cell"]["concurrency"] == cell["concurrency"] == 3
         assert cell["extrapolated"] == []
         for name in METRICS:
-            assert cell[name] is None or set(cell[name]) == {"value", "low", "high"}
-            assert cell[name] is not None or name in cell["reasons"]
-        throughput = cell["output_throughput"]
+            metric = cell["metrics"][name]
+            assert metric is None or set(metric) == {"value", "low", "high"}
+            assert metric is not None or name in cell["reasons"]
+        throughput = cell["metrics"]["output_throughput"]
         assert throughput["low"] <= throughput["value"] <= throughput["high"]
     assert document["profile"]["name"] == "made-up"
-    assert document["acceptance"].startswith("injected")
+    assert document["notes"][0].startswith("Acceptance: injected")
     assert report.stat().st_size > 500_000
 
 
@@ -102,7 +103,7 @@ def test_same_seed_same_output(profile: str, capsys: pytest.CaptureFixture[str])
     outputs = []
     for _ in range(2):
         assert cli.run([*arguments, "--replications", "2", "--seed", "9", "--json"]) == 0
-        outputs.append(capsys.readouterr().out)
+        outputs.append(json.loads(capsys.readouterr().out) | {"created": "then"})
     assert outputs[0] == outputs[1]
 
 

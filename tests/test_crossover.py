@@ -229,8 +229,8 @@ def test_the_command_prints_one_document(profile: str, capsys: pytest.CaptureFix
     lengths = ["--prompt-tokens", "8", "--output-tokens", "8", "--replications", "4"]
     assert cli.run(["crossover", *sides, *lengths, "--map", "acceptance", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [point["load"] for point in document["points"]] == [1, 2, 4]
-    assert {point["verdict"] for point in document["points"]} <= {"plain", "pdv", "alike", "open"}
+    assert [point["at"] for point in document["points"]] == [1, 2, 4]
+    assert {point["answer"] for point in document["points"]} <= {"first", "second", "alike", "open"}
     assert len(document["map"]["rows"]) == 3
     ratio = document["points"][0]["ratio"]
     assert ratio["low"] <= ratio["value"] <= ratio["high"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pdvsim import cli, output
+from pdvsim.documents import Document, read
 from tests.documents import body, headings, offline
 from tests.published_table import write_published_table
 
@@ -45,6 +46,10 @@ def call(name: str, places: dict[str, list[str]]) -> list[str]:
     return [name, *(word for several in words for word in several)]
 
 
+def without_date(document: Document) -> Document:
+    return document.model_copy(update={"created": None, "command": ""})
+
+
 def test_every_command_is_called() -> None:
     assert CALLS.keys() | ELSEWHERE == cli.COMMANDS.keys()
 
@@ -57,9 +62,13 @@ def test_a_command_makes_a_document_and_a_page(
     captured = capsys.readouterr()
     assert captured.err == ""
     document = json.loads(captured.out)
-    assert document["command"] == name
+    assert document["kind"] == name
     result, page = tmp_path / "result.json", tmp_path / "page.html"
-    result.write_text(captured.out)
+    files = ["-o", str(result), "--report", str(page)]
+    assert cli.run([*call(name, places), *files]) == EXIT_CODE.get(name, 0)
+    assert f"Report: {page}" in capsys.readouterr().out or name == "audit"
+    assert without_date(read(result)) == without_date(read(captured.out))
+    page.unlink()
     assert cli.run(["report", str(result), "-o", str(page)]) == 0
     html = page.read_text(encoding="utf-8")
     assert HEADING[name] in headings(html)

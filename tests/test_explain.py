@@ -20,7 +20,6 @@ from pdvsim.core import EXECUTORS, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.gpu import Contention
 from pdvsim.explain import (
-    CAUSES,
     Difference,
     Explained,
     Requests,
@@ -33,6 +32,7 @@ from pdvsim.explain import (
     thread_seconds,
 )
 from pdvsim.profile import save_profile
+from pdvsim.quantities import CAUSES
 from pdvsim.records import RunRecord
 from pdvsim.spans import Spans
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
@@ -265,7 +265,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     arguments += ["--records", str(tmp_path / "mine")]
     assert pdvsim([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert [(c["architecture"], c["world"], c["concurrency"]) for c in document["cells"]] == [
+    assert [(c["label"], c["world"], c["concurrency"]) for c in document["cells"]] == [
         ("pd", "simulated", 2),
         ("pdv", "simulated", 2),
         ("pd", "simulated", 4),

@@ -73,11 +73,11 @@ def test_a_machine_is_measured_predicted_run_and_explained(
 
     documents = {"predict": predicted, "bench": measured, "validate": validated}
     for document in documents.values():
-        assert {(c["architecture"], c["concurrency"]) for c in document["cells"]} == PLACES
+        assert {(c["label"], c["concurrency"]) for c in document["cells"]} == PLACES
     for cell in validated["cells"]:
         assert cell["errors"]["output_throughput"] is not None
         assert cell["measured"]["output_throughput"]["value"] > 0.0
-    worlds = {(c["architecture"], c["world"]) for c in explained["cells"]}
+    worlds = {(c["label"], c["world"]) for c in explained["cells"]}
     assert worlds == {(name, world) for name, _ in PLACES for world in ("simulated", "real")}
     for cell in explained["cells"]:
         shares = [cause["share"]["value"] for cause in cell["causes"].values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -12,70 +11,134 @@ import altair as alt
 import pytest
 
 from pdvsim import cli
+from pdvsim.documents import Document
+from pdvsim.documents.cells import CellsDocument, Prediction, Row, Validation, ValidationRow
+from pdvsim.documents.reading import parse
+from pdvsim.documents.tables import Reproduction
+from pdvsim.quantities import COMPARED
+from pdvsim.results import ranked, row
+from pdvsim.statistics import Interval
 from pdvsim.sweep import sweep
+from pdvsim.verdict import judged
 from reports import chart_rows, charts
 from reports.page import render, spec_of
-from reports.sections import CELL_SECTIONS
-from reports.verdict import judge
-from tests.documents import headings, offline
+from reports.sections import CELL_SECTIONS, REPRODUCED
+from tests.documents import CALIBRATION, headings, made, offline
 from tests.fakes import FakeModel, cell
+from tests.kinds import plain
+
+PROFILE = {**CALIBRATION, "name": "fake <script>"}
 
 
-def predicted(loads: tuple[int, ...] = (4,)) -> dict[str, Any]:
+def predicted(loads: tuple[int, ...] = (4,)) -> Prediction:
     cells = [
         cell(name, concurrency=load, slo_ttft_ms=100.0)
         for load in loads
         for name in ("plain", "pd", "pdv")
     ]
     results = sweep(cells, FakeModel(), 3, workers=1)
-    return {
-        "command": "predict",
-        "seed": 0,
-        "replications": 3,
-        "cells": [result.to_dict() for result in results],
-        "profile": {"name": "fake <script>", "gpu": "none"},
-    }
+    rows = [Row(**row(result)) for result in results]
+    answer = ranked(results, rows, ["A note."], "delivers")
+    document = made("predict", **answer, formulas=[], profile=PROFILE)
+    assert isinstance(document, Prediction)
+    return document
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
+def document() -> Prediction:
     return predicted()
 
 
 @pytest.fixture(scope="module")
-def loads() -> dict[str, Any]:
+def loads() -> Prediction:
     return predicted((2, 4, 8))
 
 
-def reproduced() -> dict[str, Any]:
+def reproduced(factor: float = 1.0) -> Reproduction:
     cells = [
         {
             "engine": engine,
             "concurrency": load,
-            "published_tps": 2.0 * load,
-            "predicted_tps": 2.02 * load,
-            "predicted_tps_low": 1.9 * load,
-            "predicted_tps_high": 2.1 * load,
-            "published_latency_ms": 900.0 * load,
-            "predicted_latency_ms": 880.0 * load,
+            "published": {
+                "tps": 2.0 * factor * load,
+                "latency_ms": 900.0 * load,
+                "completed": 3,
+            },
+            "predicted": {
+                "tps": {"value": 2.02 * load, "low": 1.9 * load, "high": 2.1 * load},
+                "latency_ms": {"value": 880.0 * load, "low": None, "high": None},
+                "completed": 3.0,
+            },
+            "inside_interval": factor == 1.0,
         }
         for engine in ("PD", "PDV")
         for load in (1, 2, 4)
     ]
-    gains = [{"concurrency": 4, "published": 1.1, "predicted": 1.2, "predicted_low": 1.0}]
-    return {"command": "reproduce", "cells": cells, "gains": gains}
+    gain = {
+        "concurrency": 4,
+        "published": 1.1,
+        "predicted": {"value": 1.2, "low": 1.0, "high": None},
+        "published_latency_ratio": 0.9,
+        "predicted_latency_ratio": None,
+    }
+    document = made(
+        "reproduce",
+        seed=0,
+        replications=3,
+        files=["summary.csv", "detailed.csv"],
+        length=None,
+        cells=cells,
+        gains=[gain],
+        median_abs_error_tps=0.01,
+        inside_interval=6 if factor == 1.0 else 0,
+        calibrated_from={"rows": [], "rounds": [], "prefill_ms": 1.0, "run_spread": 0.1},
+        profile=PROFILE,
+    )
+    assert isinstance(document, Reproduction)
+    return document
 
 
-def validated(document: dict[str, Any]) -> dict[str, Any]:
+def validated(document: Prediction) -> Validation:
     """The same predictions with measurements that are 5 % lower."""
-    found = copy.deepcopy(document)
-    for one in found["cells"]:
-        measured = {key: one[key] for key, _, _ in chart_rows.COMPARED}
-        one["measured"] = {key: {"value": 0.95 * v["value"]} for key, v in measured.items()}
-    return {**found, "command": "validate"}
+    rows = []
+    for one in document.cells:
+        known = {name: one.metrics[name] for name in COMPARED}
+        seen = {
+            name: Interval(0.95 * found.value, None, None) for name, found in known.items() if found
+        }
+        error = dict.fromkeys(COMPARED, 1 / 0.95 - 1)
+        rows.append(
+            ValidationRow(
+                **dict(one),
+                measured=seen,
+                errors=error,
+                errors_as_calibrated=error,
+                host_factors=(),
+                gil_speeds=(),
+                telemetry=(),
+            )
+        )
+    found = made(
+        "validate",
+        cells=rows,
+        ranks=document.ranks,
+        as_calibrated=[],
+        at_run_speed=[],
+        measured_on=[],
+        profile=PROFILE,
+    )
+    assert isinstance(found, Validation)
+    return found
 
 
-def test_a_prediction_is_rendered_whole(document: dict[str, Any]) -> None:
+def changed(document: Prediction, at: int, **changes: Any) -> Document:
+    """With another row."""
+    content = plain(document)
+    content["cells"][at] |= changes
+    return judged(parse(content, "it"))
+
+
+def test_a_prediction_is_rendered_whole(document: Prediction) -> None:
     page = render(document)
     expected = {
         "Throughput",
@@ -91,58 +154,55 @@ def test_a_prediction_is_rendered_whole(document: dict[str, Any]) -> None:
     assert page.count('class="spec"') == 5
 
 
-def test_a_page_fetches_nothing(document: dict[str, Any]) -> None:
+def test_a_page_fetches_nothing(document: Prediction) -> None:
     page = render(document)
     assert offline(page)
     assert len(page) < 2_000_000
 
 
-def test_text_is_escaped(document: dict[str, Any]) -> None:
+def test_text_is_escaped(document: Prediction) -> None:
     page = render(document)
     assert "fake &lt;script&gt;" in page
     assert "fake <script>" not in page
 
 
-def test_specs_are_whole_json(document: dict[str, Any]) -> None:
+def test_specs_are_whole_json(document: Prediction) -> None:
     specs = re.findall(r'class="spec">(.*?)</script>', render(document), re.DOTALL)
     for text in specs:
         assert json.loads(text)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
 
 
-# By section: which of a prediction, its validation and a reproduction it draws.
 DRAWN = {
-    "Predicted against measured": (False, True, True),
-    "Gain": (False, False, True),
-    "Throughput": (True, True, False),
-    "Latency": (True, True, False),
-    "Throughput against latency": (True, True, False),
-    "Where the time of a stage goes": (True, True, False),
-    "Timeline": (True, True, False),
+    "Throughput": "layer",
+    "Latency": "hconcat",
+    "Throughput against latency": "layer",
+    "Where the time of a stage goes": "hconcat",
+    "Timeline": "vconcat",
+    "Predicted against measured": "vconcat",
+    "Gain": "layer",
 }
-IN_WORDS = {"Closed forms", "Figures", "To keep in mind"}
+
+
+IN_WORDS = {"Errors", "At each load", "Closed forms", "Figures", "To keep in mind"}
 
 
 def test_every_section_is_drawn_or_in_words() -> None:
-    assert {section.title for section in CELL_SECTIONS} == DRAWN.keys() | IN_WORDS
+    titles = {section.title for section in (*CELL_SECTIONS, *REPRODUCED)}
+    assert titles == DRAWN.keys() | IN_WORDS
 
 
 @pytest.mark.parametrize("title", DRAWN)
-def test_every_chart_draws_over_several_loads(title: str, loads: dict[str, Any]) -> None:
-    content = next(section.content for section in CELL_SECTIONS if section.title == title)
-    for document, expected in zip(
-        (loads, validated(loads), reproduced()), DRAWN[title], strict=True
-    ):
-        drawn = content(document)
-        if expected:
-            assert isinstance(drawn, alt.TopLevelMixin)
-            assert spec_of(drawn)
-        else:
-            assert drawn is None
+def test_every_chart_draws_over_several_loads(title: str, loads: Prediction) -> None:
+    sections = {section.title: section.content for section in (*CELL_SECTIONS, *REPRODUCED)}
+    document: CellsDocument | Reproduction = validated(loads)
+    drawn = sections[title](reproduced() if title == "Gain" else document)
+    assert isinstance(drawn, alt.TopLevelMixin)
+    assert DRAWN[title] in spec_of(drawn)
 
 
-def test_closed_forms_stand_beside_the_simulation(document: dict[str, Any]) -> None:
+def test_closed_forms_stand_beside_the_simulation(document: Prediction) -> None:
     line = {
-        "architecture": "pd",
+        "label": "pd",
         "formula": "closed MVA",
         "quantity": "requests/s",
         "value": 12.0,
@@ -151,7 +211,7 @@ def test_closed_forms_stand_beside_the_simulation(document: dict[str, Any]) -> N
         "why": "a batch shares its passes",
     }
     silent = {**line, "formula": "a bound", "simulated": None, "error": None}
-    page = render({**document, "formulas": [line, silent]})
+    page = render(parse({**plain(document), "formulas": [line, silent]}, "it"))
     assert "Closed forms" in headings(page)
     assert "closed MVA<small>requests/s</small>" in page
     assert "<td>12.0</td><td>10.0<small>9.00 to 11.0</small></td><td>+20%</td>" in page
@@ -159,55 +219,50 @@ def test_closed_forms_stand_beside_the_simulation(document: dict[str, Any]) -> N
     assert "a batch shares its passes" in page
 
 
-def test_a_single_run_has_no_interval_in_the_table(document: dict[str, Any]) -> None:
-    changed = copy.deepcopy(document)
-    changed["cells"][0]["output_throughput"] = {"value": 5.0, "low": None, "high": None}
-    assert "5.00<small>no interval</small>" in render(changed)
+def test_a_single_run_has_no_interval_in_the_table(document: Prediction) -> None:
+    alone = {"value": 5.0, "low": None, "high": None}
+    metrics = plain(document)["cells"][0]["metrics"] | {"output_throughput": alone}
+    assert "5.00<small>no interval</small>" in render(changed(document, 0, metrics=metrics))
 
 
-def test_comparisons_are_rendered(document: dict[str, Any]) -> None:
+def test_comparisons_are_rendered(document: Prediction) -> None:
     assert "Predicted against measured" in headings(render(validated(document)))
     assert {"Predicted against measured", "Gain"} <= headings(render(reproduced()))
 
 
 def test_residuals_are_relative_to_the_measurement() -> None:
-    row = chart_rows.compared(reproduced())[0]
-    assert row["error_percent"] == pytest.approx(1.0)
-    assert row["error_low"] == pytest.approx(-5.0)
+    first = chart_rows.compared(reproduced())[0]
+    assert first["error_percent"] == pytest.approx(1.0)
+    assert first["error_low"] == pytest.approx(-5.0)
 
 
-def test_the_verdict_on_a_prediction(document: dict[str, Any]) -> None:
-    verdict = judge(document)
-    assert verdict.sentence.startswith("At concurrency 4, ")
-    assert "plain" in verdict.sentence
-    assert verdict.validity == "VALID"
+def test_the_headline_is_the_stored_verdict(document: Prediction) -> None:
+    page = render(document)
+    assert f"<h1>{document.verdict.sentence}</h1>" in page
+    assert f">{document.verdict.badge}</span>" in page
 
 
-def test_the_verdict_says_what_it_rests_on(document: dict[str, Any]) -> None:
-    changed = copy.deepcopy(document)
-    changed["cells"][0]["extrapolated"] = ["batch 9 is outside 1 to 8"]
-    changed["cells"][1]["replications"] = 1
-    validity = judge(changed).validity
-    assert validity.startswith("VALID WITH CARE, because plain left the calibrated range")
-    assert "a single run has no interval" in validity
+def test_the_verdict_says_what_it_rests_on(document: Prediction) -> None:
+    badge = changed(document, 0, extrapolated=["batch 9 is outside 1 to 8"]).verdict.badge
+    assert badge.startswith("VALID WITH CARE, because plain left the calibrated range")
+    alone = {"runs": 1, "seconds": 1.0, "requests": 9.0}
+    assert "a single run has no interval" in changed(document, 1, length=alone).verdict.badge
 
 
 def test_the_verdict_on_a_comparison() -> None:
-    verdict = judge(reproduced())
-    assert "off by 1.00 % in the median of 6 cells" in verdict.sentence
-    assert "6 of 6 measured values lie inside" in verdict.sentence
-    wrong = reproduced()
-    for one in wrong["cells"]:
-        one["published_tps"] *= 2
-    assert "outside" in judge(wrong).validity
+    sentence = reproduced().verdict.sentence
+    assert "off by 1.00 % in the median of 6 cells" in sentence
+    assert "6 of 6 measured values lie inside" in sentence
+    assert "outside" in reproduced(2.0).verdict.badge
 
 
-def test_a_missing_metric_is_not_drawn_as_zero(document: dict[str, Any]) -> None:
-    changed = copy.deepcopy(document)
-    changed["cells"][0]["p99_e2el_ms"] = None
-    rows = [row for row in chart_rows.latency(changed) if row["architecture"] == "plain"]
-    assert not [row for row in rows if "E2E" in row["latency"] and row["statistic"] == "p99"]
-    assert "n/a" in render(changed)
+def test_a_missing_metric_is_not_drawn_as_zero(document: Prediction) -> None:
+    metrics = plain(document)["cells"][0]["metrics"] | {"p99_e2el_ms": None}
+    found = changed(document, 0, metrics=metrics)
+    assert isinstance(found, Prediction)
+    rows = [one for one in chart_rows.latency(found) if one["architecture"] == "plain"]
+    assert not [one for one in rows if "E2E" in one["latency"] and one["statistic"] == "p99"]
+    assert "n/a" in render(found)
 
 
 def test_a_field_that_is_not_in_the_data_is_refused() -> None:
@@ -243,12 +298,19 @@ def test_long_timelines_are_merged() -> None:
     assert chart_rows.merged(spans[:10]) == spans[:10]
 
 
+@pytest.mark.parametrize("standard_input", [False, True])
 def test_the_report_command(
-    document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    standard_input: bool,
+    document: Prediction,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result, page = tmp_path / "result.json", tmp_path / "out.html"
-    result.write_text(json.dumps(document))
-    assert cli.run(["report", str(result), "-o", str(page), "--json"]) == 0
+    result, page = document.save(tmp_path / "result.json"), tmp_path / "out.html"
+    with result.open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        name = "-" if standard_input else str(result)
+        assert cli.run(["report", name, "-o", str(page), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"] == str(page)
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
@@ -256,18 +318,12 @@ def test_the_report_command(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty; the output of a pdvsim command is needed"),
-        ("[1, 2]", "no list of cells"),
-        ('{"cells": [3]}', "no list of cells"),
-        ('{"command": "predict"}', "no list of cells"),
-        ('{"command": "crossover", "cells": []}', "no list of cells, nor points"),
-        ('{"command": "ablate", "parts": [{}]}', "it is not as pdvsim writes it"),
-        ('{"command": "explain", "cells": [{}]}', "it is not as pdvsim writes it"),
-        ('{"command": "explain", "cells": [], "differences": 3}', "it is not as pdvsim writes it"),
-        ('{"findings": [{}]}', "it is not as pdvsim writes it"),
+        ("", "empty; a document of pdvsim is needed"),
+        ("[1, 2]", "not a document of pdvsim, which is a JSON object"),
+        ('{"cells": [3]}', "not the output of a pdvsim command"),
+        ('{"kind": "predict", "schema_version": 1}', "lacks the key 'pdvsim'"),
         ('{"name": "h100", "stages": {}}', "not the output of a pdvsim command"),
-        ("3", "not the output of a pdvsim command"),
-        ('{"cells": [{"architecture": "pd", "output_throughput": {"value": "x"}}]}', "it is not"),
+        ("3", "not a document of pdvsim"),
     ],
 )
 def test_a_bad_document_is_one_sentence(
@@ -279,3 +335,12 @@ def test_a_bad_document_is_one_sentence(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_charts_have_names(document: Prediction) -> None:
+    chart = document.chart("throughput")
+    assert spec_of(chart)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
+    from pdvsim.errors import InputError
+
+    with pytest.raises(InputError, match="no chart 'nonsense' in this prediction; there is: thr"):
+        document.chart("nonsense")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from pdvsim.cell import TraceFile, Value, Values
 from pdvsim.errors import InputError
 from pdvsim.quantities import METRICS
+from pdvsim.results import row
 from pdvsim.sweep import sweep
 from tests.fakes import FakeModel, cell
 
@@ -19,11 +19,8 @@ FAKE = FakeModel()
 
 def test_the_result_does_not_depend_on_the_number_of_processes() -> None:
     cells = [cell("pd", seed=5), cell("pdv", seed=5), cell("plain", "graph", seed=5)]
-    documents = [
-        json.dumps([result.to_dict() for result in sweep(cells, FAKE, 3, workers)])
-        for workers in (1, 2)
-    ]
-    assert documents[0] == documents[1]
+    found = [[row(result) for result in sweep(cells, FAKE, 3, workers)] for workers in (1, 2)]
+    assert found[0] == found[1]
 
 
 def test_seeds_matter_and_replications_differ() -> None:
@@ -34,7 +31,7 @@ def test_seeds_matter_and_replications_differ() -> None:
 
 def test_cells_are_paired_by_common_random_numbers() -> None:
     first, second = sweep([cell(seed=3), cell(seed=3)], FAKE, 2, workers=1)
-    assert first.to_dict() == second.to_dict()
+    assert row(first) == row(second)
 
 
 def test_a_metric_carries_the_prediction_interval_of_its_runs() -> None:
@@ -84,7 +81,7 @@ def test_what_no_run_can_say_is_none_with_a_reason() -> None:
     result = sweep([cell("plain")], FAKE, 2, workers=1)[0]
     assert result.metrics["spec_decode_acceptance_rate"] is None
     assert result.reasons["spec_decode_acceptance_rate"] == "no token was drafted"
-    assert result.to_dict()["spec_decode_per_position_acceptance_rates"] == []
+    assert result.acceptance_per_position == []
 
 
 def test_every_protocol_runs(tmp_path: Path) -> None:

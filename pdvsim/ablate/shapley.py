@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import factorial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from pdvsim.statistics import Interval
 
 MAX_COMBINATIONS = 4096
 SCALES = ("ratio", "difference")
+Scale = Literal["ratio", "difference"]
 NO_EFFECT = 5e-4  # a part smaller than this is not worth a word
 
 
@@ -66,7 +67,7 @@ class Ablation:
     """Parts that sum to `whole`; the last one is everything else."""
 
     metric: str
-    scale: str
+    scale: Scale
     first: str | None
     second: str
     whole: Interval
@@ -79,29 +80,6 @@ class Ablation:
         """Whether the whole is beyond its interval."""
         low, high = self.whole.low, self.whole.high
         return low is not None and high is not None and (low > 0.0 or high < 0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "metric": self.metric,
-            "first": self.first,
-            "second": self.second,
-            "scale": self.scale,
-            "whole": self.told(self.whole).to_dict(),
-            "decided": self.decided,
-            "parts": [
-                {
-                    "mechanism": part.name,
-                    "part": self.told(part.shapley).to_dict(),
-                    "share": part.share.to_dict(),
-                    "switched_off_alone": self.told(part.alone).to_dict(),
-                    "effect": self.matters(part),
-                }
-                for part in self.parts
-            ],
-            "sentence": self.sentence(),
-            "replications": self.replications,
-            "runs": self.runs,
-        }
 
     def told(self, interval: Interval) -> Interval:
         """As the scale tells it: a factor, or an amount in the metric's unit."""
@@ -187,7 +165,7 @@ def ablate(
     subjects: Sequence[Subject],
     metric: str,
     mechanisms: Sequence[str] | None = None,
-    scale: str = "ratio",
+    scale: Scale = "ratio",
     workers: int | None = None,
     on_run: Callable[[int, int], None] | None = None,
 ) -> Ablation:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 from textwrap import fill
-from typing import Any
 
 from pdvsim.audit import (
     rules_consistency,
@@ -17,7 +15,7 @@ from pdvsim.audit import (
     rules_numbers,
     rules_tokens,
 )
-from pdvsim.audit.finding import Finding, Limits, Number, Outcome, Severity
+from pdvsim.audit.finding import Finding, Limits, Outcome, Severity
 from pdvsim.audit.table import Table
 
 
@@ -77,31 +75,6 @@ class Report:
         """Whether a claim of the table fails."""
         return any(finding.severity is Severity.ERROR for finding in self.findings)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data for JSON."""
-        return {
-            "command": "audit",
-            "source": self.table.source,
-            "format": self.table.format,
-            "cells": len(self.table.cells),
-            "left_out": list(self.table.left_out),
-            "verdict": "claims fail" if self.failed else "no claim fails",
-            "findings": [
-                {
-                    "rule": finding.rule,
-                    "severity": str(finding.severity),
-                    "cells": list(finding.cells),
-                    "message": finding.message,
-                    "evidence": {name: _plain(v) for name, v in finding.evidence.items()},
-                    "settle": finding.settle,
-                }
-                for finding in self.findings
-            ],
-            "rules": [
-                {"rule": o.rule, "checked": o.checked, "needs": o.needs} for o in self.outcomes
-            ],
-        }
-
     def to_text(self, width: int = 100) -> str:
         """The report for people; lines break between words where they are longer than `width`."""
         counts = {s: sum(f.severity is s for f in self.findings) for s in Severity}
@@ -135,13 +108,6 @@ class Report:
             lines += ["", "not checked, for want of:"]
             lines += [f"  {outcome.rule}: {outcome.needs}" for outcome in blind]
         return "\n".join(_broken(line, width) for line in lines)
-
-
-def _plain(value: Number) -> Any:
-    """Evidence for JSON, which has no NaN and no infinity."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return f"{value:g}" if isinstance(value, float) and not isfinite(value) else value
 
 
 def _broken(line: str, width: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from pdvsim import output
 from pdvsim.architectures import COMPARED
 from pdvsim.cell import check_bounds
+from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.options import (
     Asked,
@@ -24,6 +24,7 @@ from pdvsim.pdverify import MECHANISMS
 
 if TYPE_CHECKING:
     from pdvsim.ablate import Subject
+    from pdvsim.ablate.shapley import Scale
     from pdvsim.profile import Profile
 
 REPLICATIONS = 12
@@ -57,21 +58,23 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
     help="Take apart a published table instead of a prediction.",
 )
 @click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
-@output.json_option
+@destination_options
 def command(
     asked: Asked,
     profile_name: str | None,
     metric: str | None,
     mechanisms: tuple[str, ...],
-    scale: str,
+    scale: Scale,
     tables: tuple[Path, Path] | None,
     replications: int,
-    as_json: bool,
+    to: Destination,
 ) -> None:
     """Switch mechanisms off, singly and in every combination; shares add up to the whole.
 
     Of two architectures, the second over the first."""
     from pdvsim.ablate import METRICS, ablate, predicted
+    from pdvsim.ablate.document import document, length_of
+    from pdvsim.documents.head import command_line
     from pdvsim.pdverify import ablation
     from pdvsim.profile import load_profile
     from pdvsim.sweep import check_replications
@@ -88,30 +91,31 @@ def command(
             f"--architecture is {asked.values['architecture']!r}; one or two can be ablated at a "
             "time"
         )
+    cells = None
     if tables is None:
         profile = asked.profile(profile_name)
-        subjects = [predicted(cell, profile, replications) for cell in asked.simulated(profile)]
+        cells = asked.simulated(profile)
+        subjects = [predicted(cell, profile, replications) for cell in cells]
     else:
         used = {"concurrency", "architecture", "seed"}
         asked.refuse_given("a published table has its own cells", asked.given - used)
         check_bounds("seed", seed)
         profile = load_profile(profile_name or MECHANISMS)
         subjects = published_subjects(chosen, tables, load, profile, replications, seed)
-    with output.progress("simulating", as_json) as update:
-        result = ablate(subjects, offered[metric], mechanisms or None, scale, on_run=update)
-    document = {
-        "command": "ablate",
-        "seed": seed,
-        "concurrency": load,
-        "interval": "95 % prediction interval for one run",
-        "published": None if tables is None else [str(path) for path in tables],
-        **result.to_dict(),
-        "profile": profile.provenance,
-    }
-    if as_json:
-        output.print_json(document)
-    else:
-        show(document)
+    with to.progress("simulating") as update:
+        found = ablate(subjects, offered[metric], mechanisms or None, scale, on_run=update)
+    to.deliver(
+        document(
+            found,
+            profile,
+            load,
+            seed,
+            cells=cells,
+            published=tables,
+            length=length_of(subjects),
+            command=command_line(),
+        )
+    )
 
 
 def published_subjects(
@@ -135,51 +139,3 @@ def published_subjects(
     engines = [engine_of[name] for name in names]
     cells, host = read_published(*tables), profile.host_costs()
     return published(cells, engines, concurrency, host, replications, seed)
-
-
-# How the parts of each scale are called, add up and are written.
-WORDS = {
-    "ratio": ("factor", "Factors multiply", "3f"),
-    "difference": ("amount", "Amounts add up", "3g"),
-}
-
-
-def show(document: dict[str, Any]) -> None:
-    """Print the table, and its sentence."""
-    from rich.table import Table
-
-    page = output.console()
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("mechanism\n", no_wrap=True)
-    what, rule, style = WORDS[document["scale"]]
-    for heading in (f"{what}\n", "share of the whole\n%", f"{what}, it alone\nswitched off"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    without = []
-    for part in document["parts"]:
-        if not part["effect"]:
-            without.append(part["mechanism"])
-            continue
-        share = _interval(part["share"], "0f", 100.0) if document["decided"] else "n/a\n"
-        table.add_row(
-            part["mechanism"],
-            _interval(part["part"], style),
-            share,
-            _interval(part["switched_off_alone"], style),
-        )
-    table.add_row("[bold]the whole[/bold]", _interval(document["whole"], style), "100\n", "")
-    page.print(table)
-    if without:
-        page.print(f"Without effect: {', '.join(without)}.")
-    page.print(document["sentence"])
-    page.print(
-        f"{rule} to the whole. Below each value: {document['interval']}, from "
-        f"{document['replications']} replications (seed {document['seed']}, {document['runs']} "
-        f"simulated runs in all)."
-    )
-
-
-def _interval(of: dict[str, float], digits: str, scale: float = 1.0) -> str:
-    value, low, high = (None if of[name] is None else scale * of[name] for name in of)
-    if low is None or high is None:
-        return f"{value:.{digits}}\n[dim]one run[/dim]"
-    return f"{value:.{digits}}\n[dim]{low:.{digits}} to {high:.{digits}}[/dim]"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pdvsim import output
+from pdvsim.destination import Destination, destination_options
 
 _FORMATS = ("auto", "pdverify", "vllm", "sglang", "aiperf", "guidellm", "llmperf", "csv", "pdvsim")
 
@@ -24,7 +24,7 @@ _FORMATS = ("auto", "pdverify", "vllm", "sglang", "aiperf", "guidellm", "llmperf
     type=click.FloatRange(min=0, min_open=True),
     help="Memory bandwidth of all GPUs together; default: the fastest single GPU there is.",
 )
-@output.json_option
+@destination_options
 def command(
     table: Path,
     detail: Path | None,
@@ -33,13 +33,15 @@ def command(
     pair_name: str | None,
     gpu_memory_mib: float | None,
     bandwidth_tb_s: float | None,
-    as_json: bool,
+    to: Destination,
 ) -> None:
     """Hold TABLE (and its requests, DETAIL) against arithmetic.
 
     Exit code 1 if a claim of the table fails.
     """
     from pdvsim.audit import Limits, audit, read
+    from pdvsim.audit.document import document
+    from pdvsim.documents.head import command_line
     from pdvsim.models import pair
     from pdvsim.tables import parse_columns
 
@@ -54,8 +56,10 @@ def command(
     if bandwidth_tb_s is not None:
         limits = replace(limits, bytes_per_s=bandwidth_tb_s * 1e12)
     report = audit(read_table, limits)
-    if as_json:
-        output.print_json(report.to_dict())
+    found = document(report, command_line())
+    to.save(found)
+    if to.as_json:
+        to.show(found)
     else:
-        click.echo(report.to_text())
+        click.echo(f"{found.verdict.badge}.\n{report.to_text()}")
     click.get_current_context().exit(1 if report.failed else 0)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pdvsim import output
 from pdvsim.architectures import COMPARED
+from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.options import Asked, architecture_option, cell_options, profile_option
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from pdvsim.cell import Cell
-    from pdvsim.explain import Explained, Trace
-    from pdvsim.profile import Profile
+    from pdvsim.documents.analyses import Explanation
+    from pdvsim.explain import Explained
 
 REPLICATIONS = 5
-TABLE_WIDTH = 6  # cells beside each other
 
 
 @click.command()
@@ -45,7 +41,7 @@ TABLE_WIDTH = 6  # cells beside each other
     help="Instead: a bench document beside its records; each run is predicted and held against.",
 )
 @click.option("--threads", is_flag=True, help="Also every second of each thread and stream.")
-@output.json_option
+@destination_options
 def command(
     asked: Asked,
     profile_name: str | None,
@@ -53,10 +49,13 @@ def command(
     records: tuple[Path, ...],
     benches: tuple[Path, ...],
     threads: bool,
-    as_json: bool,
+    to: Destination,
 ) -> None:
     """Split latency into its causes, simulated and real, and say what differences are made of."""
-    from pdvsim.explain import benched, differences, gaps, largest_gaps, of_files
+    from pdvsim.documents.head import command_line
+    from pdvsim.explain import benched, of_files
+    from pdvsim.explain.document import explanation
+    from pdvsim.explain.question import recorded, simulated
     from pdvsim.measured.benched import profile_for, read_bench
     from pdvsim.sweep import check_replications
 
@@ -77,117 +76,29 @@ def command(
         profile = asked.profile(profile_name, traces[0].config.executor.name if traces else None)
         wanted = asked.simulated(profile) if simulating else []
     cells: list[Explained] = []
-    with output.progress("simulating", as_json) as update:
+    with to.progress("simulating") as update:
         if wanted and profile is not None:
-            cells += simulated(wanted, profile, replications, update)
+            cells += simulated(wanted, profile, replications, None, update)
         if measured and profile is not None:
             cells += benched(measured, profile, replications, update)
     cells += recorded(traces, profile)
-    held = gaps(cells)
-    document = {
-        "command": "explain",
-        "seed": asked.values["seed"],
-        "replications": replications,
-        "interval": "95 % prediction interval for one run",
-        "specified": [cell.to_dict() for cell in wanted],
-        "cells": [cell.to_dict() for cell in cells],
-        "differences": [difference.to_dict() for difference in differences(cells)],
-        "predicted_less_measured": held,
-        "largest_gaps": largest_gaps(held, cells),
-        "profile": None if profile is None else profile.provenance,
-    }
-    if as_json:
-        output.print_json(document)
-    else:
-        show(document, cells, threads)
+    seed = wanted[0].seed if wanted else asked.values["seed"]
+    document = explanation(cells, profile, replications, seed, command_line())
+    to.deliver(document)
+    if threads and not to.as_json:
+        show_threads(document)
 
 
-def simulated(
-    cells: Sequence[Cell], profile: Profile, replications: int, update: Any
-) -> list[Explained]:
-    """Every cell, explained over its replications."""
-    from pdvsim.cell import labels
-    from pdvsim.explain import Explained, explain_simulated
-    from pdvsim.machine import Replication
-    from pdvsim.pool import run_all
-
-    tasks = [Replication(cell, profile, i) for cell in cells for i in range(replications)]
-    runs = run_all(explain_simulated, tasks, on_run=update)
-    return [
-        Explained(
-            label,
-            "simulated",
-            cell.concurrency,
-            runs[i * replications : (i + 1) * replications],
-        )
-        for i, (cell, label) in enumerate(zip(cells, labels(cells), strict=True))
-    ]
-
-
-def recorded(traces: Sequence[Trace], profile: Profile | None) -> list[Explained]:
-    """The records, explained; those of one architecture at one load are replications."""
-    from pdvsim.explain import Explained, Run, explain_run, priced
-
-    found: dict[tuple[str, str, int], list[Run]] = {}
-    for trace in traces:
-        known = trace if profile is None else priced(trace, profile)
-        key = trace.config.name, trace.world, trace.config.batch_cap
-        found.setdefault(key, []).append(explain_run(known))
-    return [Explained(*key, runs) for key, runs in found.items()]
-
-
-def show(document: dict[str, Any], cells: Sequence[Explained], threads: bool) -> None:
-    """Print a table for each load, and the sentences."""
+def show_threads(document: Explanation) -> None:
+    """Print what every thread and stream did, in shares of its time."""
     page = output.console()
-    for at in sorted({cell.concurrency for cell in cells}):
-        page.print(f"[bold]C = {at}[/bold]: mean E2E latency of completed requests, seconds")
-        group = [cell for cell in cells if cell.concurrency == at]
-        for first in range(0, len(group), TABLE_WIDTH):
-            page.print(_table(group[first : first + TABLE_WIDTH]))
-    for difference in document["differences"]:
-        if difference["first"] == cells[0].architecture:
-            page.print(difference["sentence"])
-    for gap in document["predicted_less_measured"]:
-        page.print(
-            f"Predicted less measured, {gap['architecture']} at C = {gap['concurrency']}: at most "
-            f"{abs(gap['worst_points']):.1f} points of share ({gap['worst']})."
-        )
-    for cell in document["cells"] if threads else ():
-        for kind in ("threads", "streams"):
-            for name, seconds in cell[f"{kind}_of_first_run"].items():
-                page.print(_budget(cell, kind[:-1], name, seconds))
-    page.print(
-        f"Intervals: {document['interval']}, from {document['replications']} replications "
-        f"(seed {document['seed']}); completed requests after the warm-up only."
-    )
-
-
-def _table(group: Sequence[Explained]) -> Table:
-    """Cells beside each other, causes below each other."""
-    from rich.table import Table
-
-    from pdvsim.explain import CAUSES, MEMOS
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("cause", no_wrap=True)
-    for cell in group:
-        table.add_column(f"{cell.architecture}\n{cell.world}", justify="right", no_wrap=True)
-    for cause in CAUSES:
-        if any(cell.share(cause).value >= 5e-4 for cell in group):
-            table.add_row(cause, *(_with_share(cell, cause) for cell in group))
-    totals = (f"{output.number(cell.e2e_s.value)}   100 %" for cell in group)
-    table.add_row("[bold]sum[/bold]", *totals)
-    for memo in MEMOS:
-        values = (output.number(cell.memo(memo).value) for cell in group)
-        table.add_row(f"[dim]of it, {memo}[/dim]", *(f"{value}        " for value in values))
-    return table
-
-
-def _with_share(cell: Explained, cause: str) -> str:
-    return f"{output.number(cell.seconds(cause).value)}  {100 * cell.share(cause).value:4.1f} %"
-
-
-def _budget(cell: dict[str, Any], kind: str, name: str, seconds: dict[str, float]) -> str:
-    total = sum(seconds.values())
-    parts = [f"{what} {value / total:.1%}" for what, value in seconds.items() if value > 0]
-    return f"{cell['architecture']}, {cell['world']}, {kind} {name}: {', '.join(parts)}"
+    for row in document.cells:
+        for kind, budgets in (("thread", row.threads), ("stream", row.streams)):
+            for budget in budgets:
+                total = sum(part.seconds for part in budget.spent)
+                spent = ", ".join(
+                    f"{part.what} {part.seconds / total:.1%}"
+                    for part in budget.spent
+                    if part.seconds > 0
+                )
+                page.print(f"{row.label}, {row.world}, {kind} {budget.name}: {spent}", markup=False)

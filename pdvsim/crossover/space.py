@@ -10,7 +10,7 @@ import numpy as np
 
 from pdvsim.cell import Cell, Values
 from pdvsim.core import Model, Stage
-from pdvsim.crossover.search import Sample, Sampler
+from pdvsim.crossover.search import Sample
 from pdvsim.des.world import StageCosts
 from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Machine, Replication
@@ -22,10 +22,6 @@ from pdvsim.sweep import simulate_cell
 
 RATES = ("output_throughput", "request_throughput", "total_token_throughput")
 COMPARED = (*RATES, "request_goodput", *LATENCY_METRICS, *PROTOCOL_METRICS)
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.endswith("_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,27 +171,41 @@ class _Slower:
         return host_s, device_s
 
 
-def simulated(
-    axis: Axis,
-    place: Place,
-    metric: str,
-    calibration: Calibration,
-    workers: int | None = None,
-    on_run: Callable[[int, int], None] | None = None,
-) -> Sampler:
-    """Pairs of simulated runs; run i of both sides has the same plan and the same machine."""
+class Simulated:
+    """A sampler of pairs of simulated runs; run i of both sides has the same plan and the same
+    machine.
 
-    def tasks(value: float, index: int) -> list[Replication]:
-        at = axis.place(place, value)
-        its = calibration if at.model_ratio == 1.0 else DraftTimes(calibration, at.model_ratio)
+    Attributes:
+        lengths: of each run so far: seconds measured, and requests completed inside them.
+    """
+
+    def __init__(
+        self,
+        axis: Axis,
+        place: Place,
+        metric: str,
+        calibration: Calibration,
+        workers: int | None = None,
+        on_run: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._axis, self._place, self._metric = axis, place, metric
+        self._calibration, self._workers, self._on_run = calibration, workers, on_run
+        self.lengths: list[tuple[float, float]] = []
+
+    def _tasks(self, value: float, index: int) -> list[Replication]:
+        at, its = self._axis.place(self._place, value), self._calibration
+        if at.model_ratio != 1.0:
+            its = DraftTimes(its, at.model_ratio)
         return [Replication(side.cell, its, index) for side in at.sides]
 
-    def sample(samples: Sequence[Sample]) -> list[tuple[float, float] | None]:
-        both = [task for value, index in samples for task in tasks(value, index)]
-        values = [run.metrics[metric] for run in run_all(simulate_cell, both, workers, on_run)]
+    def __call__(self, samples: Sequence[Sample]) -> list[tuple[float, float] | None]:
+        both = [task for value, index in samples for task in self._tasks(value, index)]
+        runs = run_all(simulate_cell, both, self._workers, self._on_run)
+        self.lengths += [
+            (run.metrics["duration_s"] or 0.0, run.metrics["completed"] or 0.0) for run in runs
+        ]
+        values = [run.metrics[self._metric] for run in runs]
         return [
             None if first is None or second is None else (first, second)
             for first, second in zip(values[::2], values[1::2], strict=True)
         ]
-
-    return sample

@@ -10,8 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 from pdvsim.cell import Cell
 from pdvsim.documents.base import Calibration, Document, Finite, Model, RunLength, Table
 from pdvsim.documents.cells import of_all, one_of, told
-from pdvsim.explain.causes import CAUSES, MEMOS
-from pdvsim.quantities import Better, unit_of
+from pdvsim.quantities import CAUSES, MEMOS, Better, unit_of
 from pdvsim.statistics import Interval
 
 World = Literal["simulated", "real"]
@@ -132,6 +131,17 @@ class Explanation(Document):
     predicted_less_measured: tuple[Gap, ...]
     largest_gaps: tuple[LargestGap, ...]
     profile: Calibration | None
+
+    def said(self) -> Iterator[str]:
+        """Also the differences from the first architecture, and how far predictions are off."""
+        yield from super().said()
+        first = self.cells[0].label if self.cells else ""
+        yield from (found.sentence for found in self.differences if found.first == first)
+        for gap in self.predicted_less_measured:
+            yield (
+                f"Predicted less measured, {gap.label} at C = {gap.concurrency}: at most "
+                f"{abs(gap.worst_points):.1f} points of share ({gap.worst})."
+            )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for row in self.cells:
@@ -280,6 +290,11 @@ class Crossover(Document):
     sentences: tuple[str, ...]
     map: Map | None
     profile: Calibration
+
+    def said(self) -> Iterator[str]:
+        """Also valleys, and what stays open."""
+        yield from super().said()
+        yield from self.sentences
 
     def name(self, side: str) -> str:
         """The label of `first` or `second`; other answers as they are."""

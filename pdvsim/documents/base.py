@@ -26,6 +26,10 @@ SCHEMA_VERSION = 1
 # The kinds of interval that a document may hold; each says once which one it is.
 OF_ONE_RUN = "95 % prediction interval for one run"
 
+# Engines that answers are valid for, where it is not one of ours.
+PUBLISHED_ENGINES = "the engines of the published table (pdverify), PD and PDV"
+ANY_ENGINE = "any engine: what a table is held against is arithmetic"
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Validity = Literal["valid", "valid with care", "invalid"]
 
@@ -154,6 +158,10 @@ class Document(Model):
     def tables(self) -> Iterator[Table]:
         """What terminal and notebook show."""
         raise NotImplementedError
+
+    def said(self) -> Iterator[str]:
+        """What came out, a sentence each; the verdict's first."""
+        yield self.verdict.sentence
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of `frame`."""

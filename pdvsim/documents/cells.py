@@ -154,7 +154,7 @@ class Formula(Model):
     why: str
 
 
-class _Cells(Document):
+class CellsDocument(Document):
     """What these have in common.
 
     Attributes:
@@ -224,7 +224,7 @@ def told(found: Interval | None, scale: float = 1.0) -> tuple[str, str]:
     return value, f"{number(scale * found.low)} to {number(scale * found.high)}"
 
 
-class Prediction(_Cells):
+class Prediction(CellsDocument):
     """`pdvsim predict`: every architecture at a load, from a profile."""
 
     NAME: ClassVar[str] = "prediction"
@@ -295,7 +295,7 @@ class MeasuredRun(Model):
     undisturbed: tuple[tuple[Launches, ...], ...]
     launching_s: tuple[Finite, ...]
     telemetry: Telemetry
-    records: str | None = None
+    records: str | None
 
 
 class BenchRow(Row):
@@ -304,7 +304,7 @@ class BenchRow(Row):
     runs: tuple[MeasuredRun, ...]
 
 
-class Benchmark(_Cells):
+class Benchmark(CellsDocument):
     """`pdvsim bench`: cells on the real engine."""
 
     NAME: ClassVar[str] = "benchmark"
@@ -377,7 +377,7 @@ class ErrorSummary(Model):
     cells: int
 
 
-class Validation(_Cells):
+class Validation(CellsDocument):
     """`pdvsim validate`: predictions held against real runs.
 
     Attributes:

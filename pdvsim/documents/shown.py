@@ -19,7 +19,7 @@ STYLE = "text-align: right; vertical-align: top; padding: 2px 10px 2px 0"
 
 def lines(document: Document) -> Iterator[str]:
     """What stands below the tables, a sentence each."""
-    yield document.verdict.sentence
+    yield from dict.fromkeys(document.said())
     if document.verdict.caveats:
         yield document.verdict.badge + "."
     yield from document.notes

@@ -1,6 +1,6 @@
 """Why a request took as long as it did, and what every thread and stream did meanwhile."""
 
-from pdvsim.explain.causes import CAUSES, MEMOS, Requests, explain_requests
+from pdvsim.explain.causes import Requests, explain_requests
 from pdvsim.explain.compare import (
     Difference,
     Explained,
@@ -15,8 +15,6 @@ from pdvsim.explain.run_arrays import Trace, of_files, of_record, priced
 from pdvsim.explain.threads import stream_seconds, thread_seconds
 
 __all__ = [
-    "CAUSES",
-    "MEMOS",
     "Difference",
     "Explained",
     "Requests",

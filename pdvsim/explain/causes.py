@@ -30,23 +30,10 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Stage
 from pdvsim.explain.run_arrays import Times, Trace
+from pdvsim.quantities import CAUSES
 from pdvsim.records import STAGES
 from pdvsim.spans import Spans
 
-CAUSES = (
-    "queueing",
-    "admission hold",
-    "lock wait",
-    "GIL wait",
-    "launch",
-    "device",
-    "device slow-down",
-    "wake-up and polling",
-    "batch mates",
-)
-# Seconds that are contained in the causes: drafting and verifying what was rejected, and waiting
-# for the turn's end after the last own stage.
-MEMOS = ("wasted drafts", "end of turn")
 # What a row costs whoever waits for it, in the order of its moments.
 OWN = ("lock wait", "launch", "queueing", "device", "wake-up and polling")
 DRAFTING = (STAGES.index(Stage.DRAFT), STAGES.index(Stage.VERIFY))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pdvsim.cell import Cell
+from pdvsim.documents.analyses import Gap, World
 from pdvsim.errors import InputError
-from pdvsim.explain.causes import CAUSES, MEMOS, explain_requests
+from pdvsim.explain.causes import explain_requests
 from pdvsim.explain.run_arrays import Trace, of_record
 from pdvsim.explain.threads import Seconds, stream_seconds, thread_seconds
 from pdvsim.machine import Replication
+from pdvsim.quantities import CAUSES
 from pdvsim.statistics import Interval, prediction_interval
 
 MOST_SHARE = 10.0
@@ -29,6 +32,7 @@ class Run:
         memos: mean seconds, contained in the causes: drafting and verifying rejected tokens
             (part of launch, GIL wait and device), and waiting for the turn's end after the last
             own stage (part of batch mates).
+        measured_s: seconds of the run after its warm-up.
         threads, streams: seconds of the whole run, by stage or cause of idleness.
     """
 
@@ -36,18 +40,24 @@ class Run:
     e2e_s: float
     causes: Mapping[str, float]
     memos: Mapping[str, float]
+    measured_s: float
     threads: Mapping[str, Seconds]
     streams: Mapping[str, Seconds]
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """All runs of one architecture at one load in one world."""
+    """All runs of one architecture at one load in one world.
+
+    Attributes:
+        cell: all that was specified; None where a record does not say.
+    """
 
     architecture: str
-    world: str
+    world: World
     concurrency: int
     runs: Sequence[Run]
+    cell: Cell | None = None
 
     @property
     def e2e_s(self) -> Interval:
@@ -65,27 +75,6 @@ class Explained:
     def memo(self, name: str) -> Interval:
         """Seconds of a request that are counted inside its causes."""
         return prediction_interval([run.memos[name] for run in self.runs], least=0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        first = self.runs[0]
-        return {
-            "architecture": self.architecture,
-            "world": self.world,
-            "concurrency": self.concurrency,
-            "replications": len(self.runs),
-            "completed": sum(run.completed for run in self.runs),
-            "e2e_s": self.e2e_s.to_dict(),
-            "causes": {
-                cause: {
-                    "seconds": self.seconds(cause).to_dict(),
-                    "share": self.share(cause).to_dict(),
-                }
-                for cause in CAUSES
-            },
-            "memos": {name: self.memo(name).to_dict() for name in MEMOS},
-            "threads_of_first_run": first.threads,
-            "streams_of_first_run": first.streams,
-        }
 
 
 def explain_run(trace: Trace) -> Run:
@@ -110,9 +99,18 @@ def explain_run(trace: Trace) -> Run:
             "wasted drafts": float(found.wasted_s[kept].mean()),
             "end of turn": float(found.turn_end_s[kept].mean()),
         },
+        _measured_s(trace, found.index),
         thread_seconds(trace),
         stream_seconds(trace),
     )
+
+
+def _measured_s(trace: Trace, completed: NDArray[np.int64]) -> float:
+    """From the last completion of the warm-up to the end."""
+    if not trace.warmup:
+        return trace.end_s
+    last = completed[trace.warmup - 1]
+    return trace.end_s - float(trace.requests["completed_s"][last])
 
 
 def explain_simulated(task: Replication) -> Run:
@@ -176,18 +174,6 @@ class Difference:
             f"{', '.join(pieces)}, all else {rest:+.2g} s."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "first": self.first.architecture,
-            "second": self.second.architecture,
-            "world": self.first.world,
-            "concurrency": self.first.concurrency,
-            "whole_s": self.whole.to_dict(),
-            "decided": self.decided,
-            "parts_s": {cause: self.part(cause).to_dict() for cause in CAUSES},
-            "sentence": self.sentence(),
-        }
-
 
 def _spoken(cause: str, part: Interval, whole: float) -> str:
     # Parts that all but cancel are no share of what is left.
@@ -213,7 +199,7 @@ def differences(cells: Sequence[Explained]) -> list[Difference]:
     ]
 
 
-def gaps(cells: Sequence[Explained]) -> list[dict[str, Any]]:
+def gaps(cells: Sequence[Explained]) -> list[Gap]:
     """Predicted less measured share of each cause, in points, where a cell was run in both."""
     found = []
     for a, b in combinations(cells, 2):
@@ -228,12 +214,12 @@ def gaps(cells: Sequence[Explained]) -> list[dict[str, Any]]:
         }
         worst = max(points, key=lambda cause: abs(points[cause]))
         found.append(
-            {
-                "architecture": a.architecture,
-                "concurrency": a.concurrency,
-                "points": points,
-                "worst": worst,
-                "worst_points": points[worst],
-            }
+            Gap(
+                label=a.architecture,
+                concurrency=a.concurrency,
+                points=points,
+                worst=worst,
+                worst_points=points[worst],
+            )
         )
     return found

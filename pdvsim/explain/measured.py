@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from pdvsim.explain.causes import CAUSES
+from pdvsim.documents.analyses import Gap, LargestGap
 from pdvsim.explain.compare import Explained, explain_run, explain_simulated
 from pdvsim.explain.run_arrays import of_files
 from pdvsim.machine import Replication
 from pdvsim.measured.benched import Bench, Hosts, OnHost
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile
+from pdvsim.quantities import CAUSES
 
 NOTABLE = 0.05  # causes above this share of the latency are held to the bar
 
@@ -47,7 +47,7 @@ def benched(
                 tasks += [
                     Replication(one.cell, host, plan + i * count, plan) for i in range(replications)
                 ]
-            cells.append(Explained(one.label, "real", one.cell.concurrency, runs))
+            cells.append(Explained(one.label, "real", one.cell.concurrency, runs, one.cell))
     predicted = iter(run_all(explain_simulated, tasks, on_run=on_run))
     return [
         side
@@ -63,30 +63,34 @@ def benched(
     ]
 
 
-def largest_gaps(gaps: Sequence[dict[str, Any]], cells: Sequence[Explained]) -> dict[str, Any]:
+def largest_gaps(gaps: Sequence[Gap], cells: Sequence[Explained]) -> list[LargestGap]:
     """By cause: cells in which it is notable, predicted or measured, and the largest gap."""
     shares = {
         (cell.architecture, cell.concurrency, cell.world, cause): cell.share(cause).value
         for cell in cells
         for cause in CAUSES
     }
-    summary: dict[str, Any] = {}
+    summary = []
     for cause in CAUSES:
         found = [
-            (gap["points"][cause], gap["architecture"], gap["concurrency"])
+            gap
             for gap in gaps
             if max(
-                shares[gap["architecture"], gap["concurrency"], world, cause]
-                for world in ("simulated", "real")
+                shares[gap.label, gap.concurrency, "simulated", cause],
+                shares[gap.label, gap.concurrency, "real", cause],
             )
             > NOTABLE
         ]
         if found:
-            points, architecture, concurrency = max(found, key=lambda one: abs(one[0]))
-            summary[cause] = {
-                "cells": len(found),
-                "within_5_points": sum(abs(one[0]) <= 5.0 for one in found),
-                "largest_points": points,
-                "at": {"architecture": architecture, "concurrency": concurrency},
-            }
+            largest = max(found, key=lambda gap: abs(gap.points[cause]))
+            summary.append(
+                LargestGap(
+                    cause=cause,
+                    cells=len(found),
+                    within_5_points=sum(abs(gap.points[cause]) <= 5.0 for gap in found),
+                    largest_points=largest.points[cause],
+                    label=largest.label,
+                    concurrency=largest.concurrency,
+                )
+            )
     return summary

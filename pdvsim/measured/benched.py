@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pdvsim.cell import REAL, Cell
-from pdvsim.documents.cells import Benchmark
-from pdvsim.documents.reading import parse
+from pdvsim.documents.base import Machine as MeasuredOn
+from pdvsim.documents.cells import Benchmark, Telemetry
+from pdvsim.documents.reading import read
 from pdvsim.errors import InputError
-from pdvsim.json_file import read_json
 from pdvsim.machine import Machine
 from pdvsim.measured.host_speed import gil_speed, host_factors
 from pdvsim.models import pair
@@ -38,7 +38,7 @@ class Benched:
     cell: Cell
     label: str
     metrics: Mapping[str, Interval | None]
-    telemetry: Sequence[Run]
+    telemetry: Sequence[Telemetry]
     runs: Sequence[Run]
     records: Sequence[Path]
 
@@ -48,11 +48,11 @@ class Bench:
     """A document of `pdvsim bench`; run i of a cell had workload plan i.
 
     Attributes:
-        provenance: of the measurement.
+        measured_on: the machine, and when.
     """
 
     cells: tuple[Benched, ...]
-    provenance: Mapping[str, Any]
+    measured_on: MeasuredOn
 
 
 def read_bench(path: Path) -> Bench:
@@ -61,10 +61,13 @@ def read_bench(path: Path) -> Bench:
     Raises:
         InputError: it is not one, or it is of a version that did not record what is needed here.
     """
-    return bench_of(read_json(path, "a document of pdvsim bench"), path.parent, str(path))
+    document = read(path)
+    if not isinstance(document, Benchmark):
+        raise InputError(f"{path}: not a document of pdvsim bench, but a {document.NAME}")
+    return bench_of(document, path.parent, str(path))
 
 
-def bench_of(content: Any, folder: Path, source: str = "the bench") -> Bench:
+def bench_of(document: Benchmark, folder: Path, source: str = "the bench") -> Bench:
     """A bench from its document.
 
     Args:
@@ -72,11 +75,8 @@ def bench_of(content: Any, folder: Path, source: str = "the bench") -> Bench:
         source: what it is called in errors.
 
     Raises:
-        InputError: it is not one, or lacks something.
+        InputError: it lacks something.
     """
-    document = parse(content, source)
-    if not isinstance(document, Benchmark):
-        raise InputError(f"{source}: not a document of pdvsim bench, but a {document.NAME}")
     cells = []
     for row in document.cells:
         if row.cell is None:
@@ -90,12 +90,12 @@ def bench_of(content: Any, folder: Path, source: str = "the bench") -> Bench:
                 cell,
                 row.label,
                 row.metrics,
-                [run["telemetry"] for run in runs],
+                [run.telemetry for run in row.runs],
                 runs,
                 [folder / stem for stem in stems],
             )
         )
-    return Bench(tuple(cells), document.machine.model_dump(mode="json"))
+    return Bench(tuple(cells), document.machine)
 
 
 def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:

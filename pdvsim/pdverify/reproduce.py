@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pdvsim.architectures import Config
 from pdvsim.core import EAGER, Stage
@@ -103,6 +103,20 @@ class PublishedCosts:
         return (self.prefill_s / 2 if share is None else self.round_s * share), 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Reproduced:
+    """A published table and its simulated runs.
+
+    Attributes:
+        samples: of each run throughput (tokens/s), latency (ms, NaN where nothing completed),
+            completed requests and length (s), shape (cells, replications, 4).
+    """
+
+    cells: Sequence[PublishedCell]
+    samples: NDArray[np.float64]
+    timings: Timings
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     cell: PublishedCell
@@ -114,7 +128,8 @@ class _Task:
 
 
 def _run(task: _Task) -> list[float]:
-    """Tokens/s, latency in ms and completed requests of one run; NaN where it cannot say."""
+    """Tokens/s, latency in ms, completed requests and seconds of one run; NaN where it cannot
+    say."""
     machine_rng = np.random.default_rng(task.machine_seed)
     workload_rng = np.random.default_rng(task.workload_seed)
     factor = task.timings.draw_factor(task.cell.engine, machine_rng)
@@ -123,8 +138,9 @@ def _run(task: _Task) -> list[float]:
     )
     config = Config(task.cell.architecture, EAGER, batch_cap=task.cell.concurrency)
     workload = task.work.workload(task.cell, workload_rng)
-    found = figures(simulate(config, workload, costs, task.host))
-    return [float("nan") if value is None else value for value in found.values()]
+    record = simulate(config, workload, costs, task.host)
+    found = (*figures(record).values(), record.end_s)
+    return [float("nan") if value is None else value for value in found]
 
 
 def reproduce(
@@ -134,12 +150,9 @@ def reproduce(
     seed: int,
     workers: int | None = None,
     on_run: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Predict every cell; the JSON document of `pdvsim reproduce`, without provenance.
-
-    Interval: the central 95 % of `replications` simulated runs, each with its own machine speed
-    and its own draw of the unknown rounds. Value: their median.
-    """
+) -> Reproduced:
+    """Simulate every cell `replications` times, each run with its own machine speed and its own
+    draw of the unknown rounds."""
     timings = calibrate(cells)
     work = RequestWork(cells)
     # Cells share the draws of unknown work (common random numbers); every cell was a run of its
@@ -152,87 +165,5 @@ def reproduce(
         for pair in zip(workload_seeds, cell_seed.spawn(replications), strict=True)
     ]
     runs = run_all(_run, tasks, workers, on_run)
-    samples = np.array(runs, dtype=float).reshape(len(cells), replications, 3)
-    rows = [_cell(cell, runs) for cell, runs in zip(cells, samples, strict=True)]
-    errors = [abs(row["predicted_tps"] / row["published_tps"] - 1.0) for row in rows]
-    return {
-        "cells": rows,
-        "gains": _gains(cells, samples),
-        "median_abs_error_tps": float(np.median(errors)),
-        "inside_interval": sum(row["inside_interval"] for row in rows),
-        "calibrated_from": {
-            "rows": [{"engine": e, "concurrency": c, "request": i} for e, c, i in timings.rows],
-            "round_ms": {engine: 1e3 * s for engine, s in timings.round_s.items()},
-            "prefill_ms": 1e3 * timings.prefill_s,
-            "run_spread": timings.spread,
-        },
-        "replications": replications,
-        "seed": seed,
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has no infinity: a ratio to zero completed requests is None."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _quantile(values: np.ndarray[Any, Any], share: float) -> float | None:
-    """Over the runs that know; None where none does."""
-    known = values[~np.isnan(values)]
-    return float(np.quantile(known, share)) if len(known) else None
-
-
-def _cell(cell: PublishedCell, runs: np.ndarray[Any, Any]) -> dict[str, Any]:
-    tps, latency_ms, completed = runs[:, 0], runs[:, 1], runs[:, 2]
-    low, high = np.quantile(tps, [0.025, 0.975])
-    published = cell.throughput_tokens_per_s
-    # Published throughputs are rounded to 0.01.
-    inside = bool(low - 0.005 <= published <= high + 0.005)
-    return {
-        "engine": cell.engine,
-        "concurrency": cell.concurrency,
-        "published_tps": published,
-        "predicted_tps": float(np.median(tps)),
-        "predicted_tps_low": float(low),
-        "predicted_tps_high": float(high),
-        "inside_interval": inside,
-        "published_latency_ms": cell.latency_s * 1e3,
-        "predicted_latency_ms": _quantile(latency_ms, 0.5),
-        "predicted_latency_ms_low": _quantile(latency_ms, 0.025),
-        "predicted_latency_ms_high": _quantile(latency_ms, 0.975),
-        "published_completed": len(cell.requests),
-        "predicted_completed": float(np.median(completed)),
-    }
-
-
-def _gains(cells: Sequence[PublishedCell], samples: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    """PDV / PD at every C that has both: throughput and latency ratios, paired by seed."""
-    index = {(cell.engine, cell.concurrency): i for i, cell in enumerate(cells)}
-    gains = []
-    for concurrency in sorted({cell.concurrency for cell in cells}):
-        if ("PD", concurrency) not in index or ("PDV", concurrency) not in index:
-            continue
-        pd, pdv = index["PD", concurrency], index["PDV", concurrency]
-        tps = [cells[i].throughput_tokens_per_s for i in (pd, pdv)]
-        latency = [cells[i].latency_s for i in (pd, pdv)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = samples[pdv, :, 0] / samples[pd, :, 0]
-            tps_ratio = np.median(samples[pdv, :, 0]) / np.median(samples[pd, :, 0])
-        # Of two runs, not between them: a ratio to no completed request at all is infinite.
-        known = ratios[~np.isnan(ratios)] if not np.isnan(ratios).all() else np.array([np.inf])
-        low, high = np.quantile(known, [0.025, 0.975], method="nearest")
-        latencies = [_quantile(samples[i, :, 1], 0.5) for i in (pdv, pd)]
-        gains.append(
-            {
-                "concurrency": concurrency,
-                "published": tps[1] / tps[0],
-                "predicted": _number(tps_ratio),
-                "predicted_low": _number(low),
-                "predicted_high": _number(high),
-                "published_latency_ratio": latency[1] / latency[0],
-                "predicted_latency_ratio": (
-                    latencies[0] / latencies[1] if latencies[0] and latencies[1] else None
-                ),
-            }
-        )
-    return gains
+    samples = np.array(runs, dtype=float).reshape(len(cells), replications, 4)
+    return Reproduced(cells, samples, timings)

@@ -50,17 +50,6 @@ class Line:
             return None
         return self.value / self.simulated.value - 1.0
 
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "architecture": self.architecture,
-            "formula": self.formula,
-            "quantity": self.quantity,
-            "value": self.value,
-            "simulated": self.simulated and self.simulated.to_dict(),
-            "error": self.error,
-            "why": self.why,
-        }
-
 
 def closed_forms(results: Sequence[CellResult], profile: Profile) -> list[Line]:
     """Every formula that applies, cell by cell."""

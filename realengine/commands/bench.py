@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +11,13 @@ import click
 
 from pdvsim import output
 from pdvsim.cell import REAL
-from pdvsim.commands.predict import COLUMNS
+from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.options import ENGINE, SLO, Asked, architecture_option, cell_options
 
 if TYPE_CHECKING:
     from pdvsim.cell import Cell
+    from pdvsim.documents.cells import Benchmark
     from pdvsim.store import Store
 
 MOST_S = 86_400.0  # of arrivals in a real run
@@ -33,15 +33,11 @@ RUN_OPTIONS = (
         default=None,
         help="Folder for each run's requests and stages, as Parquet files.",
     ),
-    click.option(
-        "-o", "--output", "out", type=click.Path(path_type=Path), default=None, help="JSON file."
-    ),
-    output.json_option,
 )
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how cells are run for real, and where results go."""
+    """Options that say how cells are run for real."""
     for option in reversed(RUN_OPTIONS):
         command = option(command)
     return command
@@ -50,54 +46,41 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @cell_options(architecture_option("all"), *SLO, *ENGINE)
 @run_options
+@destination_options
 def command(
-    asked: Asked,
-    device: str,
-    replications: int,
-    records: Path | None,
-    out: Path | None,
-    as_json: bool,
+    asked: Asked, device: str, replications: int, records: Path | None, to: Destination
 ) -> None:
     """Run the cells of predict on the real engine.
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
-    check_outputs(out, records)
-    cells = asked.cells(asked.pair, asked.executor)
-    document, store = bench_document(cells, device, replications, out, records, as_json)
-    if out is not None:
-        output.write_text(out, json.dumps(output.finite(document), indent=1) + "\n")
-    store.remove()
-    if as_json:
-        output.print_json(document)
-    else:
-        show(document)
-
-
-def check_outputs(out: Path | None, records: Path | None) -> None:
-    """Refuse outputs that cannot be written, before the work."""
-    output.check_writable(out)
     output.make_folder(records)
+    cells = asked.cells(asked.pair, asked.executor)
+    document, store = measured(cells, device, replications, records, to)
+    to.save(document)
+    store.remove()
+    to.show(document)
 
 
-def bench_document(
+def measured(
     cells: Sequence[Cell],
     device: str,
     replications: int,
-    out: Path | None,
     records: Path | None,
-    as_json: bool,
-) -> tuple[dict[str, Any], Store]:
+    to: Destination,
+) -> tuple[Benchmark, Store]:
     """Run `cells`, all on the pair and executor of the first.
 
     Returns:
         The document, and the finished runs on disk: to be removed once the result is written.
     """
     from pdvsim.core import EXECUTORS
+    from pdvsim.documents.head import command_line
     from pdvsim.store import Store, partial_path
     from pdvsim.sweep import check_replications
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
     from realengine.device import physical_index
+    from realengine.document import benchmark
     from realengine.provenance import identity, provenance
 
     check_replications(replications, most=1000)
@@ -118,8 +101,8 @@ def bench_document(
     warm_up(first, opened.engine)
     # What would make finished runs wrong for this call; each run's key knows its whole cell.
     same = {"device": device, "engine": asdict(demand), **identity(about, first.pair)}
-    store = Store(partial_path(out), same)
-    with output.progress("running", as_json) as update:
+    store = Store(partial_path(to.out), same)
+    with to.progress("running") as update:
         results = bench(
             cells,
             replications,
@@ -129,17 +112,7 @@ def bench_document(
             physical_index(opened.device),
             update,
         )
-    document = {
-        "command": "bench",
-        "seed": first.seed,
-        "replications": replications,
-        "interval": "95 % prediction interval for one run; none from a single replication",
-        "acceptance": kept,
-        "slo": None,
-        "cells": results,
-        "profile": about,
-    }
-    return document, store
+    return benchmark(results, about, command_line()), store
 
 
 def check_runnable(cells: Sequence[Cell]) -> int:
@@ -175,37 +148,3 @@ def check_runnable(cells: Sequence[Cell]) -> int:
         lengths = (request.prompt_tokens + request.output_tokens for request in requests)
         longest = max(longest, *lengths)
     return longest
-
-
-def show(document: dict[str, Any]) -> None:
-    """One row per cell, and the acceptance that was measured."""
-    from rich.table import Table
-
-    page, about = output.console(), document["profile"]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("C\n", justify="right")
-    table.add_column("architecture\n")
-    columns = [c for c in COLUMNS if any(cell.get(c[1]) for cell in document["cells"])]
-    for heading, *_ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for cell in document["cells"]:
-        values = [output.interval(cell.get(name), scale) for _, name, scale in columns]
-        table.add_row(f"{cell['concurrency']}\n", f"{cell['architecture']}\n", *values)
-    page.print(table)
-    page.print(
-        f"Measured on {about['gpu']} (driver {about['driver']}, torch {about['torch']}), "
-        f"{about['created']}. Acceptance: {document['acceptance']}."
-    )
-    for cell in document["cells"]:
-        rates = cell["spec_decode_per_position_acceptance_rates"]
-        if rates:
-            kept = ", ".join(f"{rate['value']:.2f}" for rate in rates)
-            page.print(
-                f"Kept by draft position, {cell['architecture']} at C = {cell['concurrency']}: "
-                f"{kept}; mean accepted length {output.number(_length(cell))}."
-            )
-
-
-def _length(cell: dict[str, Any]) -> float | None:
-    found = cell.get("spec_decode_acceptance_length")
-    return found["value"] if found else None

@@ -1,39 +1,39 @@
-"""`pdvsim report`: the JSON of another command as one HTML page that opens offline."""
+"""`pdvsim report`: a document of another command as one HTML page that opens offline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pdvsim import output
-from pdvsim.errors import InputError
-from pdvsim.json_file import read_json
-from reports.document import kind
+
+if TYPE_CHECKING:
+    from pdvsim.documents import Document
+
+STDIN = Path("-")
 
 
-def write(document: Mapping[str, Any], path: Path) -> None:
+def write(document: Document, path: Path) -> None:
     """Render `document` to `path`; other commands reach this by name."""
     from reports.page import render
 
-    output.write_text(path, render(output.finite(document)))
+    output.write_text(path, render(document))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The document in a file.
+def read(result: Path) -> Document:
+    """The document in a file, or on standard input.
 
     Raises:
-        InputError: not there, not JSON, or of no command.
+        InputError: it is none.
     """
-    document = read_json(path, "the output of a pdvsim command")
-    if kind(document) is None:
-        raise InputError(
-            f"{path}: not the output of a pdvsim command (it has no list of cells, nor points, "
-            f"parts or findings)"
-        )
-    return dict(document)
+    from pdvsim.documents import reading
+
+    if result == STDIN:
+        return reading.read_text_of(sys.stdin.read(), "standard input")
+    return reading.read(result)
 
 
 @click.command()
@@ -41,13 +41,9 @@ def read(path: Path) -> dict[str, Any]:
 @click.option("-o", "--output", "page", type=click.Path(path_type=Path), required=True)
 @output.json_option
 def command(result: Path, page: Path, as_json: bool) -> None:
-    """Render RESULT, the --json output of another command, as HTML."""
+    """Render RESULT, a document of another command, as HTML; - reads standard input."""
     output.check_writable(page)
-    document = read(result)
-    try:
-        write(document, page)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{result}: it is not as pdvsim writes it ({error!r})") from None
+    write(read(result), page)
     if as_json:
         output.print_json({"report": str(page), "bytes": page.stat().st_size})
     else:

@@ -13,11 +13,15 @@ from pdvsim.documents.base import SCHEMA_VERSION, Document
 from pdvsim.documents.upgrade import analyses, cells, tables
 from pdvsim.documents.upgrade.old import Decide, Old, Plain
 from pdvsim.errors import InputError
+from pdvsim.verdict import judged
 
-_UPGRADES: dict[str, Callable[[Old], tuple[Plain, Decide]]] = {
+# Those of cells come with what ranks them.
+_RANKED: dict[str, Callable[[Old], tuple[Plain, Decide]]] = {
     "predict": cells.predict,
     "bench": cells.bench,
     "validate": cells.validate,
+}
+_UPGRADES: dict[str, Callable[[Old], Plain]] = {
     "explain": analyses.explain,
     "crossover": analyses.crossover,
     "ablate": analyses.ablate,
@@ -39,17 +43,23 @@ def upgraded(
     """
     old = Old(content, source)
     command = old.maybe("command", "audit" if "findings" in old else None)
-    if not isinstance(command, str) or command not in _UPGRADES:
+    if not isinstance(command, str) or command not in {**_RANKED, **_UPGRADES}:
         raise InputError(
             f"{source}: not the output of a pdvsim command (it has neither 'kind' nor a "
-            f"'command' that is one of {', '.join(_UPGRADES)})"
+            f"'command' that is one of {', '.join((*_RANKED, *_UPGRADES))})"
         )
     try:
-        fields, decide = _UPGRADES[command](old)
+        fields, decide = _upgraded(command, old)
     except (TypeError, AttributeError, ValueError, KeyError) as error:
         raise InputError(f"{source}: not as pdvsim {command} wrote it ({error!r})") from None
     old.done()
     head = {"kind": command, "schema_version": SCHEMA_VERSION}
     unknown = dict.fromkeys(("pdvsim", "created", "git_revision"))
     document = validated({**unknown, **head, **fields}, source)
-    return document.model_copy(update=decide(document))
+    return judged(document.model_copy(update=decide(document)))
+
+
+def _upgraded(command: str, old: Old) -> tuple[Plain, Decide]:
+    if command in _RANKED:
+        return _RANKED[command](old)
+    return _UPGRADES[command](old), lambda document: {}

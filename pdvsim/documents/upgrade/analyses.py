@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pdvsim.documents.analyses import Ablation, Crossover, Explanation
+from pdvsim.documents.base import PUBLISHED_ENGINES
 from pdvsim.documents.upgrade.cells import arguments_of, cell_of
 from pdvsim.documents.upgrade.old import (
-    PUBLISHED_ENGINES,
-    Decide,
     Old,
     Plain,
     command_line,
     interval_of,
     ours,
 )
-from pdvsim.verdict import PENDING, of_ablation, of_crossover, of_explanation, sentences
+from pdvsim.verdict import PENDING
 
 # What a second axis could be.
 _FIELDS = (
@@ -24,7 +22,7 @@ _FIELDS = (
 )
 
 
-def explain(old: Old) -> tuple[Plain, Decide]:
+def explain(old: Old) -> Plain:
     """`pdvsim explain`, which did not record what it simulated."""
     cells = [_explained(cell) for cell in old.each("cells")]
     gaps = [
@@ -34,9 +32,6 @@ def explain(old: Old) -> tuple[Plain, Decide]:
     profile = old.take("profile")
     loads = ", ".join(map(str, sorted({cell["concurrency"] for cell in cells})))
     about = [] if profile is None else [profile["pair"], profile["executor"]]
-
-    def decide(document: Explanation) -> Plain:
-        return {"verdict": of_explanation(document)}
 
     return {
         "command": "pdvsim explain",
@@ -55,7 +50,7 @@ def explain(old: Old) -> tuple[Plain, Decide]:
             for cause, found in (old.maybe("largest_gaps") or {}).items()
         ],
         "profile": profile,
-    }, decide
+    }
 
 
 def _explained(cell: Old) -> Plain:
@@ -75,7 +70,7 @@ def _largest(cause: str, old: Old) -> Plain:
     return {"cause": cause, **place, **old.rest()}
 
 
-def crossover(old: Old) -> tuple[Plain, Decide]:
+def crossover(old: Old) -> Plain:
     """`pdvsim crossover`."""
     arguments, profile = arguments_of(old), old.take("profile")
     lower, over = old.take("lower_is_better"), old.take("over")
@@ -87,9 +82,6 @@ def crossover(old: Old) -> tuple[Plain, Decide]:
     for key in ("alike", "undecided", "seed"):  # said again by the points and the cells
         old.take(key)
     drawn = old.take("map")
-
-    def decide(document: Crossover) -> Plain:
-        return {"sentences": tuple(sentences(document)), "verdict": of_crossover(document)}
 
     return {
         "command": command_line("crossover", arguments),
@@ -111,7 +103,7 @@ def crossover(old: Old) -> tuple[Plain, Decide]:
         "sentences": (),
         "map": None if drawn is None else _map(Old(drawn, f"{old.place}, map"), lower),
         "profile": profile,
-    }, decide
+    }
 
 
 def _axis(name: str) -> Plain:
@@ -184,14 +176,11 @@ def _map(old: Old, lower: bool) -> Plain:
     return found
 
 
-def ablate(old: Old) -> tuple[Plain, Decide]:
+def ablate(old: Old) -> Plain:
     """`pdvsim ablate`, which did not record what it simulated."""
     profile, published = old.take("profile"), old.maybe("published")
     concurrency, first, second = (old.take(key) for key in ("concurrency", "first", "second"))
     parts = [_part(part) for part in old.each("parts")]
-
-    def decide(document: Ablation) -> Plain:
-        return {"verdict": of_ablation(document)}
 
     return {
         "command": "pdvsim ablate",
@@ -209,7 +198,7 @@ def ablate(old: Old) -> tuple[Plain, Decide]:
         "parts": parts,
         "profile": profile,
         **old.rest(),
-    }, decide
+    }
 
 
 def _part(old: Old) -> Plain:

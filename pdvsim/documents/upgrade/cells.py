@@ -7,19 +7,11 @@ from typing import Any
 
 from pdvsim.architectures import by_name
 from pdvsim.cell import Cell, TraceFile
-from pdvsim.documents.cells import Rank, Row, Validation
+from pdvsim.documents.cells import Rank, Row
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
 from pdvsim.quantities import QUANTITIES, told_by
-from pdvsim.verdict import (
-    PENDING,
-    Contender,
-    cell_notes,
-    of_ranks,
-    of_validation,
-    rank,
-    ranking_metric,
-)
+from pdvsim.verdict import PENDING, Contender, cell_notes, rank, ranking_metric
 
 # Options that every command had, and those that some had.
 _NEEDED = ("prompt_tokens", "output_tokens", "acceptance", "draft_tokens", "seed")
@@ -98,8 +90,8 @@ def _formula(old: Old) -> Plain:
 
 
 def bench(old: Old) -> tuple[Plain, Decide]:
-    """`pdvsim bench`, whose cells say what ran, or else its arguments."""
-    arguments = arguments_of(old) if "arguments" in old else {}
+    """`pdvsim bench`."""
+    arguments = arguments_of(old)
     rows, named = _rows(old, arguments, _runs)
     machine = old.inside("profile").rest()
     note = old.maybe("note")
@@ -121,7 +113,7 @@ def _runs(cell: Old) -> Plain:
         raise InputError(f"{cell.place}: {len(runs)} runs, but telemetry of {len(telemetry)}")
     found = []
     for run, seen in zip(runs, telemetry, strict=True):
-        about = {name: run.take(name) for name in _OF_RUN} | {"records": run.maybe("records")}
+        about = {name: run.take(name) for name in _OF_RUN} | {"records": None}
         found.append(about | {"telemetry": _LATER | seen})
         run.done()
     return {"runs": found}
@@ -139,11 +131,7 @@ def validate(old: Old) -> tuple[Plain, Decide]:
     }
     summary.done()
     profile = old.take("profile")
-    decided = _decided(old, _ranked(named, False, "delivers"))
-
-    def decide(document: Validation) -> Plain:
-        return {**decided(document), "verdict": of_validation(document)}
-
+    decide = _decided(old, _ranked(named, False, "delivers"))
     return {
         "command": command_line("validate", arguments),
         "valid_for": ours(profile),
@@ -187,7 +175,7 @@ def _row(cell: Old, named: Plain, arguments: Plain | None) -> Plain:
     return {
         "label": named["architecture"],
         "concurrency": named["concurrency"],
-        "cell": cell.maybe("cell") or (cell_of(named, arguments) if arguments else None),
+        "cell": None if arguments is None else cell_of(named, arguments),
         "length": {
             "runs": cell.take("replications"),
             "seconds": seconds and seconds["value"],
@@ -257,10 +245,6 @@ def _decided(
         notes = [f"Acceptance: {acceptance}.", *cell_notes(document.cells)]
         if note:
             notes.append(f"{note[:1].upper()}{note[1:]}.")
-        return {
-            "ranks": tuple(ranks),
-            "notes": tuple(notes),
-            "verdict": of_ranks(ranks, document.cells),
-        }
+        return {"ranks": tuple(ranks), "notes": tuple(notes)}
 
     return decide

@@ -12,9 +12,6 @@ Plain = dict[str, Any]
 # From the typed document: the fields that are decided by the analysis.
 Decide = Callable[[Any], Plain]
 
-PUBLISHED_ENGINES = "the engines of the published table (pdverify), PD and PDV"
-ANY_ENGINE = "any engine: what a table is held against is arithmetic"
-
 
 class Old:
     """An object of an old document, whose keys are taken one after the other."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pdvsim.documents.tables import Audit, Reproduction
-from pdvsim.documents.upgrade.old import ANY_ENGINE, PUBLISHED_ENGINES, Decide, Old, Plain
-from pdvsim.verdict import PENDING, of_audit, of_reproduction
+from pdvsim.documents.base import ANY_ENGINE, PUBLISHED_ENGINES
+from pdvsim.documents.upgrade.old import Old, Plain
+from pdvsim.verdict import PENDING
 
 
-def reproduce(old: Old) -> tuple[Plain, Decide]:
+def reproduce(old: Old) -> Plain:
     """`pdvsim reproduce`."""
     source, arguments = old.inside("calibrated_from"), old.inside("arguments")
     files = [arguments.take(name) for name in ("summary", "detailed")]
     arguments.done()
     rounds = source.take("round_ms").items()
-
-    def decide(document: Reproduction) -> Plain:
-        return {"verdict": of_reproduction(document)}
 
     return {
         "command": f"pdvsim reproduce {' '.join(files)}",
@@ -38,7 +35,7 @@ def reproduce(old: Old) -> tuple[Plain, Decide]:
                 *("inside_interval", "profile"),
             )
         },
-    }, decide
+    }
 
 
 def _cell(old: Old) -> Plain:
@@ -70,7 +67,7 @@ def _gain(old: Old) -> Plain:
     return {"predicted": _interval(old, "predicted"), **old.rest()}
 
 
-def audit(old: Old) -> tuple[Plain, Decide]:
+def audit(old: Old) -> Plain:
     """`pdvsim audit`."""
     findings = []
     for finding in old.each("findings"):
@@ -80,9 +77,6 @@ def audit(old: Old) -> tuple[Plain, Decide]:
     old.maybe("verdict")
     left_out = old.maybe("left_out", [])
     source, form = old.take("source"), old.take("format")
-
-    def decide(document: Audit) -> Plain:
-        return {"verdict": of_audit(document)}
 
     return {
         "command": f"pdvsim audit {source}",
@@ -96,4 +90,4 @@ def audit(old: Old) -> tuple[Plain, Decide]:
         "cell_count": old.take("cells"),
         "findings": findings,
         "rules": old.items("rules"),
-    }, decide
+    }

@@ -1,0 +1,50 @@
+"""Explains cells, simulated and recorded: the question behind `pdvsim explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pdvsim.cell import Cell, labels
+from pdvsim.documents.analyses import World
+from pdvsim.explain.compare import Explained, Run, explain_run, explain_simulated
+from pdvsim.explain.run_arrays import Trace, priced
+from pdvsim.machine import Replication
+from pdvsim.pool import run_all
+from pdvsim.profile import Profile
+
+
+def simulated(
+    cells: Sequence[Cell],
+    profile: Profile,
+    replications: int,
+    workers: int | None = 1,
+    on_run: Callable[[int, int], None] | None = None,
+) -> list[Explained]:
+    """Every cell, explained over its replications.
+
+    Args:
+        workers: processes; None takes one per usable core.
+    """
+    tasks = [Replication(cell, profile, i) for cell in cells for i in range(replications)]
+    runs = run_all(explain_simulated, tasks, workers, on_run)
+    return [
+        Explained(
+            label,
+            "simulated",
+            cell.concurrency,
+            runs[i * replications : (i + 1) * replications],
+            cell,
+        )
+        for i, (cell, label) in enumerate(zip(cells, labels(cells), strict=True))
+    ]
+
+
+def recorded(traces: Sequence[Trace], profile: Profile | None) -> list[Explained]:
+    """The records, explained; those of one architecture at one load are replications."""
+    found: dict[tuple[str, World, int], list[Run]] = {}
+    for trace in traces:
+        known = trace if profile is None else priced(trace, profile)
+        world: World = "real" if trace.world == "real" else "simulated"
+        key = (trace.config.name, world, trace.config.batch_cap)
+        found.setdefault(key, []).append(explain_run(known))
+    return [Explained(*key, runs) for key, runs in found.items()]

@@ -1,0 +1,89 @@
+"""Predicts cells from a profile: the question behind `pdvsim predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pdvsim.cell import Cell, labels
+from pdvsim.documents.base import OF_ONE_RUN
+from pdvsim.documents.cells import Formula, Prediction, Row
+from pdvsim.documents.head import calibration, head, valid_for
+from pdvsim.errors import InputError
+from pdvsim.machine import plan_of
+from pdvsim.profile import Profile
+from pdvsim.results import ranked, row, subject
+from pdvsim.sweep import CellResult, sweep
+from pdvsim.verdict import judged
+
+
+def predicted(
+    cells: Sequence[Cell],
+    profile: Profile,
+    replications: int,
+    *,
+    formulas: bool = False,
+    workers: int | None = 1,
+    on_run: Callable[[int, int], None] | None = None,
+    command: str | None = None,
+) -> Prediction:
+    """Every cell, simulated `replications` times.
+
+    Args:
+        formulas: closed forms beside the simulation.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: something that cannot run, or `formulas` of what they do not know.
+    """
+    first = cells[0]
+    if formulas and first.injected is not None and len(set(first.injected.per_position)) > 1:
+        raise InputError("--formulas knows one acceptance for all positions; give one number")
+    results = sweep(cells, profile, replications, workers, on_run)
+    rows = [Row(**row(result)) for result in results]
+    notes = _notes(cells, replications)
+    if not any(result.extrapolated for result in results):
+        notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
+    document = Prediction(
+        **head("predict", command),
+        subject=subject(cells),
+        valid_for=valid_for(profile),
+        interval=OF_ONE_RUN,
+        **ranked(results, rows, notes, "delivers"),
+        formulas=_formulas(results, profile) if formulas else (),
+        profile=calibration(profile),
+    )
+    return judged(document)
+
+
+def _notes(cells: Sequence[Cell], replications: int) -> list[str]:
+    """What has to be known of the runs."""
+    first = cells[0]
+    lines = [
+        f"Acceptance: {first.acceptance_text}. {replications} replications, seed {first.seed}."
+    ]
+    alone = [
+        label
+        for label, cell in zip(labels(cells), cells, strict=True)
+        if cell.config().parameters.get("prefill_batch") == 1
+    ]
+    if alone:
+        names = ", ".join(dict.fromkeys(alone))
+        lines.append(f"Prompts are prefilled one at a time in {names}: see --prefill-batch.")
+    return lines + (list(plan_of(first, 0).notes) if first.trace is not None else [])
+
+
+def _formulas(results: Sequence[CellResult], profile: Profile) -> tuple[Formula, ...]:
+    from pdvsim.theory.closed_forms import closed_forms
+
+    return tuple(
+        Formula(
+            label=line.architecture,
+            formula=line.formula,
+            quantity=line.quantity,
+            value=line.value,
+            simulated=line.simulated,
+            error=line.error,
+            why=line.why,
+        )
+        for line in closed_forms(results, profile)
+    )

@@ -1,0 +1,57 @@
+"""The document of a benchmark: the answer behind `pdvsim bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pdvsim.documents.base import OF_ONE_RUN, Machine
+from pdvsim.documents.cells import Benchmark, BenchRow
+from pdvsim.documents.head import head
+from pdvsim.output import number
+from pdvsim.results import ranked, row, subject
+from pdvsim.sweep import CellResult
+from pdvsim.verdict import judged
+from realengine.bench import Measured
+
+
+def benchmark(
+    found: Sequence[tuple[CellResult, Sequence[Measured]]],
+    about: Mapping[str, Any],
+    command: str | None = None,
+) -> Benchmark:
+    """What was measured.
+
+    Args:
+        found: of each cell the result and its runs.
+        about: where they were measured (`realengine.provenance`).
+    """
+    results = [result for result, _ in found]
+    rows = [
+        BenchRow(**row(result), runs=tuple(one.about() for one in runs)) for result, runs in found
+    ]
+    first = results[0].cell
+    notes = [f"Acceptance: {about['acceptance']}.", *_kept(rows)]
+    document = Benchmark(
+        **head("bench", command),
+        subject=subject([result.cell for result in results]),
+        valid_for=f"pdvsim's {first.executor} executor, {first.pair}, on {about['gpu']}",
+        interval=f"{OF_ONE_RUN}; none from a single replication",
+        **ranked(results, rows, notes, "delivered"),
+        machine=Machine(**about),
+    )
+    return judged(document)
+
+
+def _kept(rows: Sequence[BenchRow]) -> list[str]:
+    """What was accepted, by draft position."""
+    lines = []
+    for one in rows:
+        length = one.metric("spec_decode_acceptance_length")
+        if one.acceptance_per_position and length is not None:
+            kept = ", ".join(f"{rate.value:.2f}" for rate in one.acceptance_per_position)
+            lines.append(
+                f"Kept by draft position, {one.label} at C = {one.concurrency}: {kept}; mean "
+                f"accepted length {number(length.value)}."
+            )
+    return lines
