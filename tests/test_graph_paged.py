@@ -62,7 +62,7 @@ def test_ten_thousand_requests_leak_nothing_and_share_nothing() -> None:
 
 
 def test_pages_come_back_only_when_the_device_is_done_with_them() -> None:
-    admission = Admission(PagePool(9, 16, 4), 128, 4, 100)
+    admission = Admission(PagePool(9, 16, 4), 128, 4, 100, token_bytes=8)
     request, other = Request(0, 60, 60), Request(1, 60, 60)
     admission.admit([request])
     work = Running()
@@ -76,7 +76,7 @@ def test_pages_come_back_only_when_the_device_is_done_with_them() -> None:
 
 
 def test_a_batch_is_admitted_whole_or_not_at_all() -> None:
-    admission = Admission(PagePool(9, 16, 4), 128, 4, 100)
+    admission = Admission(PagePool(9, 16, 4), 128, 4, 100, token_bytes=8)
     batch = [Request(i, 30, 30) for i in range(3)]
     with pytest.raises(OutOfPages):
         admission.admit(batch)
