@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdvsim.cli import run as pdvsim
 from pdvsim.errors import InputError
 from pdvsim.traces import MAX_TOKENS, read_trace
 
@@ -133,3 +136,47 @@ def test_the_order_of_rows_says_nothing(order: list[int]) -> None:
         trace = read_trace(path)
     assert trace.prompt_tokens == list(range(100, 112))
     assert trace.output_tokens == list(range(1, 13))
+
+
+@pytest.fixture
+def predicted(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The prediction of a trace, from the shipped profile of an H100."""
+
+    def predict(trace: str, *more: str) -> Any:
+        options = "--protocol trace --concurrency 8 --replications 2 --json"
+        assert pdvsim(["predict", "--trace", trace, *options.split(), *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return predict
+
+
+def test_a_shuffled_trace_is_predicted_as_the_sorted_one(predicted: Any) -> None:
+    tidy, shuffled = (
+        predicted(str(CASES / f"T01_{name}.csv"), "--architecture", "baseline,pdv")
+        for name in ("sorted", "shuffled")
+    )
+    metrics = [[row["metrics"] for row in document["cells"]] for document in (tidy, shuffled)]
+    assert metrics[0] == metrics[1]
+    first, second = (row["request_throughput"]["value"] for row in metrics[0])
+    assert first == pytest.approx(9.7, abs=0.3) and second == pytest.approx(10.0, abs=0.3)
+    assert any("not in order of time" in note for note in shuffled["notes"])
+    assert not any("not in order of time" in note for note in tidy["notes"])
+    # Only pdv has prefill stages of one: baseline takes whole batches.
+    assert "Prompts are prefilled one at a time in pdv: see --prefill-batch." in tidy["notes"]
+
+
+def test_requests_that_no_model_can_take_are_named(predicted: Any) -> None:
+    document = predicted(str(CASES / "T03_too_long.csv"), "--architecture", "baseline")
+    (row,) = document["cells"]
+    assert row["extrapolated"][0].startswith(
+        "10 of 40 requests, of up to 9400 tokens with their output, do not fit the context of "
+        "tinyllama-1.1b (2048) and llama-2-7b (4096)"
+    )
+    assert document["verdict"]["validity"] != "valid"
+
+
+def test_columns_can_be_mapped_on_the_command_line(predicted: Any, tmp_path: Path) -> None:
+    path = put(tmp_path / "t.csv", "when,in,out\n1000,300,40\n1500,301,40\n")
+    columns = "arrival_ms=when,prompt_tokens=in,output_tokens=out"
+    document = predicted(str(path), "--trace-columns", columns, "--architecture", "pd")
+    assert document["cells"][0]["cell"]["trace"]["columns"] == columns

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pdvsim import output
 from pdvsim.destination import Destination, destination_options
 
 _FORMATS = ("auto", "pdverify", "vllm", "sglang", "aiperf", "guidellm", "llmperf", "csv", "pdvsim")
@@ -61,5 +62,5 @@ def command(
     if to.as_json:
         to.show(found)
     else:
-        click.echo(f"{found.verdict.badge}.\n{report.to_text()}")
+        click.echo(f"{found.verdict.badge}.\n{report.to_text(output.console().width)}")
     click.get_current_context().exit(1 if report.failed else 0)
