@@ -73,6 +73,13 @@ def test_every_renamed_key_is_refused_by_name(kind: str) -> None:
     assert refuses_every_renamed_key(content) >= (28 if kind == "audit" else 40)
 
 
+def test_a_key_that_a_recorded_cell_lacks_is_refused_by_name() -> None:
+    content = kinds.plain(kinds.document("predict"))
+    del content["cells"][0]["cell"]["seed"]
+    with pytest.raises(InputError, match=r"cells\[0\].cell: the cell lacks the key 'seed'"):
+        parse(content, "it")
+
+
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_every_renamed_key_of_an_old_document_is_refused_by_name(kind: str) -> None:
     assert refuses_every_renamed_key(kinds.old(kind)) >= (15 if kind == "audit" else 30)
@@ -164,3 +171,20 @@ def test_the_committed_results_all_open() -> None:
             assert document.verdict.sentence
             opened += 1
     assert opened >= 30
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_the_schemas_are_those_of_the_models(kind: str) -> None:
+    from pdvsim.documents import schema
+
+    path = kinds.ROOT / "docs" / "schema" / f"{kind}.json"
+    written = path.read_text(encoding="utf-8")
+    assert written == schema.text(kind), "run: python -m pdvsim.documents.schema docs/schema"
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_documents_keep_their_schema(kind: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from pdvsim.documents.schema import schema
+
+    jsonschema.validate(kinds.plain(kinds.document(kind)), schema(kind))

@@ -25,6 +25,7 @@ from pdvsim.pdverify import MECHANISMS
 if TYPE_CHECKING:
     from pdvsim.ablate import Subject
     from pdvsim.ablate.shapley import Scale
+    from pdvsim.documents.analyses import Ablation
     from pdvsim.profile import Profile
 
 REPLICATIONS = 12
@@ -72,49 +73,78 @@ def command(
     """Switch mechanisms off, singly and in every combination; shares add up to the whole.
 
     Of two architectures, the second over the first."""
-    from pdvsim.ablate import METRICS, ablate, predicted
-    from pdvsim.ablate.document import document, length_of
+    from pdvsim.ablate.question import ablated
     from pdvsim.documents.head import command_line
-    from pdvsim.pdverify import ablation
-    from pdvsim.profile import load_profile
-    from pdvsim.sweep import check_replications
 
-    offered = METRICS if tables is None else ablation.METRICS
-    metric = metric or next(iter(offered))
-    if metric not in offered:
-        raise InputError(f"the metric {metric} is not known here; known are {', '.join(offered)}")
-    check_replications(replications)
-    load, seed = asked.one_load("one is ablated at a time"), asked.values["seed"]
+    load = asked.one_load("one is ablated at a time")
     chosen = references(asked.values["architecture"])
     if len(chosen) > 2:
         raise InputError(
             f"--architecture is {asked.values['architecture']!r}; one or two can be ablated at a "
             "time"
         )
-    cells = None
-    if tables is None:
-        profile = asked.profile(profile_name)
-        cells = asked.simulated(profile)
-        subjects = [predicted(cell, profile, replications) for cell in cells]
-    else:
+    if tables is not None:
         used = {"concurrency", "architecture", "seed"}
         asked.refuse_given("a published table has its own cells", asked.given - used)
-        check_bounds("seed", seed)
-        profile = load_profile(profile_name or MECHANISMS)
-        subjects = published_subjects(chosen, tables, load, profile, replications, seed)
-    with to.progress("simulating") as update:
-        found = ablate(subjects, offered[metric], mechanisms or None, scale, on_run=update)
-    to.deliver(
-        document(
-            found,
-            profile,
-            load,
-            seed,
-            cells=cells,
-            published=tables,
-            length=length_of(subjects),
-            command=command_line(),
+        seed = asked.values["seed"]
+        found = published_ablation(
+            tables, chosen, load, seed, profile_name, metric, mechanisms, scale, replications, to
         )
+    else:
+        profile = asked.profile(profile_name)
+        cells = asked.simulated(profile)
+        with to.progress("simulating") as update:
+            found = ablated(
+                cells,
+                profile,
+                metric=metric or PREDICTED[0],
+                mechanisms=mechanisms or None,
+                scale=scale,
+                replications=replications,
+                workers=None,
+                on_run=update,
+                command=command_line(),
+            )
+    to.deliver(found)
+
+
+def published_ablation(
+    tables: tuple[Path, Path],
+    chosen: Sequence[Reference],
+    load: int,
+    seed: int,
+    profile_name: str | None,
+    metric: str | None,
+    mechanisms: tuple[str, ...],
+    scale: Scale,
+    replications: int,
+    to: Destination,
+) -> Ablation:
+    """What the difference of two published cells is made of."""
+    from pdvsim.ablate import ablate
+    from pdvsim.ablate.document import document, length_of
+    from pdvsim.ablate.question import check_metric
+    from pdvsim.documents.head import command_line
+    from pdvsim.pdverify.ablation import METRICS
+    from pdvsim.profile import load_profile
+    from pdvsim.sweep import check_replications
+
+    metric = metric or PUBLISHED[0]
+    check_metric(metric, METRICS)
+    check_replications(replications)
+    check_bounds("seed", seed)
+    profile = load_profile(profile_name or MECHANISMS)
+    subjects = published_subjects(chosen, tables, load, profile, replications, seed)
+    with to.progress("simulating") as update:
+        found = ablate(subjects, METRICS[metric], mechanisms or None, scale, on_run=update)
+    return document(
+        found,
+        profile,
+        load,
+        seed,
+        published=tables,
+        length=length_of(subjects),
+        command=command_line(),
     )
 
 

@@ -8,13 +8,16 @@ from typing import Literal
 from pdvsim.crossover.contour import Row, contour
 from pdvsim.crossover.curve import Root
 from pdvsim.crossover.search import Budget, Comparison, Point, compare
-from pdvsim.crossover.space import Axis, Place, Simulated
+from pdvsim.crossover.space import AXES, COMPARED, Axis, Place, Side, Simulated
 from pdvsim.documents import analyses as documents
 from pdvsim.documents.base import RunLength
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
+from pdvsim.options import Asked, Reference
 from pdvsim.profile import Profile
+from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES, Better
+from pdvsim.sweep import check_replications
 from pdvsim.verdict import PENDING, judged
 
 MAP_RUNS = 6
@@ -24,36 +27,46 @@ SIDES: tuple[Name, Name] = ("first", "second")
 
 
 def crossed(
-    place: Place,
-    axis: Axis,
-    grid: Sequence[float],
-    metric: str,
+    asked: Asked,
     profile: Profile,
-    replications: int,
+    sides: tuple[str, str],
     *,
-    across: Axis | None = None,
-    across_grid: Sequence[float] = (),
-    workers: int | None = 1,
+    over: str,
+    ends: tuple[float | None, float | None],
+    points: int,
+    metric: str,
+    second_axis: str | None,
+    replications: int,
+    workers: int | None,
     on_run: Callable[[int, int], None] | None = None,
     command: str | None = None,
 ) -> documents.Crossover:
-    """Where the second side of `place` overtakes the first along `axis`.
+    """Where the second of two architectures overtakes the first.
 
     Args:
-        grid: values of the axis to look at to begin with.
+        asked: all else of their cells.
+        over, ends: what is varied, and from where to where; None takes the axis's own ends.
+        points: values looked at to begin with.
+        second_axis: draws a map over both.
         replications: pairs of runs at one value at most.
-        across, across_grid: a second axis and its values; draws a map.
         workers: processes; None takes one per usable core.
 
     Raises:
-        InputError: something on the way cannot run.
+        InputError: something that cannot be, or that would have no effect.
     """
+    axis, across = axis_called(over), None if second_axis is None else axis_called(second_axis)
+    if across is axis:
+        raise InputError(f"both axes of the map are {over}")
+    _check_metric(metric, asked)
+    check_replications(replications, least=4, most=1000)
+    grid = axis.grid(*ends, points)
+    better = QUANTITIES[metric].better
+    assert better is not None
+    chosen = Reference.parse(sides[0]), Reference.parse(sides[1])
+    place = _place(asked, chosen, profile, [axis] if across is None else [axis, across])
     for value in (grid[0], grid[-1]):  # refuse what cannot run before running anything
         for side in axis.place(place, value).sides:
             side.cell.config()
-    better = QUANTITIES[metric].better
-    if better is None:
-        raise InputError(f"neither more nor less of {metric} is better")
 
     def sampler_at(where: Axis, at: Place) -> Simulated:
         return Simulated(where, at, metric, profile, workers, on_run)
@@ -71,12 +84,63 @@ def crossed(
     if across is not None:
         rows = contour(
             grid,
-            across_grid,
+            across.grid(None, None, points),
             lambda value: sampler_at(across, axis.place(place, value)),
             logarithmic=across.logarithmic,
             runs=MAP_RUNS,
         )
     return _document(place, axis, metric, better, profile, found, sampler, across, rows, command)
+
+
+def axis_called(name: str) -> Axis:
+    """The axis of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in AXES:
+        raise InputError(f"unknown axis {name!r}; known are {', '.join(AXES)}")
+    return AXES[name]
+
+
+def _check_metric(metric: str, asked: Asked) -> None:
+    """Refuse a metric that the protocol does not have, or that an SLO has no effect on."""
+    mine = protocols()[asked.values["protocol"]]
+    foreign = {n for one in protocols().values() if one is not mine for n in one.figure_names}
+    known = [name for name in COMPARED if name not in foreign]
+    if metric not in known:
+        raise InputError(
+            f"cannot compare {metric!r} under {mine.name}; known are {', '.join(known)}"
+        )
+    limits = [name for name in asked.given if name.startswith("slo_")]
+    if metric == "request_goodput" and not limits:
+        raise InputError("goodput counts requests within an SLO; give --slo-tpot-ms or another")
+    if metric != "request_goodput":
+        asked.refuse_given(f"{metric} knows no SLO", limits)
+
+
+def _place(
+    asked: Asked, chosen: tuple[Reference, Reference], profile: Profile, axes: Sequence[Axis]
+) -> Place:
+    """Both sides as the options say; an arrival rate that is varied begins where its axis does."""
+    protocol = protocols()[asked.values["protocol"]]
+    if not protocol.sets_load:
+        others = [name for name, one in protocols().items() if one.sets_load]
+        raise InputError(
+            f"a {protocol.name} has one load; crossover needs one of {', '.join(others)}"
+        )
+    for axis in axes:
+        asked.refuse_given(f"{axis.name} is varied", [axis.option])
+        if all(axis.option in one.fixed for one in chosen):
+            raise InputError(f"{axis.name} is varied, but both sides have one of their own")
+    load = asked.one_load("vary it with --over concurrency")
+    begins = {axis.option: axis.low for axis in axes if axis.option == "rate_per_s"}
+    base = asked.base(profile.pair.name, profile.executor.name, load, **begins)
+    first, second = (
+        Side(one.text, cell, one.fixed)
+        for one, cell in zip(chosen, asked.configured(base, chosen), strict=True)
+    )
+    return Place((first, second))
 
 
 def looks(replications: int) -> tuple[int, ...]:

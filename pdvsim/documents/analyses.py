@@ -7,8 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pdvsim.cell import Cell
-from pdvsim.documents.base import Calibration, Document, Finite, Model, RunLength, Table
+from pdvsim.documents.base import (
+    Calibration,
+    Document,
+    Finite,
+    Model,
+    RecordedCell,
+    RunLength,
+    Table,
+)
 from pdvsim.documents.cells import of_all, one_of, told
 from pdvsim.quantities import CAUSES, MEMOS, Better, unit_of
 from pdvsim.statistics import Interval
@@ -49,7 +56,7 @@ class ExplainedRow(Model):
     label: str
     concurrency: int
     world: World
-    cell: Cell | None
+    cell: RecordedCell | None
     length: RunLength | None
     replications: int
     completed: int
@@ -263,7 +270,7 @@ class Side(Model):
     """One of the two; the axis varies its cell."""
 
     label: str
-    cell: Cell
+    cell: RecordedCell
 
 
 class Crossover(Document):
@@ -408,7 +415,7 @@ class Ablation(Document):
     scale: Literal["ratio", "difference"]
     first: str | None
     second: str
-    cells: tuple[Cell, ...] | None
+    cells: tuple[RecordedCell, ...] | None
     published: tuple[str, ...] | None
     length: RunLength | None
     whole: Interval

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from pdvsim.cell import FIELDS, Cell
 from pdvsim.quantities import QUANTITIES
 from pdvsim.statistics import Interval
 
@@ -50,6 +51,17 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 # By metric; null where the runs could not say (`reasons` says why).
 Metrics = Annotated[dict[str, Interval | None], AfterValidator(_known)]
 Reasons = Annotated[dict[str, str], AfterValidator(_known)]
+
+
+def _whole(cell: Any) -> Any:
+    """A cell has defaults where it is specified; where it is recorded, all of it stands."""
+    missing = [name for name in FIELDS if name not in cell] if isinstance(cell, dict) else []
+    if missing:
+        raise ValueError(f"the cell lacks the key {missing[0]!r}")
+    return cell
+
+
+RecordedCell = Annotated[Cell, BeforeValidator(_whole)]
 
 
 class Verdict(Model):
@@ -182,7 +194,7 @@ class Document(Model):
         """
         from importlib import import_module  # reports stands above this package
 
-        found: alt.TopLevelMixin = import_module("reports.door").chart(self, name)
+        found: alt.TopLevelMixin = import_module("reports.api").chart(self, name)
         return found
 
     def save(self, path: str | Path) -> Path:

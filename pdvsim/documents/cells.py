@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pdvsim.cell import Cell
 from pdvsim.core import Stage
 from pdvsim.documents.base import (
     Calibration,
@@ -17,6 +16,7 @@ from pdvsim.documents.base import (
     Metrics,
     Model,
     Reasons,
+    RecordedCell,
     RunLength,
     Table,
 )
@@ -74,7 +74,7 @@ class Row(Model):
 
     label: str
     concurrency: int = Field(ge=1)
-    cell: Cell | None
+    cell: RecordedCell | None
     length: RunLength
     metrics: Metrics
     acceptance_per_position: tuple[Interval, ...]

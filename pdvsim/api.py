@@ -1,0 +1,329 @@
+"""Questions and answers in Python: what `import pdvsim` offers.
+
+Every function here answers with the same document that the command of its name writes. Nothing is
+said twice: models and executor come from the profile, the draft length from the acceptance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pdvsim.cell import FIELDS
+from pdvsim.documents import read as read
+from pdvsim.documents.analyses import Ablation, Crossover, Explanation
+from pdvsim.documents.cells import Benchmark, Prediction, Validation
+from pdvsim.errors import InputError
+from pdvsim.options import Asked
+from pdvsim.profile import load_profile as load_profile
+
+if TYPE_CHECKING:
+    from pdvsim.cell import Cell
+    from pdvsim.profile import Profile
+
+Architectures = str | Sequence[str]
+Acceptance = float | Sequence[float]
+Scale = Literal["ratio", "difference"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What arrives, and what is asked of each request. Made by `closed_loop`, `poisson`, `trace`.
+
+    Attributes:
+        given: by the names of a cell's fields; all others have their defaults.
+    """
+
+    given: dict[str, Any]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value}" for name, value in self.given.items())
+        return f"Load({told})"
+
+    def asked(self, architectures: Architectures = "") -> Asked:
+        """As the options of a command."""
+        names = [architectures] if isinstance(architectures, str) else architectures
+        values: dict[str, Any] = {name: field.default for name, field in FIELDS.items()}
+        values.pop("batch_cap")
+        values.pop("parameters")
+        unset = dict.fromkeys(("pair", "executor", "trace_columns"))
+        values |= {"acceptance": "0.7", **unset, **self.given, "architecture": ",".join(names)}
+        return Asked(values, frozenset(self.given))
+
+    def cells(self, profile: Profile, architectures: Architectures) -> list[Cell]:
+        """A cell for each concurrency and architecture, on the models of `profile`.
+
+        Raises:
+            InputError: something that cannot be, or that would have no effect.
+        """
+        return self.asked(architectures).simulated(profile)
+
+
+def closed_loop(
+    concurrency: int | Sequence[int] = 32,
+    *,
+    prompt_tokens: int = 128,
+    output_tokens: int = 64,
+    spread: float = 0.0,
+    acceptance: Acceptance = 0.7,
+    draft_tokens: int | None = None,
+    cycles: int | None = None,
+    requests: int | None = None,
+    slo_ttft_ms: float | None = None,
+    slo_tpot_ms: float | None = None,
+    slo_e2el_ms: float | None = None,
+    seed: int = 0,
+) -> Load:
+    """So many requests in flight, always.
+
+    Args:
+        concurrency: C, or several.
+        spread: lengths lie within +- this share of their mean.
+        acceptance: P(draft i is kept | the drafts before it were), for all positions or for each.
+        draft_tokens: drafts in a round; None takes 4, or as many as `acceptance` has positions.
+        cycles: requests measured, in units of C (2); or how many `requests`.
+        slo_ttft_ms, slo_tpot_ms, slo_e2el_ms: goodput counts requests that keep these.
+    """
+    return _load("closed-loop", **locals())
+
+
+def poisson(
+    rate_per_s: float,
+    *,
+    concurrency: int = 32,
+    prompt_tokens: int = 128,
+    output_tokens: int = 64,
+    spread: float = 0.0,
+    acceptance: Acceptance = 0.7,
+    draft_tokens: int | None = None,
+    requests: int | None = None,
+    slo_ttft_ms: float | None = None,
+    slo_tpot_ms: float | None = None,
+    slo_e2el_ms: float | None = None,
+    seed: int = 0,
+) -> Load:
+    """Requests at random times.
+
+    Args:
+        rate_per_s: of arrivals.
+        concurrency: the batch cap of the system under load.
+        requests: how many arrive; None takes 8 times the concurrency, but at least 200.
+        (The others as in `closed_loop`.)
+    """
+    return _load("poisson", **locals())
+
+
+def trace(
+    path: str | Path,
+    *,
+    columns: str | None = None,
+    concurrency: int = 32,
+    requests: int | None = None,
+    time_scale: float = 1.0,
+    max_context_tokens: int | None = None,
+    acceptance: Acceptance = 0.7,
+    draft_tokens: int | None = None,
+    slo_ttft_ms: float | None = None,
+    slo_tpot_ms: float | None = None,
+    slo_e2el_ms: float | None = None,
+    seed: int = 0,
+) -> Load:
+    """The arrivals and lengths of a file.
+
+    Args:
+        columns: NAME=COLUMN,..., where the format of the file is not a known one.
+        requests: only the first so many.
+        time_scale: 2 replays it twice as fast.
+        max_context_tokens: requests are cut to this.
+        (The others as in `closed_loop`.)
+    """
+    given = {**locals(), "trace": Path(path), "trace_columns": columns}
+    return _load("trace", **{k: v for k, v in given.items() if k not in ("path", "columns")})
+
+
+def _load(protocol: str, **given: Any) -> Load:
+    """Those that differ from their defaults."""
+    kept = given.pop("acceptance")
+    found = {
+        name: value
+        for name, value in given.items()
+        if value is not None and (name not in FIELDS or value != FIELDS[name].default)
+    }
+    loads = given["concurrency"]
+    found["concurrency"] = str(loads) if isinstance(loads, int) else ",".join(map(str, loads))
+    if kept != 0.7:
+        each = [kept] if isinstance(kept, int | float) else kept
+        found["acceptance"] = ",".join(map(str, each))
+    return Load({"protocol": protocol, **found})
+
+
+def predict(
+    profile: Profile,
+    load: Load,
+    architectures: Architectures = "all",
+    *,
+    replications: int = 5,
+    formulas: bool = False,
+    workers: int | None = 1,
+) -> Prediction:
+    """Every architecture at a load, with 95 % prediction intervals for one run.
+
+    Args:
+        architectures: names, with parameters if wanted: `["pd", "pdv@prefill_batch=8"]`.
+        formulas: closed forms beside the simulation.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: something that cannot be, or that would have no effect.
+    """
+    from pdvsim.prediction import predicted
+
+    cells = load.cells(profile, architectures)
+    return predicted(cells, profile, replications, formulas=formulas, workers=workers)
+
+
+def explain(
+    profile: Profile,
+    load: Load,
+    architectures: Architectures | None = None,
+    *,
+    replications: int = 5,
+    workers: int | None = 1,
+) -> Explanation:
+    """Latency by cause, and what the differences between architectures are made of.
+
+    Args:
+        architectures: None takes the two that are compared unless asked otherwise.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: something that cannot be, or that would have no effect.
+    """
+    from pdvsim.architectures import COMPARED
+    from pdvsim.explain.document import explanation
+    from pdvsim.explain.question import simulated
+    from pdvsim.sweep import check_replications
+
+    check_replications(replications)
+    cells = load.cells(profile, COMPARED if architectures is None else architectures)
+    found = simulated(cells, profile, replications, workers)
+    return explanation(found, profile, replications, cells[0].seed)
+
+
+def crossover(
+    first: str,
+    second: str,
+    profile: Profile,
+    load: Load,
+    *,
+    over: str = "concurrency",
+    low: float | None = None,
+    high: float | None = None,
+    points: int = 8,
+    metric: str = "output_throughput",
+    second_axis: str | None = None,
+    replications: int = 16,
+    workers: int | None = 1,
+) -> Crossover:
+    """From where on the second architecture overtakes the first.
+
+    Args:
+        over: what is varied, from `low` to `high` (None: as far as usual); what `load` says of
+            it only counts where the axis does not go.
+        points: values looked at to begin with.
+        second_axis: draws a map over both.
+        replications: pairs of runs at one value at most.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: something that cannot be, or that would have no effect.
+    """
+    from pdvsim.crossover.question import crossed
+    from pdvsim.crossover.space import AXES
+
+    asked = load.asked()
+    varied = {AXES[name].option for name in (over, second_axis) if name in AXES}
+    asked = Asked(asked.values, asked.given - varied)
+    return crossed(
+        asked,
+        profile,
+        (first, second),
+        over=over,
+        ends=(low, high),
+        points=points,
+        metric=metric,
+        second_axis=second_axis,
+        replications=replications,
+        workers=workers,
+    )
+
+
+def ablate(
+    profile: Profile,
+    load: Load,
+    architectures: Architectures | None = None,
+    *,
+    metric: str = "e2e",
+    mechanisms: Sequence[str] | None = None,
+    scale: Scale = "ratio",
+    replications: int = 12,
+    workers: int | None = 1,
+) -> Ablation:
+    """What the difference of two architectures, the second over the first, is made of.
+
+    Args:
+        architectures: two, or one that is held against itself without its mechanisms; None takes
+            the two that are compared unless asked otherwise.
+        metric: e2e, ttft or throughput.
+        mechanisms: which to switch off; None for all that play a part.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: something that cannot be, or that would have no effect.
+    """
+    from pdvsim.ablate.question import ablated
+    from pdvsim.architectures import COMPARED
+
+    load.asked().one_load("one is ablated at a time")
+    return ablated(
+        load.cells(profile, COMPARED if architectures is None else architectures),
+        profile,
+        metric=metric,
+        mechanisms=mechanisms,
+        scale=scale,
+        replications=replications,
+        workers=workers,
+    )
+
+
+def validate(
+    profile: Profile,
+    benchmark: Benchmark | str | Path,
+    *,
+    replications: int = 8,
+    workers: int | None = 1,
+) -> Validation:
+    """Predictions held against real runs, cell by cell.
+
+    Args:
+        benchmark: what `pdvsim bench -o` wrote, as a document or its file.
+        workers: processes; None takes one per usable core.
+
+    Raises:
+        InputError: the profile cannot predict what ran.
+    """
+    from pdvsim.measured.benched import bench_of, check_predictable
+
+    document = benchmark if isinstance(benchmark, Benchmark) else read(benchmark)
+    if not isinstance(document, Benchmark):
+        raise InputError(f"a benchmark is needed, not a {document.NAME}")
+    bench = bench_of(document, Path())
+    for one in bench.cells:
+        check_predictable(one.cell, profile)
+    # calibration stands above this package.
+    ask = import_module("calibration.validate").validate
+    found: Validation = ask([bench], profile, replications, workers)
+    return found
