@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("transformers")
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from pdvsim.core import EAGER, GRAPH, Executor, Request, Stream, settle
 from realengine.checkpoint import sources
@@ -73,3 +76,25 @@ def test_greedy_tokens_are_transformers_own(
         request = serve(engine_of(pair, executor, device), PROMPT, OUTPUT)
         assert request.tokens[:OUTPUT] == expected
         assert (request.accepted_tokens == request.drafted_tokens) == (pair == own)
+
+
+@pytest.mark.parametrize("executor", [EAGER, GRAPH], ids=lambda executor: executor.name)
+@pytest.mark.parametrize("wide", ["draft", "verifier"])
+def test_a_padded_vocabulary_says_only_what_both_models_know(
+    wide: str, executor: Executor, tmp_path: Path
+) -> None:
+    sizes = {"draft": 96, "verifier": 96, wide: 128}
+    for name, size in sizes.items():
+        folder = make_checkpoint(tmp_path / name, FAMILIES["qwen2"] | {"vocab_size": size})
+        content = {"model": {"vocab": {f"t{i}": i for i in range(96)}}}
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "verifier", dtype=torch.float32)
+    text, beyond = list(PROMPT), 0
+    with torch.inference_mode():
+        for _ in range(OUTPUT):
+            scores = model(torch.tensor([text])).logits[0, -1]
+            beyond += int(scores.argmax()) >= 96
+            text.append(int(scores[:96].argmax()))
+    assert wide == "draft" or beyond  # else the padding would not have been chosen anyway
+    engine = engine_of(f"{tmp_path}/draft:{tmp_path}/verifier", executor, "cpu")
+    assert serve(engine, PROMPT, OUTPUT).tokens[:OUTPUT] == text[len(PROMPT) :]
