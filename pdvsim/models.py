@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
@@ -44,6 +45,8 @@ _TOY_PAIR = "toy-draft:toy-verifier"
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A draft model and the verifier that checks it."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     draft: ModelShape
     verifier: ModelShape

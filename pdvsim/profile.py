@@ -244,21 +244,24 @@ def load_profile(name_or_path: str) -> Profile:
 
 
 def select_profile(
-    name_or_path: str | None, pair_name: str | None, executor: str | None
+    name_or_path: str | None, models: Pair | str | None, executor: str | None
 ) -> Profile:
     """The profile asked for, or the shipped one for a pair and an executor.
+
+    Args:
+        models: a pair, or a reference to one.
 
     Raises:
         InputError: the profile is for another pair or executor than asked for.
         ProfileError: there is no such profile.
     """
-    wanted = None if pair_name is None else pair(pair_name)
+    wanted = pair(models) if isinstance(models, str) else models
     if name_or_path is None:
         return _shipped_for(wanted or pair(DEFAULT_PAIR), executor or DEFAULT_EXECUTOR)
     profile = load_profile(name_or_path)
     if wanted is not None and (difference := profile.pair.difference(wanted)):
         raise InputError(
-            f"profile {profile.name} is for pair {profile.pair.name}, not {pair_name} "
+            f"profile {profile.name} is for pair {profile.pair.name}, not {wanted.name} "
             f"({difference})"
         )
     if executor not in (None, profile.executor.name):

@@ -17,7 +17,7 @@ from pdvsim.sweep import CellResult, Run, combine, evaluate
 from pdvsim.workload import Lengths, closed_loop
 from realengine.engine import Engine
 from realengine.telemetry import Summary, Telemetry
-from realengine.world import run
+from realengine.world import RealWorld, run
 
 Launches = list[dict[str, Any]]
 
@@ -28,6 +28,7 @@ class Measured:
 
     Attributes:
         records: beginning of the names of its record files; None if they were not wanted.
+        failed, failure: how many requests the engine could not go on with, and why the first.
     """
 
     run: Run
@@ -39,6 +40,8 @@ class Measured:
     launched: Launches
     launching_s: list[float]
     records: str | None
+    failed: int
+    failure: str | None
 
     def about(self) -> MeasuredRun:
         """What a document says of one run."""
@@ -95,7 +98,8 @@ def _run_cell(
     cell: Cell, index: int, engine: Engine, records: Path | None, gpu_index: int
 ) -> Measured:
     with Telemetry(gpu_index) as telemetry:
-        record = run(cell.config(), plan_of(cell, index), engine)
+        world = RealWorld(cell.config(), plan_of(cell, index), engine)
+        record = world.run()
     if records is not None:
         record.write(records, _run_name(cell, index), cell.to_dict())
     return Measured(
@@ -105,5 +109,7 @@ def _run_cell(
         verb_overhead_s=record.verb_overhead_s,
         rounds=sum(request.rounds for request in record.requests),
         records=None if records is None else _run_name(cell, index),
+        failed=len(world.failures),
+        failure=str(world.failures.first) if world.failures else None,
         **launches(record),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from pdvsim.documents.base import OF_ONE_RUN, Machine
 from pdvsim.documents.cells import Benchmark, BenchRow
 from pdvsim.documents.head import head
+from pdvsim.models import Pair
 from pdvsim.output import number
 from pdvsim.results import ranked, row, subject
 from pdvsim.sweep import CellResult
@@ -18,6 +19,7 @@ from realengine.bench import Measured
 def benchmark(
     found: Sequence[tuple[CellResult, Sequence[Measured]]],
     about: Mapping[str, Any],
+    models: Pair,
     command: str | None = None,
 ) -> Benchmark:
     """What was measured.
@@ -25,13 +27,14 @@ def benchmark(
     Args:
         found: of each cell the result and its runs.
         about: where they were measured (`realengine.provenance`).
+        models: that ran.
     """
     results = [result for result, _ in found]
     rows = [
         BenchRow(**row(result), runs=tuple(one.about() for one in runs)) for result, runs in found
     ]
     first = results[0].cell
-    notes = [f"Acceptance: {about['acceptance']}.", *_kept(rows)]
+    notes = [f"Acceptance: {about['acceptance']}.", *_failed(rows), *_kept(rows)]
     document = Benchmark(
         **head("bench", command),
         subject=subject([result.cell for result in results]),
@@ -39,8 +42,19 @@ def benchmark(
         interval=f"{OF_ONE_RUN}; none from a single replication",
         **ranked(results, rows, notes, "delivered"),
         machine=Machine(**about),
+        models=models,
     )
     return judged(document)
+
+
+def _failed(rows: Sequence[BenchRow]) -> list[str]:
+    """Requests that the engine could not go on with, and why the first of each cell."""
+    return [
+        f"Failed, {one.label} at C = {one.concurrency}: {sum(run.failed for run in one.runs)} "
+        f"requests, which count for nothing; the first since {why}."
+        for one in rows
+        if (why := next((run.failure for run in one.runs if run.failure), None)) is not None
+    ]
 
 
 def _kept(rows: Sequence[BenchRow]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pdvsim.architectures import Config
 from pdvsim.core import EAGER, DraftTokens, Executor, Request, Stage, Stream
 from pdvsim.workload import Workload
-from realengine.engine import Ticket
+from realengine.engine import RequestError, Ticket
 from realengine.world import run
 from tests.fakes import TableCosts
 
@@ -114,6 +114,32 @@ class ScriptedEngine(IdleEngine):
             started_s = max(time.perf_counter(), self._free_s[stream], *earlier)
             ended_s = self._free_s[stream] = started_s + self._costs.device_s[stage]
         return ScriptedTicket(stage, batch, started_s, ended_s)
+
+
+class Picky(ScriptedEngine):
+    """Cannot go on with one request in its second round, which it names or does not."""
+
+    def __init__(self, executor: Executor, culprit: int, named: bool) -> None:
+        super().__init__(executor, 4, TableCosts(dict.fromkeys(Stage, 1e-4)))
+        self.culprit, self.named = culprit, named
+        self.released: list[int] = []
+
+    def launch(
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Ticket],
+        draft_tokens: DraftTokens | None = None,
+    ) -> ScriptedTicket:
+        assert batch and not any(request.cancelled for request in batch)
+        for request in batch:
+            if request.id == self.culprit and request.rounds + (request.produced_tokens > 1):
+                raise RequestError(request, "is odd") if self.named else ValueError("odd")
+        return super().launch(stage, batch, stream, after, draft_tokens)
+
+    def release(self, request: Request) -> None:
+        self.released.append(request.id)
 
 
 @dataclass(frozen=True, slots=True)

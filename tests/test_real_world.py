@@ -27,7 +27,7 @@ from realengine.busy import busy_seconds
 from realengine.engine import RequestError, Ticket
 from realengine.telemetry import Telemetry
 from realengine.world import RealWorld, run
-from tests.engines import IdleEngine, ScriptedEngine, ScriptedTicket, measure_verb_overhead
+from tests.engines import IdleEngine, Picky, ScriptedEngine, ScriptedTicket, measure_verb_overhead
 from tests.fakes import TableCosts, config_of
 
 ARCHITECTURE_NAMES = list(ARCHITECTURES)
@@ -175,34 +175,8 @@ def test_what_no_request_is_at_fault_for_ends_the_run(name: str, error: BaseExce
     assert set(threading.enumerate()) <= before
 
 
-class Picky(ScriptedEngine):
-    """Cannot go on with one request in its second round, which it names or does not."""
-
-    def __init__(self, executor: Executor, culprit: int, named: bool) -> None:
-        super().__init__(executor, 4, TableCosts(dict.fromkeys(Stage, 1e-4)))
-        self.culprit, self.named = culprit, named
-        self.released: list[int] = []
-
-    def launch(
-        self,
-        stage: Stage,
-        batch: Sequence[Request],
-        stream: Stream,
-        after: Sequence[Ticket],
-        draft_tokens: DraftTokens | None = None,
-    ) -> ScriptedTicket:
-        assert batch and not any(request.cancelled for request in batch)
-        for request in batch:
-            if request.id == self.culprit and request.rounds + (request.produced_tokens > 1):
-                raise RequestError(request, "is odd") if self.named else ValueError("odd")
-        return super().launch(stage, batch, stream, after, draft_tokens)
-
-    def release(self, request: Request) -> None:
-        self.released.append(request.id)
-
-
 @pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("executor", list(EXECUTORS.values()), ids=str)
+@pytest.mark.parametrize("executor", list(EXECUTORS.values()), ids=lambda executor: executor.name)
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_a_request_that_fails_ends_alone(name: str, executor: Executor, named: bool) -> None:
     workload = Workload("closed-loop", [4] * 9, [12] * 9, [[2] * 12] * 9, in_flight=3)

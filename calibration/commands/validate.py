@@ -65,7 +65,8 @@ def command(
         cells = asked.simulated(profile)
         for cell in cells:
             check_predictable(cell, profile)
-        bench, store = measure(cells, device, replications, records, to)
+        reference = asked.values["pair"] or profile.pair.name
+        bench, store = measure(cells, reference, device, replications, records, to)
         measured = [bench_of(bench, Path() if records is None else records)]
     with to.progress("predicting") as update:
         document = validate(measured, profile, predictions, None, update, command_line())

@@ -65,7 +65,8 @@ def _cells(item: Item) -> Iterator[Cell]:
     document = parse(item.content, str(item.path))
     assert isinstance(document, Benchmark)
     for measured in document.cells:
-        yield _measured(measured, item.path)
+        cell = _measured(measured, item.path)
+        yield cell if document.models is None else replace(cell, pair=document.models)
 
 
 def _rows(item: Item) -> list[Mapping[str, Any]]:

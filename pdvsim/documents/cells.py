@@ -20,6 +20,7 @@ from pdvsim.documents.base import (
     RunLength,
     Table,
 )
+from pdvsim.models import Pair
 from pdvsim.quantities import COMPARED, QUANTITIES, Better, columns, told_by
 from pdvsim.statistics import Interval
 
@@ -286,6 +287,8 @@ class MeasuredRun(Model):
         launching_s: seconds in which exactly 1, 2, ... threads were launching.
         records: beginning of the names of its record files, beside the document; null where that
             was not yet recorded.
+        failed: requests that the engine could not go on with; they count for nothing.
+        failure: why the first of them failed.
     """
 
     elapsed_s: Finite
@@ -296,6 +299,8 @@ class MeasuredRun(Model):
     launching_s: tuple[Finite, ...]
     telemetry: Telemetry
     records: str | None
+    failed: int = Field(ge=0)
+    failure: str | None
 
 
 class BenchRow(Row):
@@ -305,13 +310,18 @@ class BenchRow(Row):
 
 
 class Benchmark(CellsDocument):
-    """`pdvsim bench`: cells on the real engine."""
+    """`pdvsim bench`: cells on the real engine.
+
+    Attributes:
+        models: shapes of the pair that ran; null where that was not yet recorded.
+    """
 
     NAME: ClassVar[str] = "benchmark"
 
     kind: Literal["bench"]
     cells: tuple[BenchRow, ...]
     machine: Machine
+    models: Pair | None
 
 
 # Of each metric in `COMPARED`; null where a side could not say.

@@ -16,7 +16,7 @@ from pdvsim.documents.reading import read
 from pdvsim.errors import InputError
 from pdvsim.machine import Machine
 from pdvsim.measured.host_speed import gil_speed, host_factors
-from pdvsim.models import pair
+from pdvsim.models import Pair, pair
 from pdvsim.profile import HostState, Profile, select_profile
 from pdvsim.records import RunRecord
 from pdvsim.statistics import Interval
@@ -49,10 +49,12 @@ class Bench:
 
     Attributes:
         measured_on: the machine, and when.
+        models: that ran; None where only their names are known.
     """
 
     cells: tuple[Benched, ...]
     measured_on: MeasuredOn
+    models: Pair | None = None
 
 
 def read_bench(path: Path) -> Bench:
@@ -95,7 +97,7 @@ def bench_of(document: Benchmark, folder: Path, source: str = "the bench") -> Be
                 [folder / stem for stem in stems],
             )
         )
-    return Bench(tuple(cells), document.machine)
+    return Bench(tuple(cells), document.machine, document.models)
 
 
 def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:
@@ -105,23 +107,29 @@ def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:
         InputError: it is for another pair or executor than one of them, or there is nothing that
             it could predict.
     """
-    cells = [one.cell for bench in benches for one in bench.cells]
+    cells = [(one.cell, bench.models) for bench in benches for one in bench.cells]
     if not cells:
         raise InputError("the bench holds no cells")
-    profile = select_profile(name, cells[0].pair, cells[0].executor)
-    for cell in cells:
-        check_predictable(cell, profile)
+    first, models = cells[0]
+    profile = select_profile(name, models or pair(first.pair), first.executor)
+    for cell, models in cells:
+        check_predictable(cell, profile, models)
     return profile
 
 
-def check_predictable(cell: Cell, profile: Profile) -> None:
+def check_predictable(cell: Cell, profile: Profile, models: Pair | None = None) -> None:
     """Refuse what `profile` cannot predict.
+
+    Args:
+        models: that the cell's name of a pair stands for, where they are known.
 
     Raises:
         InputError: another pair or executor, acceptance without drawn outcomes, or a trace that is
             not what it was.
     """
-    if cell.pair != profile.pair.name and (difference := profile.pair.difference(pair(cell.pair))):
+    if models is None and cell.pair != profile.pair.name:
+        models = pair(cell.pair)
+    if models is not None and (difference := profile.pair.difference(models)):
         raise InputError(
             f"the bench ran pair {cell.pair}, the profile is for {profile.pair.name} ({difference})"
         )

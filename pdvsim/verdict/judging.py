@@ -47,6 +47,9 @@ def _caveats(rows: Sequence[Row]) -> list[str]:
     silent = dict.fromkeys(row.label for row in rows if row.metric("output_throughput") is None)
     if silent:
         caveats.append(f"{', '.join(silent)} never left the warm-up")
+    failing = [row.label for row in rows if any(run.failed for run in getattr(row, "runs", ()))]
+    if failing:
+        caveats.append(f"requests of {', '.join(failing)} failed (listed below)")
     return caveats
 
 

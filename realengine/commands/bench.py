@@ -13,6 +13,7 @@ from pdvsim import output
 from pdvsim.cell import REAL
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
+from pdvsim.models import Pair, pair
 from pdvsim.options import ENGINE, SLO, Asked, architecture_option, cell_options
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def command(
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
     output.make_folder(records)
-    cells = asked.cells(asked.pair, asked.executor)
-    document, store = measured(cells, device, replications, records, to)
+    cells = asked.cells(pair(asked.pair).name, asked.executor)
+    document, store = measured(cells, asked.pair, device, replications, records, to)
     to.save(document)
     store.remove()
     to.show(document)
@@ -63,12 +64,16 @@ def command(
 
 def measured(
     cells: Sequence[Cell],
+    reference: str,
     device: str,
     replications: int,
     records: Path | None,
     to: Destination,
 ) -> tuple[Benchmark, Store]:
-    """Run `cells`, all on the pair and executor of the first.
+    """Run `cells`, all on one pair and the executor of the first.
+
+    Args:
+        reference: says where the pair is, whose name the cells have.
 
     Returns:
         The document, and the finished runs on disk: to be removed once the result is written.
@@ -85,7 +90,7 @@ def measured(
 
     check_replications(replications, most=1000)
     first, requests = cells[0], max(cell.concurrency for cell in cells)
-    longest = check_runnable(cells)
+    longest = check_runnable(cells, pair(reference))
     demand = Demand(
         first.draft_tokens,
         requests,
@@ -93,14 +98,14 @@ def measured(
         seed=first.seed,
         temperature=first.temperature,
     )
-    opened = open_engine(first.pair, EXECUTORS[first.executor], device, demand)
+    opened = open_engine(reference, EXECUTORS[first.executor], device, demand)
     kept = first.acceptance_text
     if first.acceptance == REAL:
         kept += f", of {opened.prompts.kind}"
     about = provenance(opened.device, first.seed, kept)
     warm_up(first, opened.engine)
     # What would make finished runs wrong for this call; each run's key knows its whole cell.
-    same = {"device": device, "engine": asdict(demand), **identity(about, first.pair)}
+    same = {"device": device, "engine": asdict(demand), **identity(about, reference)}
     store = Store(partial_path(to.out), same)
     with to.progress("running") as update:
         results = bench(
@@ -112,10 +117,10 @@ def measured(
             physical_index(opened.device),
             update,
         )
-    return benchmark(results, about, command_line()), store
+    return benchmark(results, about, opened.pair, command_line()), store
 
 
-def check_runnable(cells: Sequence[Cell]) -> int:
+def check_runnable(cells: Sequence[Cell], models: Pair) -> int:
     """Refuse what no engine can run, before one is opened.
 
     Returns:
@@ -127,13 +132,12 @@ def check_runnable(cells: Sequence[Cell]) -> int:
     from pdvsim.architectures import architecture
     from pdvsim.extrapolation import too_long
     from pdvsim.machine import plan_of
-    from pdvsim.models import pair
 
     if len({cell.draft_tokens for cell in cells}) > 1:
         raise InputError(
             "one engine has one number of draft tokens; bench the others by themselves"
         )
-    models, longest = pair(cells[0].pair), 0
+    longest = 0
     for cell in cells:
         plan = plan_of(cell, 0)
         if plan.arrival_s is not None and plan.arrival_s[-1] > MOST_S:

@@ -101,6 +101,7 @@ def bench(old: Old) -> tuple[Plain, Decide]:
         "valid_for": ours({**named[0], **machine}) if named else "",
         **_shared(old, rows, named),
         "machine": machine,
+        "models": None,
         "created": machine.get("created"),
         "git_revision": machine.get("git_revision"),
     }, decide
@@ -113,7 +114,8 @@ def _runs(cell: Old) -> Plain:
         raise InputError(f"{cell.place}: {len(runs)} runs, but telemetry of {len(telemetry)}")
     found = []
     for run, seen in zip(runs, telemetry, strict=True):
-        about = {name: run.take(name) for name in _OF_RUN} | {"records": None}
+        about = {name: run.take(name) for name in _OF_RUN}
+        about |= {"records": None, "failed": 0, "failure": None}
         found.append(about | {"telemetry": _LATER | seen})
         run.done()
     return {"runs": found}
