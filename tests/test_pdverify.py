@@ -12,6 +12,7 @@ import pytest
 from pdvsim.ablate import Subject, ablate
 from pdvsim.audit import Severity, audit, read
 from pdvsim.cli import run as pdvsim
+from pdvsim.errors import InputError
 from pdvsim.pdverify.ablation import PublishedSetting
 from pdvsim.pdverify.protocol import pdverify
 from pdvsim.workload import Lengths
@@ -109,6 +110,16 @@ def test_a_table_that_is_not_of_one_piece_is_one_sentence(
         assert pdvsim(["reproduce", *map(str, paths), "--profile", profile]) == 2, says
         error = capsys.readouterr().err
         assert says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("concurrency", ["0", "-3", "100001"])
+def test_a_concurrency_that_cannot_be_is_named_by_its_row(
+    concurrency: str, table: Paths, tmp_path: Path
+) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_text(table[0].read_text().replace("PD,1,", f"PD,{concurrency},", 1))
+    with pytest.raises(InputError, match=f"row 2, column Concurrency: {concurrency} is not"):
+        read(path)
 
 
 def test_the_audit_of_a_published_table(table: Paths) -> None:

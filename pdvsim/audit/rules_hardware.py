@@ -87,14 +87,15 @@ def _memory_finding(cells: list[Cell], severity: Severity, why: str, limits: Lim
     pair = cells[0].pair
     assert pair is not None
     values = [cell.memory_mib or 0.0 for cell in cells]
-    fits = _pairs_that_fit(min(values), pair.verifier.vocabulary)
+    known = severity is not Severity.NOTE  # a pool fits any pair
+    fits = _pairs_that_fit(min(values), pair.verifier.vocabulary) if known else []
     closest = f"; the known pair that comes closest is {fits[0]}" if fits else ""
+    span = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (min(values), max(values))))
     return Finding(
         "memory",
         severity,
         names(cells),
-        f"{min(values):,.0f} to {max(values):,.0f} MiB are reported for {pair.name}, but {why}"
-        f"{closest}",
+        f"{span} MiB are reported for {pair.name}, but {why}{closest}",
         {
             "memory_mib": rounded(values, 6),
             "weights_bytes": float(pair.weight_bytes),

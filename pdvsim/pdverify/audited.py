@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from pdvsim.audit.fields import NotANumber, Number, number
 from pdvsim.audit.table import Cell, Distribution, Served, Table
+from pdvsim.cell import FIELDS
 from pdvsim.errors import InputError
 from pdvsim.models import Pair, shapes
-from pdvsim.pdverify.protocol import DRAFT_TOKENS, PROMPT_TOKENS, RATE_PER_C, arrivals_s
+from pdvsim.pdverify.protocol import DRAFT_TOKENS, PROMPT_TOKENS, RATE_PER_C, arrived
 from pdvsim.pdverify.tables import RequestRow, SummaryRow, read_detailed, read_summary
 
 
@@ -42,7 +42,7 @@ def _cell(
         pair=models,
         concurrency=row.concurrency,
         rate_per_s=RATE_PER_C * row.concurrency,
-        offered=_arrivals(row.concurrency),
+        offered=_offered(row.concurrency, path, index),
         output_throughput=throughput.value,
         resolution=throughput.step,
         latency_s=row.latency_s,
@@ -71,10 +71,14 @@ def _cell(
     )
 
 
-@lru_cache(maxsize=4096)
-def _arrivals(load: int) -> int:
-    """Requests that arrive at one C."""
-    return len(arrivals_s(load))
+def _offered(load: int, path: Path, index: int) -> int:
+    """Raises InputError, naming the row, for a C that the benchmark cannot have."""
+    low, high = (FIELDS["concurrency"].metadata[end] for end in ("low", "high"))
+    if not low <= load <= high:
+        raise InputError(
+            f"{path}: row {index + 2}, column Concurrency: {load} is not between {low} and {high}"
+        )
+    return arrived(load)
 
 
 def _printed(text: str, column: str, path: Path, index: int) -> Number:
