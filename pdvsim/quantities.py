@@ -79,11 +79,7 @@ COLUMNS = (
 # What predictions are held against measurements by.
 COMPARED = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
 # What two configurations can be compared by: all that is better one way.
-COMPARABLE = tuple(
-    name
-    for name, quantity in QUANTITIES.items()
-    if quantity.better is not None and name != "request_goodput"
-)
+COMPARABLE = tuple(name for name, quantity in QUANTITIES.items() if quantity.better is not None)
 
 # Causes of a request's latency, which sum to it (`pdvsim.explain.causes` says what each is).
 CAUSES = (

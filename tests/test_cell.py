@@ -141,3 +141,16 @@ def test_unknown_parameters_and_architectures_are_refused() -> None:
         replace(CELL, parameters={"speed": 4}).config()
     with pytest.raises(InputError, match="unknown architecture 'pdx'"):
         replace(CELL, architecture="pdx").config()
+
+
+@given(cells(), cells())
+def test_files_are_called_alike_for_the_same_cell_only(one: Cell, other: Cell) -> None:
+    assert (one.file_name == other.file_name) == (one == other)
+
+
+def test_another_content_of_a_trace_is_another_cell(tmp_path: Path) -> None:
+    path, found = tmp_path / "trace.csv", []
+    for content in ("a", "b"):
+        path.write_text(content)
+        found.append(replace(CELL, protocol="trace", trace=TraceFile.of(path)))
+    assert found[0] != found[1] and found[0].file_name != found[1].file_name

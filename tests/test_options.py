@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from pdvsim import cli
 from pdvsim.cell import Cell, Values
+from pdvsim.commands.crossover import OVER
+from pdvsim.crossover.space import AXES
 from pdvsim.errors import InputError
 from pdvsim.options import (
     ENGINE,
@@ -206,6 +208,18 @@ def test_commands_have_the_same_defaults_and_help() -> None:
     assert all(len(found) == 1 for name, found in described.items() if name != "architecture"), (
         described
     )
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_option_says_what_it_does(name: str) -> None:
+    if name in (*ENGINES, "calibrate"):
+        pytest.importorskip("torch")
+    options = [one for one in cli.load(name).command.params if isinstance(one, click.Option)]
+    assert [one.name for one in options if not one.help] == []
+
+
+def test_the_help_of_crossover_names_every_axis() -> None:
+    assert tuple(AXES) == OVER
 
 
 BENCH = "--bench results/eager/h100_bench_0_c16.json"

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pdvsim.architectures.registry import architecture
+from pdvsim.cell import check_bounds
 from pdvsim.core import Executor
 from pdvsim.errors import InputError
-
-BOUNDS = {"batch_cap": (1, 100_000), "draft_tokens": (1, 16)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +35,8 @@ class Config:
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}; it must be between {low} and {high}")
+        for one in ("batch_cap", "draft_tokens"):
+            check_bounds(one, getattr(self, one))
         found = architecture(self.architecture)
         object.__setattr__(self, "architecture", found.reference or found.name)
         object.__setattr__(self, "name", found.name)

@@ -19,6 +19,7 @@ from pdvsim.options import (
     cell_options,
     profile_option,
     references,
+    replications_option,
 )
 from pdvsim.pdverify import MECHANISMS
 
@@ -58,7 +59,7 @@ PREDICTED, PUBLISHED = ("e2e", "ttft", "throughput"), ("latency", "tps")
     metavar="SUMMARY.csv DETAILED.csv",
     help="Take apart a published table instead of a prediction.",
 )
-@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
+@replications_option(REPLICATIONS)
 @destination_options
 def command(
     asked: Asked,

@@ -16,10 +16,21 @@ _FORMATS = ("auto", "pdverify", "vllm", "sglang", "aiperf", "guidellm", "llmperf
 @click.command("audit")
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("detail", type=click.Path(path_type=Path), required=False)
-@click.option("--format", "format_", type=click.Choice(_FORMATS), default="auto", show_default=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    default="auto",
+    show_default=True,
+    help="Who wrote TABLE; auto looks at it.",
+)
 @click.option("--columns", metavar="MAP", help="Of a csv: NAME=COLUMN,NAME=COLUMN,...")
 @click.option("--pair", "pair_name", metavar="DRAFT:VERIFIER", help="Models that were measured.")
-@click.option("--gpu-memory-mib", type=click.FloatRange(min=0, min_open=True))
+@click.option(
+    "--gpu-memory-mib",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Memory of all GPUs together; none can hold more.",
+)
 @click.option(
     "--bandwidth-tb-s",
     type=click.FloatRange(min=0, min_open=True),

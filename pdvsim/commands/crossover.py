@@ -6,22 +6,35 @@ import click
 
 from pdvsim.destination import Destination, destination_options
 from pdvsim.options import SLO, Asked, cell_options, profile_option
+from pdvsim.quantities import COMPARABLE
 
 REPLICATIONS = 16
 POINTS = 8
+# The axes of `pdvsim.crossover.space`, which is too heavy for --help.
+OVER = (
+    *("concurrency", "rate", "draft-tokens", "acceptance", "prompt-tokens", "output-tokens"),
+    *("admission-factor", "model-ratio"),
+)
 
 
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--over", default="concurrency", show_default=True, help="What is varied.")
+@click.option(
+    "--over", default="concurrency", show_default=True, help=f"What is varied: {', '.join(OVER)}."
+)
 @click.option("--from", "low", type=float, default=None, help="Where the axis begins.")
 @click.option("--to", "high", type=float, default=None, help="Where it ends.")
 @click.option(
     "--points", type=int, default=POINTS, show_default=True, help="Values looked at to begin with."
 )
-@click.option("--metric", default="output_throughput", show_default=True)
-@click.option("--map", "second_axis", default=None, help="A second axis: draws a map.")
+@click.option(
+    "--metric",
+    default="output_throughput",
+    show_default=True,
+    help=f"What is compared: {', '.join(COMPARABLE)}.",
+)
+@click.option("--map", "second_axis", default=None, help="A second of --over: draws a map.")
 @cell_options(*SLO)
 @profile_option
 @click.option(

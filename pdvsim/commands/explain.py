@@ -11,7 +11,13 @@ from pdvsim import output
 from pdvsim.architectures import COMPARED
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
-from pdvsim.options import Asked, architecture_option, cell_options, profile_option
+from pdvsim.options import (
+    Asked,
+    architecture_option,
+    cell_options,
+    profile_option,
+    replications_option,
+)
 
 if TYPE_CHECKING:
     from pdvsim.documents.analyses import Explanation
@@ -23,7 +29,7 @@ REPLICATIONS = 5
 @click.command()
 @cell_options(architecture_option(",".join(COMPARED)))
 @profile_option
-@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
+@replications_option(REPLICATIONS)
 @click.option(
     "--records",
     multiple=True,

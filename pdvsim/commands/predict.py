@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from pdvsim.destination import Destination, destination_options
-from pdvsim.options import SLO, Asked, architecture_option, cell_options, profile_option
+from pdvsim.options import (
+    SLO,
+    Asked,
+    architecture_option,
+    cell_options,
+    profile_option,
+    replications_option,
+)
 
 # Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
 REPLICATIONS = 5
@@ -14,7 +21,7 @@ REPLICATIONS = 5
 @click.command()
 @cell_options(architecture_option("all"), *SLO)
 @profile_option
-@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
+@replications_option(REPLICATIONS)
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @destination_options
 def command(

@@ -8,6 +8,7 @@ import click
 
 from pdvsim.cell import check_bounds
 from pdvsim.destination import Destination, destination_options
+from pdvsim.options import replications_option, seed_option
 from pdvsim.pdverify import MECHANISMS
 
 REPLICATIONS = 20
@@ -23,8 +24,8 @@ REPLICATIONS = 20
     show_default=True,
     help="Where the GIL's and the locks' behaviour was measured; its stage times are not used.",
 )
-@click.option("--replications", type=int, default=REPLICATIONS, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@replications_option(REPLICATIONS)
+@seed_option
 @destination_options
 def command(
     summary: Path,

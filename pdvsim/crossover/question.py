@@ -8,7 +8,7 @@ from typing import Literal
 from pdvsim.crossover.contour import Row, contour
 from pdvsim.crossover.curve import Root
 from pdvsim.crossover.search import Budget, Comparison, Point, compare
-from pdvsim.crossover.space import AXES, COMPARED, Axis, Place, Side, Simulated
+from pdvsim.crossover.space import AXES, Axis, Place, Side, Simulated
 from pdvsim.documents import analyses as documents
 from pdvsim.documents.base import RunLength
 from pdvsim.documents.head import calibration, head, valid_for
@@ -16,7 +16,7 @@ from pdvsim.errors import InputError
 from pdvsim.options import Asked, Reference
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
-from pdvsim.quantities import QUANTITIES, Better
+from pdvsim.quantities import COMPARABLE, QUANTITIES, Better
 from pdvsim.sweep import check_replications
 from pdvsim.verdict import PENDING, judged
 
@@ -107,7 +107,7 @@ def _check_metric(metric: str, asked: Asked) -> None:
     """Refuse a metric that the protocol does not have, or that an SLO has no effect on."""
     mine = protocols()[asked.values["protocol"]]
     foreign = {n for one in protocols().values() if one is not mine for n in one.figure_names}
-    known = [name for name in COMPARED if name not in foreign]
+    known = [name for name in COMPARABLE if name not in foreign]
     if metric not in known:
         raise InputError(
             f"cannot compare {metric!r} under {mine.name}; known are {', '.join(known)}"

@@ -16,12 +16,8 @@ from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Machine, Replication
 from pdvsim.options import with_draft_tokens
 from pdvsim.pool import run_all
-from pdvsim.quantities import LATENCY_METRICS, PROTOCOL_METRICS
 from pdvsim.records import RunRecord
 from pdvsim.sweep import simulate_cell
-
-RATES = ("output_throughput", "request_throughput", "total_token_throughput")
-COMPARED = (*RATES, "request_goodput", *LATENCY_METRICS, *PROTOCOL_METRICS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,12 @@ def measured(
     about = provenance(opened.device, first.seed, kept)
     warm_up(first, opened.engine)
     # What would make finished runs wrong for this call; each run's key knows its whole cell.
-    same = {"device": device, "engine": asdict(demand), **identity(about, reference)}
+    same = {
+        "device": device,
+        "engine": asdict(demand),
+        "records": None if records is None else str(records.resolve()),
+        **identity(about, reference),
+    }
     store = Store(partial_path(to.out), same)
     with to.progress("running") as update:
         results = bench(

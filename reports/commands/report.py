@@ -38,7 +38,14 @@ def read(result: Path) -> Document:
 
 @click.command()
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "page", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "-o",
+    "--output",
+    "page",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The HTML page to write.",
+)
 @output.json_option
 def command(result: Path, page: Path, as_json: bool) -> None:
     """Render RESULT, a document of another command, as HTML; - reads standard input."""
