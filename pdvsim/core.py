@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from itertools import repeat
 from typing import TypeAlias
 
 
@@ -266,7 +265,12 @@ def settle(
         if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
                 request.kept.append(kept)
-        return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
+        if isinstance(draft_tokens, int):
+            return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
+        return [
+            _settle_round(executor, (request,), drafted, now_s, accepted is None)[0]
+            for request, drafted in zip(batch, draft_tokens, strict=True)
+        ]
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
         tokens = executor.prefill_emits
     else:
@@ -279,7 +283,7 @@ def settle(
 def _settle_round(
     executor: Executor,
     batch: Sequence[Request],
-    draft_tokens: DraftTokens,
+    draft_tokens: int,
     now_s: float,
     injected: bool,
 ) -> list[int]:
@@ -288,24 +292,23 @@ def _settle_round(
     An outcome is drawn for the longest round; a shorter one keeps no more than it drafted. A
     simulation spends much of its time here, hence the few calls.
     """
-    truncates, bonus = executor.truncates, executor.bonus_token
-    lengths = repeat(draft_tokens) if isinstance(draft_tokens, int) else draft_tokens
+    truncates = executor.truncates
+    all_kept = executor.tokens_of_round(draft_tokens, draft_tokens)
     emitted = []
-    for request, drafted in zip(batch, lengths, strict=False):
+    for request in batch:
         rounds = request.rounds
         kept = request.outcomes[rounds] if injected else request.kept[-1]
-        if kept < drafted:
+        if kept < draft_tokens:
             tokens = kept + 1
         else:
-            kept = drafted
-            tokens = drafted + 1 if bonus or not drafted else drafted
+            kept, tokens = draft_tokens, all_kept
         produced = request.produced_tokens + tokens
         if produced > request.output_tokens and truncates:
             tokens -= produced - request.output_tokens
             produced = request.output_tokens
         request.produced_tokens = produced
         request.rounds = rounds + 1
-        request.drafted_tokens += drafted
+        request.drafted_tokens += draft_tokens
         request.accepted_tokens += kept
         if request.first_token_s is None and tokens:
             request.first_token_s = now_s

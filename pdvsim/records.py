@@ -84,12 +84,19 @@ class Recorder:
     def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
         """Append one stage execution that yielded `emitted` to its requests, if anything."""
         batch = done.batch
+        count = len(batch)
+        if emitted:
+            tokens = sum(emitted)
+            self._member_tokens += bytes(emitted)
+        else:
+            tokens = 0
+            self._member_tokens += bytes(count)
         self._rows += _ROW.pack(
             STAGE_CODE[done.stage],
             lane,
             STREAM_CODE[done.stream],
             done.take,
-            len(batch),
+            count,
             done.query_tokens,
             done.context_tokens,
             done.queued_s,
@@ -100,13 +107,12 @@ class Recorder:
             settled_s,
             done.launch_alone_s,
             done.device_alone_s,
-            sum(emitted),
+            tokens,
         )
         if batch is not self._last_batch:  # the stages of a round share one
             self._last_batch = batch
             self._last_ids = array("I", [request.id for request in batch])
         self._member_ids.extend(self._last_ids)
-        self._member_tokens += bytes(emitted) if emitted else bytes(len(batch))
 
     def admission(self, shut: bool, now_s: float) -> None:
         """Admission shuts, or opens, at `now_s`. What lasts no time leaves no trace."""

@@ -252,7 +252,7 @@ class RealWorld:
             now = self._enter()
             if verb.queue is self.lanes.prefill:
                 batch = self.lanes.pop_admissible(verb.limit)
-                self.lanes.admitted += len(batch)
+                self.lanes.active += len(batch)
                 for request in batch:
                     request.admitted_s = now
                     self._in_service[request.id] = request
@@ -281,6 +281,7 @@ class RealWorld:
             else:
                 verb.request.completed_s = now
             self.lanes.completed += 1
+            self.lanes.active -= 1
             del self._in_service[verb.request.id]
             following = self.source.next(now)
             if following is not None:

@@ -173,6 +173,8 @@ class Lanes:
 
     Attributes:
         parameters: an instance of the architecture's own `Parameters`.
+        active: requests admitted to service and not yet complete; worlds count it, and those
+            completed.
         service_limit: requests that may be in service at once, where that is limited.
         room: whether the executor has memory for these requests besides those it holds; a world
             with an engine that can run out of KV cache pages puts the engine's word here.
@@ -196,7 +198,7 @@ class Lanes:
         self.prefill = queue_type("prefill")
         self.decode = queue_type("decode")
         self.verify = queue_type("verify")
-        self.admitted = 0
+        self.active = 0
         self.completed = 0
         self.room = _always
         self.round_stages = config.executor.speculate + config.executor.check
@@ -213,11 +215,6 @@ class Lanes:
             batch += self.prefill.take(1)
         return batch
 
-    @property
-    def active(self) -> int:
-        """Requests admitted to service and not yet complete. Worlds count both ends."""
-        return self.admitted - self.completed
-
     def parts(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
         """Split a turn into what is passed on together."""
         return self.launches(batch) if BATCH_END in self.switched_off else (batch,)
@@ -233,6 +230,8 @@ def _always(requests: Sequence[Request]) -> bool:
     return True
 
 
+_ACQUIRE = {model: Acquire(model) for model in Model}
+_RELEASE = {model: Release(model) for model in Model}
 Streams: TypeAlias = Mapping[Model, Stream]
 
 
@@ -255,9 +254,9 @@ def run_stages(
     for group in lanes.launches(batch):
         if lanes.executor.synchronous:
             for stage in stages:
-                yield Acquire(stage.model)
+                yield _ACQUIRE[stage.model]
                 yield Wait((yield Launch(stage, group, streams[stage.model], (), draft_tokens)))
-                yield Release(stage.model)
+                yield _RELEASE[stage.model]
         else:
             after: tuple[Any, ...] = ()
             for stage in stages:

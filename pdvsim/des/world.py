@@ -86,6 +86,7 @@ class SimulatedWorld:
         self.host = host or HostCosts()
         shape = architecture(config.architecture)
         self.lanes = shape.lanes(config)
+        self._prefill = self.lanes.prefill
         self._admits = shape.admits
         self._takes = 0
         self.source = Source(workload)
@@ -172,7 +173,7 @@ class SimulatedWorld:
             self._arrive(request)
 
     def _arrive(self, request: Request) -> None:
-        self.lanes.prefill.push((request,))
+        self._prefill.push((request,))
         self._look()
         self._notify()
 
@@ -184,9 +185,9 @@ class SimulatedWorld:
     # Queues
 
     def _take(self, lane: _Lane, verb: Take) -> None:
-        if verb.queue is self.lanes.prefill:
+        if verb.queue is self._prefill:
             batch = self.lanes.pop_admissible(verb.limit)
-            self.lanes.admitted += len(batch)
+            self.lanes.active += len(batch)
             for request in batch:
                 request.admitted_s = self.env.now
         else:
@@ -195,14 +196,14 @@ class SimulatedWorld:
         if batch:
             lane.take = self._takes
             self._takes += 1
-            if self.lanes.prefill or self.recorder.shut:
+            if self._prefill or self.recorder.shut:
                 self._look()
             if self._waiters:
                 self._notify()
 
     def _put(self, lane: _Lane, verb: Put) -> None:
         verb.queue.push(verb.requests)
-        if self.lanes.prefill or self.recorder.shut:
+        if self._prefill or self.recorder.shut:
             self._look()
         if self._waiters:
             self._notify()
@@ -210,21 +211,25 @@ class SimulatedWorld:
     def _complete(self, lane: _Lane, verb: Complete) -> None:
         verb.request.completed_s = self.env.now
         self.lanes.completed += 1
+        self.lanes.active -= 1
         following = self.source.next(self.env.now)
         if following is not None:
-            self.lanes.prefill.push((following,))
+            self._prefill.push((following,))
         if self.source.over(self.lanes.completed):
             self._end()
-        if self.lanes.prefill or self.recorder.shut:
+        if self._prefill or self.recorder.shut:
             self._look()
         if self._waiters:
             self._notify()
 
     def _look(self) -> None:
         """Some queue or count has changed: note if admission shuts or opens with that."""
-        shut = bool(self.lanes.prefill) and not self._admits(self.lanes)
-        if shut is not self.recorder.shut:
-            self.recorder.admission(shut, self.env.now)
+        recorder = self.recorder
+        if self._prefill and not self._admits(self.lanes):
+            if not recorder.shut:
+                recorder.admission(True, self.env.now)
+        elif recorder.shut:
+            recorder.admission(False, self.env.now)
 
     # Waiting
 
