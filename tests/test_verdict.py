@@ -11,7 +11,7 @@ from pdvsim.results import ranked, row
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.sweep import sweep
 from pdvsim.verdict import Contender, rank, ranking_metric
-from pdvsim.verdict.judging import of_ranks
+from tests.documents import CALIBRATION, made
 from tests.fakes import FakeModel, cell
 
 SPEED = "output_throughput"
@@ -101,7 +101,8 @@ def test_each_load_gets_its_verdict() -> None:
     rows = [Row(**row(result)) for result in results]
     answer = ranked(results, rows, [], "delivers")
     assert [one.concurrency for one in answer["ranks"]] == [2, 6]
-    sentence = of_ranks(answer["ranks"], rows).sentence
+    document = made("predict", **answer, formulas=[], profile=CALIBRATION)
+    sentence = document.verdict.sentence
     assert sentence.startswith("At C = 2, ")
     assert "At C = 6, " in sentence
 

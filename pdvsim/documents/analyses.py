@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pdvsim.documents.base import (
     Calibration,
@@ -263,7 +263,13 @@ class Map(Model):
     """The ratio over two axes."""
 
     axis: Axis
-    rows: tuple[MapRow, ...]
+    rows: tuple[MapRow, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Map:
+        if len({tuple(point.at for point in row.points) for row in self.rows}) > 1:
+            raise ValueError("its rows do not have the same points")
+        return self
 
 
 class Side(Model):
@@ -425,6 +431,14 @@ class Ablation(Document):
     replications: int = Field(ge=1)
     runs: int
     profile: Calibration
+
+    @model_validator(mode="after")
+    def _factors(self) -> Ablation:
+        parts = [found for part in self.parts for found in (part.part, part.switched_off_alone)]
+        for found in (self.whole, *parts) if self.scale == "ratio" else ():
+            if any(end is not None and end <= 0.0 for end in (found.value, found.low, found.high)):
+                raise ValueError("factors are above 0")
+        return self
 
     def rows(self) -> Iterator[dict[str, Any]]:
         unit = "" if self.scale == "ratio" else unit_of(self.metric)

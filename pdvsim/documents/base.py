@@ -32,13 +32,14 @@ PUBLISHED_ENGINES = "the engines of the published table (pdverify), PD and PDV"
 ANY_ENGINE = "any engine: what a table is held against is arithmetic"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Validity = Literal["valid", "valid with care", "invalid"]
 
 
 class Model(BaseModel):
     """A part of a document: frozen, and a key that is missing or unknown is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

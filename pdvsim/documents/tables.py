@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pdvsim.documents.base import Calibration, Document, Finite, Model, RunLength, Table
+from pdvsim.documents.base import (
+    Calibration,
+    Document,
+    Finite,
+    Model,
+    Positive,
+    RunLength,
+    Table,
+)
 from pdvsim.documents.cells import told
 from pdvsim.statistics import Interval
 
@@ -15,7 +23,7 @@ from pdvsim.statistics import Interval
 class PublishedFigures(Model):
     """What the table says of a cell."""
 
-    tps: Finite
+    tps: Positive
     latency_ms: Finite
     completed: int
 
@@ -91,7 +99,7 @@ class Reproduction(Document):
     replications: int
     files: tuple[str, ...]
     length: RunLength | None
-    cells: tuple[ReproducedRow, ...]
+    cells: tuple[ReproducedRow, ...] = Field(min_length=1)
     gains: tuple[Gain, ...]
     median_abs_error_tps: Finite
     inside_interval: int

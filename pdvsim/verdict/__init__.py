@@ -6,12 +6,10 @@ the sentences of a crossover. Terminal, page and Python show what they say.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pdvsim.documents.analyses import Ablation, Crossover, Explanation
-from pdvsim.documents.base import Document
-from pdvsim.documents.cells import CellsDocument, Validation
-from pdvsim.documents.tables import Audit, Reproduction
+from pdvsim.documents.base import Document, Verdict
 from pdvsim.verdict.crossing import of_crossover, sentences
 from pdvsim.verdict.judging import (
     PENDING,
@@ -29,24 +27,22 @@ __all__ = ["PENDING", "Contender", "cell_notes", "judged", "rank", "ranking_metr
 
 Kind = TypeVar("Kind", bound=Document)
 
+# By kind of document.
+_JUDGES: dict[str, Callable[[Any], Verdict]] = {
+    "predict": of_ranks,
+    "bench": of_ranks,
+    "validate": of_validation,
+    "explain": of_explanation,
+    "crossover": of_crossover,
+    "ablate": of_ablation,
+    "reproduce": of_reproduction,
+    "audit": of_audit,
+}
+
 
 def judged(document: Kind) -> Kind:
     """`document` with the verdict that its numbers have; a crossover also with its sentences."""
-    decided: dict[str, Any] = {}
-    match document:
-        case Validation():
-            decided["verdict"] = of_validation(document)
-        case CellsDocument():
-            decided["verdict"] = of_ranks(document.ranks, document.cells)
-        case Explanation():
-            decided["verdict"] = of_explanation(document)
-        case Crossover():
-            decided["sentences"] = tuple(sentences(document))
-            decided["verdict"] = of_crossover(document)
-        case Ablation():
-            decided["verdict"] = of_ablation(document)
-        case Reproduction():
-            decided["verdict"] = of_reproduction(document)
-        case Audit():
-            decided["verdict"] = of_audit(document)
+    decided: dict[str, Any] = {"verdict": _JUDGES[document.kind](document)}
+    if document.kind == "crossover":
+        decided["sentences"] = tuple(sentences(document))  # type: ignore[arg-type]
     return document.model_copy(update=decided)

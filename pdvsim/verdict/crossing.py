@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pdvsim.documents.analyses import Answer, Crossover, Point, Valley
 from pdvsim.documents.base import Verdict
 from pdvsim.output import number
 from pdvsim.verdict.judging import plural, verdict
+
+if TYPE_CHECKING:
+    from pdvsim.documents.analyses import Answer, Crossover, Point, Valley
 
 
 def sentences(document: Crossover) -> list[str]:

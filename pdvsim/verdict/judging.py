@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 from statistics import median
+from typing import TYPE_CHECKING
 
-from pdvsim.documents.analyses import Ablation, Explanation, Gap
 from pdvsim.documents.base import Validity, Verdict
-from pdvsim.documents.cells import Rank, Row, Validation
-from pdvsim.documents.tables import Audit, Reproduction
 from pdvsim.output import number
 from pdvsim.quantities import COLUMNS, QUANTITIES
+
+if TYPE_CHECKING:
+    from pdvsim.documents.analyses import Ablation, Explanation, Gap
+    from pdvsim.documents.cells import CellsDocument, Row, Validation
+    from pdvsim.documents.tables import Audit, Reproduction
 
 # To be replaced by the verdict on what it stands in.
 PENDING = Verdict(sentence="", validity="valid", caveats=())
@@ -25,9 +28,10 @@ def verdict(sentence: str, caveats: Sequence[str] = (), invalid: bool = False) -
     return Verdict(sentence=sentence, validity=validity, caveats=tuple(caveats))
 
 
-def of_ranks(ranks: Sequence[Rank], rows: Sequence[Row]) -> Verdict:
+def of_ranks(document: CellsDocument) -> Verdict:
     """Over all loads: each load's sentence; what is too close to call is a caveat."""
-    caveats = _caveats(rows)
+    ranks = document.ranks
+    caveats = _caveats(document.cells)
     close = [f"C = {rank.concurrency}" for rank in ranks if rank.decided is False]
     if close:
         where = f" at {', '.join(close)}" if len(ranks) > 1 else ""

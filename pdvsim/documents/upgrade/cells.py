@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pdvsim.architectures import by_name
-from pdvsim.cell import Cell, TraceFile
+from pdvsim.cell import FIELDS
 from pdvsim.documents.cells import Rank, Row
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
@@ -34,7 +34,7 @@ def arguments_of(old: Old) -> Plain:
     return {**arguments.rest(_OPTIONS), **needed}
 
 
-def cell_of(named: Plain, arguments: Plain) -> Cell:
+def cell_of(named: Plain, arguments: Plain) -> Plain:
     """What ran, from what names a cell and the options of its command; parameters went to all
     architectures then, also to those that had none such."""
     given = {
@@ -43,23 +43,20 @@ def cell_of(named: Plain, arguments: Plain) -> Cell:
         if arguments.get(name, default) != default
     }
     found = by_name(named["architecture"])
-    draft_tokens, acceptance = int(arguments["draft_tokens"]), arguments["acceptance"]
+    draft_tokens, acceptance = arguments["draft_tokens"], arguments["acceptance"]
     trace = arguments.get("trace")
-    return Cell(
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    return {
+        **defaults,
         **{name: named[name] for name in _NAMES},
-        parameters=given if found is None else found.own(given),  # type: ignore[arg-type]
-        rate_per_s=arguments.get("rate"),
-        trace=None if trace is None else TraceFile(trace),
-        requests=arguments.get("requests"),
-        cycles=arguments.get("cycles") or 2,
-        prompt_tokens=arguments["prompt_tokens"],
-        output_tokens=arguments["output_tokens"],
-        acceptance="real" if acceptance == "real" else (float(acceptance),) * draft_tokens,
-        draft_tokens=draft_tokens,
-        slo_ttft_ms=arguments.get("slo_ttft_ms"),
-        slo_tpot_ms=arguments.get("slo_tpot_ms"),
-        seed=arguments["seed"],
-    )
+        **{name: arguments[name] for name in _NEEDED},
+        **{name: arguments.get(name) for name in ("requests", "slo_ttft_ms", "slo_tpot_ms")},
+        "parameters": given if found is None else found.own(given),
+        "rate_per_s": arguments.get("rate"),
+        "trace": None if trace is None else {"path": trace, "sha256": None, "columns": None},
+        "cycles": arguments.get("cycles") or 2,
+        "acceptance": "real" if acceptance == "real" else [float(acceptance)] * draft_tokens,
+    }
 
 
 def predict(old: Old) -> tuple[Plain, Decide]:
