@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pdvsim import output
 from pdvsim.destination import Destination, destination_options
+from pdvsim.errors import InputError
+from pdvsim.models import pair
 from pdvsim.options import (
     SLO,
     Asked,
@@ -17,6 +20,9 @@ from pdvsim.options import (
     refuse_given,
 )
 from realengine.commands.bench import run_options
+
+if TYPE_CHECKING:
+    from pdvsim.profile import Profile
 
 
 @click.command()
@@ -65,7 +71,7 @@ def command(
         cells = asked.simulated(profile)
         for cell in cells:
             check_predictable(cell, profile)
-        reference = asked.values["pair"] or profile.pair.name
+        reference = asked.values["pair"] or _known(profile)
         bench, store = measure(cells, reference, device, replications, records, to)
         measured = [bench_of(bench, Path() if records is None else records)]
     with to.progress("predicting") as update:
@@ -73,3 +79,14 @@ def command(
     to.save(document)
     store.remove()
     to.show(document)
+
+
+def _known(profile: Profile) -> str:
+    """The pair of `profile`, where its names alone say where the models are."""
+    try:
+        pair(profile.pair.name)
+    except InputError:
+        raise InputError(
+            f"profile {profile.name} is for {profile.pair.name}; say with --pair where they are"
+        ) from None
+    return profile.pair.name
