@@ -29,7 +29,6 @@ class LoadedPair:
         vocabulary: tokens that both models know.
     """
 
-    pair: Pair
     draft: PreTrainedModel
     verifier: PreTrainedModel
     vocabulary: int
@@ -65,7 +64,7 @@ def load_pair(
         else build(source.shape, device, dtype, seed + i)
         for i, source in enumerate((draft, verifier))
     ]
-    return LoadedPair(pair, first, second, vocabulary)
+    return LoadedPair(first, second, vocabulary)
 
 
 def build(

@@ -11,7 +11,7 @@ from pdvsim.core import Request
 from pdvsim.errors import CapacityError
 from pdvsim.models import shape
 from realengine.graph.admission import Admission
-from realengine.graph.memory import Demand
+from realengine.graph.memory import MemoryDemand
 from realengine.graph.paged import DUMMY_PAGE, OutOfPages, PagePool
 from realengine.graph.plan import Sizes, cuda_sizes, prefill_work, round_work
 
@@ -86,10 +86,10 @@ def test_a_batch_is_admitted_whole_or_not_at_all() -> None:
 
 
 def test_memory_is_asked_for_in_pages_and_refusals_say_how_much() -> None:
-    def demand(**changes: int) -> Demand:
+    def demand(**changes: int) -> MemoryDemand:
         values = {"requests": 8, "context_tokens": 1024, "chunk_tokens": 2048, "round_tokens": 5}
         values |= changes
-        return Demand(
+        return MemoryDemand(
             [shape("llama-2-7b"), shape("tinyllama-1.1b")],
             page_tokens=16,
             graph_bytes=0,

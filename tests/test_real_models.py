@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from pdvsim.errors import CapacityError, InputError
 from pdvsim.models import Pair, shape, shapes
 from realengine.checkpoint import source, sources
-from realengine.device import open_device
 from realengine.models import build, check_memory, load, load_pair
 from tests.checkpoints import FAMILIES, make_checkpoint
 
@@ -70,7 +69,7 @@ def test_a_checkpoint_comes_back(family: str, tmp_path: Path) -> None:
 def test_a_pair_may_be_a_shape_and_a_checkpoint(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", FAMILIES["llama-2"] | {"vocab_size": 256})
     loaded = load_pair(*sources(f"tiny:{folder}"), CPU, cache_tokens=0)
-    assert loaded.pair.name == "tiny:m" and loaded.vocabulary == 256
+    assert loaded.vocabulary == 256
     with pytest.raises(InputError, match="nowhere"):
         sources(f"tiny:{tmp_path}/nowhere")
 
@@ -89,9 +88,3 @@ def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
             check_memory(pair, cache_tokens, torch.device("cuda", 0))
         assert f"needs {needed:,} bytes" in str(caught.value)
         assert f"{free:,} of {free:,} bytes are free" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "cpu:zero"])
-def test_devices_that_are_none(name: str) -> None:
-    with pytest.raises(InputError, match="unknown device"):
-        open_device(name)

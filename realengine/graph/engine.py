@@ -18,7 +18,7 @@ from realengine.engine import RequestError, Ticket
 from realengine.graph.admission import Admission, Held
 from realengine.graph.drafting import Drafter, ModelDrafter
 from realengine.graph.eagle3 import Eagle3Drafter, Head
-from realengine.graph.memory import Demand
+from realengine.graph.memory import MemoryDemand
 from realengine.graph.model import Weights
 from realengine.graph.ops import Ops, TorchOps
 from realengine.graph.paged import PagePool, paged_cache
@@ -160,7 +160,7 @@ class GraphEngine:
         self.max_context_tokens = config.max_context_tokens or longest
         check_context(shapes, self.max_context_tokens)
         dtype = verifier.embedding.dtype
-        demand = Demand(
+        demand = MemoryDemand(
             models=shapes,
             requests=config.max_requests,
             context_tokens=self.max_context_tokens + config.longest,

@@ -10,7 +10,7 @@ from pdvsim.models import BYTES_PER_PARAMETER, ModelShape
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class MemoryDemand:
     """What an engine asks of memory beside its weights.
 
     Attributes:
