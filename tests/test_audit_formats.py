@@ -219,6 +219,14 @@ def test_guidellm_reads_tpot_without_the_first_token(tmp_path: Path) -> None:
     assert not audit(table).failed
 
 
+def test_guidellm_has_its_own_names_for_percentiles(tmp_path: Path) -> None:
+    report = guidellm()
+    latency = report["benchmarks"][0]["metrics"]["request_latency"]["successful"]
+    latency["percentiles"] = {"p001": 3.5, "p01": 3.6, "p05": 3.7, "p50": 3.95, "p999": 4.4}
+    (cell,) = read(put(tmp_path / "b.json", report)).cells
+    assert cell.latency.percentiles == ((0.1, 3.5), (1, 3.6), (5, 3.7), (50, 3.95), (99.9, 4.4))
+
+
 def test_guidellm_incomplete_requests_at_the_limit_are_truncation(tmp_path: Path) -> None:
     report = audit(read(put(tmp_path / "b.json", guidellm(incomplete=60))))
     assert {"truncation", "survivorship"} <= {f.rule for f in report.findings}

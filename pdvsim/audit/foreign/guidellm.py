@@ -27,8 +27,17 @@ class Spread(Foreign):
 
     def as_distribution(self, of: str, unit_s: float) -> Distribution:
         named = {"mean": self.mean, "median": self.median, "std": self.std_dev}
-        named |= {"min": self.min, "max": self.max, **self.percentiles}
+        named |= {"min": self.min, "max": self.max}
+        named |= {_percentile(name): value for name, value in self.percentiles.items()}
         return distribution(of, {n: v * unit_s for n, v in named.items() if v is not None})
+
+
+def _percentile(name: str) -> str:
+    """Theirs as everybody's: p001 is p0.1, p05 is p5, p999 is p99.9."""
+    digits = name.removeprefix("p")
+    if not digits.isdigit() or len(digits) > 3:
+        return name
+    return f"p{float(digits) / 10 if len(digits) == 3 else float(digits):g}"
 
 
 class ByStatus(Foreign):
