@@ -90,7 +90,7 @@ def measured(
 
     check_replications(replications, most=1000)
     first, requests = cells[0], max(cell.concurrency for cell in cells)
-    longest = check_runnable(cells, pair(reference))
+    longest = check_runnable(cells, pair(reference), replications)
     demand = Demand(
         first.draft_tokens,
         requests,
@@ -125,7 +125,7 @@ def measured(
     return benchmark(results, about, opened.pair, command_line()), store
 
 
-def check_runnable(cells: Sequence[Cell], models: Pair) -> int:
+def check_runnable(cells: Sequence[Cell], models: Pair, replications: int) -> int:
     """Refuse what no engine can run, before one is opened.
 
     Returns:
@@ -144,16 +144,17 @@ def check_runnable(cells: Sequence[Cell], models: Pair) -> int:
         )
     longest = 0
     for cell in cells:
-        plan = plan_of(cell, 0)
-        if plan.arrival_s is not None and plan.arrival_s[-1] > MOST_S:
-            raise InputError(
-                f"requests arrive for {plan.arrival_s[-1]:.3g} s, and a run lasts a day at most; "
-                "take fewer --requests, a higher --rate, or --time-scale"
-            )
-        requests = plan.requests()
         drafts = architecture(cell.architecture).speculative
-        for reason in too_long(requests, (models.draft, models.verifier)[not drafts :]):
-            raise InputError(reason)
-        lengths = (request.prompt_tokens + request.output_tokens for request in requests)
-        longest = max(longest, *lengths)
+        # Lengths without a spread are the same in every run.
+        for index in range(replications if cell.spread else 1):
+            plan = plan_of(cell, index)
+            if plan.arrival_s is not None and plan.arrival_s[-1] > MOST_S:
+                raise InputError(
+                    f"requests arrive for {plan.arrival_s[-1]:.3g} s, and a run lasts a day at "
+                    "most; take fewer --requests, a higher --rate, or --time-scale"
+                )
+            requests = plan.requests()
+            for reason in too_long(requests, (models.draft, models.verifier)[not drafts :]):
+                raise InputError(reason)
+            longest = max(longest, *(one.prompt_tokens + one.output_tokens for one in requests))
     return longest
