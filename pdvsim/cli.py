@@ -47,6 +47,7 @@ COMMANDS = {
     "explain": Entry("pdvsim", "Split latency into its causes."),
     "crossover": Entry("pdvsim", "Find the loads where one architecture overtakes another."),
     "ablate": Entry("pdvsim", "Switch mechanisms off and see what they cost."),
+    "architectures": Entry("pdvsim", "What each architecture is, and what can be set in it."),
     "audit": Entry("pdvsim", "Hold a benchmark table against arithmetic."),
     "report": Entry("reports", "Render the JSON of another command as one HTML page."),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdvsim import cli
 from pdvsim.architectures import ARCHITECTURES, Architecture, Config, architecture, shared
 from pdvsim.core import EAGER
 from pdvsim.errors import InputError
@@ -76,3 +79,17 @@ def test_a_drawing_shows_queues_threads_and_streams() -> None:
         "prefill -> [prefill: prefill on stream prefill] -> decode or done",
         "decode -> [decode: draft on stream main, verify on stream main] -> decode or done",
     ]
+
+
+def test_the_command_says_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["architectures", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["architectures"]
+    assert [one["name"] for one in told] == list(ARCHITECTURES)
+    assert told[-1]["parameters"]["admission_factor"]["high"] == 100.0
+    assert cli.run(["architectures", "pd", str(Path(__file__).with_name("continuous.py"))]) == 0
+    shown = capsys.readouterr().out
+    assert "decode -> [decode: draft on stream main, verify on stream main]" in shown
+    assert "continuous: One thread" in shown
+    assert "prefill_batch = 8 (1 to 1024): prompts prefilled in one stage" in shown
+    assert cli.run(["architectures", "pvd"]) == 2
+    assert "unknown architecture 'pvd'" in capsys.readouterr().err

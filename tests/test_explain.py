@@ -19,6 +19,7 @@ from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.gpu import Contention
+from pdvsim.des.world import SimulatedWorld
 from pdvsim.explain import (
     Difference,
     Explained,
@@ -178,6 +179,14 @@ def test_the_admission_hold_is_what_the_limit_keeps_out() -> None:
     free = simulated("pd", 2, workload=burst, switched_off=(ADMISSION_LIMIT,))
     assert seconds(held, "admission hold").mean() > 0.05
     assert np.allclose(seconds(explain_requests(of_record(free)), "admission hold"), 0.0)
+
+
+def test_waiting_for_memory_is_an_admission_hold() -> None:
+    """Three workers, memory for one request: the others wait for it, however idle the lanes."""
+    world = SimulatedWorld(config_of("baseline", workers=3), loop(3), FixedCosts(), HOST)
+    world.lanes.room = lambda requests: world.lanes.active + len(requests) <= 1
+    found = explain_requests(of_record(world.run()))
+    assert seconds(found, "admission hold").mean() > 0.4 * found.e2e_s.mean()
 
 
 @pytest.mark.parametrize(("architecture", "held"), [("pdv", True), ("pd", False)])
