@@ -3,7 +3,7 @@
     import pdvsim as pv
 
     profile = pv.load_profile("h100_tinyllama-1.1b_llama-2-7b_graph")
-    found = pv.predict(profile, pv.closed_loop(32), ["pd", "pdv"])
+    found = pv.predict(profile, pv.closed_loop(32))
 
 What is named in `__all__` is for people; it is imported when it is first used (PEP 562).
 """

@@ -172,7 +172,7 @@ def predict(
     """Every architecture at a load, with 95 % prediction intervals for one run.
 
     Args:
-        architectures: names, with parameters if wanted: `["pd", "pdv@prefill_batch=8"]`.
+        architectures: names, with parameters if wanted: pdv@prefill_batch=8.
         formulas: closed forms beside the simulation.
         workers: processes; None takes one per usable core.
 
