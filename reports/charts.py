@@ -64,10 +64,14 @@ def _own_colour(text: str) -> str | None:
 
 
 def diverging(
-    low: float, middle: float, high: float, kind: Literal["linear", "log"] = "linear"
+    low: float,
+    middle: float,
+    high: float,
+    kind: Literal["linear", "log"] = "linear",
+    colours: tuple[str, str] = (BLUE, RED),
 ) -> alt.Scale:
-    """Blue below `middle`, white at it, red above."""
-    ends = [BLUE, "#ffffff", RED]
+    """The first colour below `middle`, white at it, the second above."""
+    ends = [colours[0], "#ffffff", colours[1]]
     return alt.Scale(type=kind, domain=[low, middle, high], range=ends, interpolate="lab")
 
 

@@ -93,15 +93,22 @@ def heat(document: Crossover) -> alt.TopLevelMixin | None:
         "scale": scale(across, [row[name] for row in rows for name in ("bottom", "top")]),
         "axis": ticks([row["across"] for row in rows]),
     }
-    layers = [*_boxes(rows, x, y), *_contour(document.map, x, y)]
+    layers = [*_boxes(rows, x, y, _colours(document)), *_contour(document.map, x, y)]
     height = 60 * len({row["across"] for row in rows})
     return alt.layer(*layers).properties(width=charts.WIDTH, height=min(height, 480))
 
 
-def _boxes(rows: list[Record], x: Look, y: Look) -> list[alt.Chart]:
+def _colours(document: Crossover) -> tuple[str, str]:
+    """Of the side that is better where the ratio is below 1, and above."""
+    first, second = charts.colours([document.first.label, document.second.label])
+    return (first, second) if document.better == "higher" else (second, first)
+
+
+def _boxes(rows: list[Record], x: Look, y: Look, colours: tuple[str, str]) -> list[alt.Chart]:
     known = [row["value"] for row in rows if row["value"] is not None]
     most = max([1.02, *known, *(1.0 / value for value in known)])
-    colour = alt.Color("value:Q", scale=charts.diverging(1.0 / most, 1.0, most, "log"), legend=None)
+    blend = charts.diverging(1.0 / most, 1.0, most, "log", colours)
+    colour = alt.Color("value:Q", scale=blend, legend=None)
     base = alt.Chart(charts.data(rows)).encode(
         tooltip=["at:Q", "across:Q", alt.Tooltip("told:N", title="ratio")]
     )
@@ -151,8 +158,8 @@ def break_evens(document: Crossover) -> str | None:
 SECTIONS = (
     Section(
         "Map",
-        "Ratio at each pair of values; ≈ where its interval includes 1. Black: break-even, with "
-        "95 % intervals.",
+        "Ratio at each pair of values, in the colour of the side that is better; ≈ where its "
+        "interval includes 1. Black: break-even, with 95 % intervals.",
         heat,
     ),
     Section("Break-even", "95 % intervals in brackets.", break_evens),

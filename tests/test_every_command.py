@@ -87,4 +87,8 @@ def test_a_command_prints_on_80_columns(
     assert cli.run(call(name, places)) == EXIT_CODE.get(name, 0)
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert len(captured.out.splitlines()) > 3
+    lines = captured.out.splitlines()
+    assert len(lines) > 3
+    # Nothing is cut, and only a word that is longer itself is wider than the page.
+    assert "…" not in captured.out
+    assert [one for one in lines if len(one) > 80 and " " in one.strip()] == []

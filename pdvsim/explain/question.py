@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pdvsim.cell import Cell, labels
 from pdvsim.documents.analyses import World
-from pdvsim.explain.compare import Explained, Run, explain_run, explain_simulated
+from pdvsim.explain.compare import Explained, explain_run, explain_simulated
 from pdvsim.explain.run_arrays import Trace, priced
 from pdvsim.machine import Replication
 from pdvsim.pool import run_all
@@ -41,10 +41,12 @@ def simulated(
 
 def recorded(traces: Sequence[Trace], profile: Profile | None) -> list[Explained]:
     """The records, explained; those of one architecture at one load are replications."""
-    found: dict[tuple[str, World, int], list[Run]] = {}
+    found: dict[tuple[str, World, int], list[Trace]] = {}
     for trace in traces:
-        known = trace if profile is None else priced(trace, profile)
         world: World = "real" if trace.world == "real" else "simulated"
         key = (trace.config.name, world, trace.config.batch_cap)
-        found.setdefault(key, []).append(explain_run(known))
-    return [Explained(*key, runs) for key, runs in found.items()]
+        found.setdefault(key, []).append(trace if profile is None else priced(trace, profile))
+    return [
+        Explained(*key, [explain_run(one) for one in alike], alike[0].cell)
+        for key, alike in found.items()
+    ]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.architectures import Config
+from pdvsim.cell import Cell
 from pdvsim.errors import ProfileError
 from pdvsim.records import STAGES, RunRecord
 from pdvsim.spans import Spans
@@ -47,6 +48,7 @@ class Trace:
         requests: ids and the columns `REQUEST_NUMBERS` of each request, by name; NaN where a
             time has not come.
         entry_request, entry_row: indexes of each entry's request and row.
+        cell: what was specified, where a record says so.
     """
 
     config: Config
@@ -63,6 +65,7 @@ class Trace:
     requests: dict[str, Times]
     entry_request: Codes
     entry_row: Codes
+    cell: Cell | None = None
 
     def row(self, name: str) -> Times:
         """A column of the rows."""
@@ -124,7 +127,10 @@ def of_record(record: RunRecord) -> Trace:
         record.end_s,
         record.lanes,
         shut=Spans(*record.shut_s.T),
-        **codes,
+        stage=codes["stage"],
+        lane=codes["lane"],
+        stream=codes["stream"],
+        take=codes["take"],
         rows=rows,
         requests=requests,
         entry_request=entry_request[entries],
@@ -145,7 +151,9 @@ def of_files(stem: Path, profile: Profile | None = None) -> Trace:
     """
     from pdvsim.record_files import read
 
-    trace = of_record(read(stem)[0])
+    record, about = read(stem)
+    cell = None if about.get("cell") is None else Cell.read(about["cell"])
+    trace = replace(of_record(record), cell=cell)
     return trace if profile is None else priced(trace, profile)
 
 
