@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,25 @@ def test_command_prints_json_and_exits_by_verdict(tmp_path: Path) -> None:
     first = json.loads(failed.stdout)["findings"][0]
     assert set(first) == {"rule", "severity", "cells", "message", "evidence", "settle"}
     assert "to settle it" in run(str(bad)).stdout
+
+
+@pytest.mark.parametrize("source", [json.dumps(VLLM), "system,output_throughput\na,5.0\n"])
+def test_tables_come_through_pipes(source: str) -> None:
+    """Which can be read only once: the format is told by what came out."""
+    found = CliRunner().invoke(command, ["-"], input=source)
+    assert found.exit_code == 0 and "standard input (" in found.stdout
+    reading, writing = os.pipe()
+    os.write(writing, source.encode())
+    os.close(writing)
+    table = read(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    assert table.source == f"/dev/fd/{reading}" and len(table.cells) == 1
+
+
+def test_what_is_wrong_in_a_pipe_is_said_of_the_pipe() -> None:
+    error = CliRunner().invoke(command, ["-"], input='{"a": 1}').exception
+    assert isinstance(error, InputError)
+    assert str(error).startswith("standard input: not a format I know")
 
 
 def test_command_bounds_the_hardware(tmp_path: Path) -> None:

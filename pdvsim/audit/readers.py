@@ -12,6 +12,7 @@ from pdvsim.audit.foreign.guidellm import read_guidellm
 from pdvsim.audit.foreign.items import Item, csv_items, read_items, refusal, writer
 from pdvsim.audit.foreign.llmperf import read_llmperf
 from pdvsim.audit.foreign.vllm import read_sglang, read_vllm
+from pdvsim.audit.piped import STDIN, as_file
 from pdvsim.audit.table import Cell, Table
 from pdvsim.errors import InputError
 from pdvsim.models import Pair
@@ -35,7 +36,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     models: Pair | None = None,
 ) -> Table:
-    """Read a benchmark table.
+    """Read a benchmark table, also through a pipe; `-` is standard input.
 
     Args:
         detail: the requests one by one (pdverify and csv).
@@ -47,8 +48,25 @@ def read(
     """
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}; known are {', '.join(FORMATS)}")
-    if not path.exists():
+    if path != STDIN and not path.exists():
         raise InputError(f"{path}: no such file")
+    with as_file(path) as file:
+        table = _read_file(file, detail, format, columns, models)
+    if file != path:
+        table = replace(table, source="standard input" if path == STDIN else str(path))
+    if models is not None:
+        cells = tuple(replace(c, pair=c.pair or models) for c in table.cells)
+        table = replace(table, cells=cells)
+    return table
+
+
+def _read_file(
+    path: Path,
+    detail: Path | None,
+    format: str,
+    columns: Mapping[str, str] | None,
+    models: Pair | None,
+) -> Table:
     text = _is_text_table(path, columns) if format == "auto" else format in ("csv", "pdverify")
     if not text and (columns or detail is not None):
         what = "a column map" if columns else "a detail table"
@@ -61,9 +79,6 @@ def read(
         table = _read_json(path, format)
     if not table.cells:
         raise InputError(f"{path}: no rows in it")
-    if models is not None:
-        cells = tuple(replace(c, pair=c.pair or models) for c in table.cells)
-        table = replace(table, cells=cells)
     return table
 
 

@@ -47,7 +47,7 @@ def command(
     bandwidth_tb_s: float | None,
     to: Destination,
 ) -> None:
-    """Hold TABLE (and its requests, DETAIL) against arithmetic.
+    """Hold TABLE (and its requests, DETAIL) against arithmetic; - reads standard input.
 
     Exit code 1 if a claim of the table fails.
     """
