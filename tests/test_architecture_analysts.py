@@ -151,6 +151,7 @@ def test_the_sixth_keeps_its_books_in_the_real_world(executor: Executor) -> None
     assert sum(explain_run(of_record(record)).causes.values()) > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

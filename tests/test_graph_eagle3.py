@@ -81,6 +81,7 @@ def drafted(served: GraphEngine, request: Request, count: int) -> list[int]:
     return served._state.drafts[slot, :count].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_embedding", [True, False])
 @pytest.mark.parametrize("before_residual", [True, False])
 @pytest.mark.parametrize("lengths", [(), (0, 1, 2, 5)])
@@ -157,6 +158,7 @@ def small_head() -> Head:
     return replace(head, ids=torch.tensor([0, 2, 3, 5]), **sharp)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -24,6 +24,7 @@ DRAFTERS = {"model": similar_draft(VERIFIER, 0.3), "eagle3": HEAD, "none": None}
 COUNT, IN_FLIGHT = 24, 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_every_architecture_yields_the_verifiers_own_tokens(name: str, drafter: str) -> None:
@@ -52,6 +53,7 @@ def test_every_architecture_yields_the_verifiers_own_tokens(name: str, drafter: 
         assert sum(r.accepted_tokens for r in requests) > COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("seed", range(3))
 def test_few_pages_delay_requests_or_refuse_the_run_but_never_stop_it(name: str, seed: int) -> None:
@@ -68,6 +70,7 @@ def test_few_pages_delay_requests_or_refuse_the_run_but_never_stop_it(name: str,
     assert served.free_pages == served.pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("drafter", ["model", "eagle3"])
 def test_a_failing_request_leaves_the_others_tokens_and_pages_alone(

@@ -24,6 +24,7 @@ def blocks(name: str) -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
 def test_the_python_of_the_documentation_runs_as_a_plain_script(name: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"

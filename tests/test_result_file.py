@@ -135,6 +135,7 @@ def pdvsim(folder: Path, shell: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "code", "says"),
     [
