@@ -25,10 +25,10 @@ from pdvsim.model_shape import BYTES_PER_PARAMETER, ModelShape, Rope
 __all__ = [
     "BYTES_PER_PARAMETER",
     "TOY",
+    "FoundModel",
     "ModelShape",
     "Pair",
     "Rope",
-    "Source",
     "named_by_hub",
     "pair",
     "resolve",
@@ -69,7 +69,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FoundModel:
     """A model as it was referred to.
 
     Attributes:
@@ -128,14 +128,14 @@ def named_by_hub(identifier: str) -> ModelShape | None:
     return None
 
 
-def resolve(reference: str) -> Source:
+def resolve(reference: str) -> FoundModel:
     """The model that `reference` means; see the module.
 
     Raises:
         InputError: no such name or path, or a `config.json` that cannot be used.
     """
     if reference.lower() in shape_names():
-        return Source(shape(reference))
+        return FoundModel(shape(reference))
     if _is_dir(reference):
         return _checkpoint(Path(reference), Path(reference).resolve().name)
     name, equals, text = reference.partition("=")
@@ -144,7 +144,7 @@ def resolve(reference: str) -> Source:
             raise InputError(f"{reference} is a file; a shape needs a name: NAME={reference}")
         if len(Path(reference).parts) > 1 or reference.startswith("."):
             raise InputError(f"no model at {reference}: there is no such directory")
-        return Source(shape(reference))
+        return FoundModel(shape(reference))
     if not re.fullmatch(r"[\w.+-]+", name):
         raise InputError(
             f"a model cannot be called {name!r}; letters, digits and . _ + - make a name"
@@ -152,10 +152,10 @@ def resolve(reference: str) -> Source:
     if name.lower() in shape_names():
         raise InputError(f"{name} is the name of a shape that ships; call yours something else")
     path = Path(text)
-    return _checkpoint(path, name) if _is_dir(text) else Source(_read(path, name))
+    return _checkpoint(path, name) if _is_dir(text) else FoundModel(_read(path, name))
 
 
-def resolve_pair(reference: str) -> tuple[Source, Source]:
+def resolve_pair(reference: str) -> tuple[FoundModel, FoundModel]:
     """Draft and verifier of `DRAFT:VERIFIER` or `toy`.
 
     Raises:
@@ -196,8 +196,8 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _checkpoint(folder: Path, name: str) -> Source:
-    return Source(_read(folder / "config.json", name), folder)
+def _checkpoint(folder: Path, name: str) -> FoundModel:
+    return FoundModel(_read(folder / "config.json", name), folder)
 
 
 def _read(path: Path, name: str) -> ModelShape:

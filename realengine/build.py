@@ -8,7 +8,7 @@ import torch
 
 from pdvsim.core import EAGER, Executor
 from pdvsim.models import Pair
-from realengine.checkpoint import check_context, sources
+from realengine.checkpoint import check_context, runnable_pair
 from realengine.device import open_device, torch_device
 from realengine.eager import EagerEngine
 from realengine.engine import Engine
@@ -67,7 +67,7 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         InputError: unknown pair, damaged checkpoint, or a context that it does not have.
         CapacityError: no such device, or not enough memory.
     """
-    draft, verifier = sources(reference)
+    draft, verifier = runnable_pair(reference)
     pair, device = Pair(draft.shape, verifier.shape), torch_device(device_name)
     check_context((draft.shape, verifier.shape), demand.context_tokens)
     if executor is EAGER:

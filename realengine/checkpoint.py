@@ -18,7 +18,7 @@ from torch import Tensor
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.model_config import shape_of_config
-from pdvsim.models import ModelShape, Source, resolve, resolve_pair
+from pdvsim.models import FoundModel, ModelShape, resolve, resolve_pair
 from realengine import toy
 
 MOST_PADDING = 1024  # tokens that a vocabulary is padded by at most
@@ -30,7 +30,7 @@ _WHOLE = ("I64", "I32")
 _IGNORED = ("rotary_emb.inv_freq", "lm_head.weight")
 
 
-def source(reference: str) -> Source:
+def runnable(reference: str) -> FoundModel:
     """The model that `reference` means (see `pdvsim.models`), with its checkpoint if it has one.
 
     Raises:
@@ -39,7 +39,7 @@ def source(reference: str) -> Source:
     return _with_weights(resolve(reference))
 
 
-def sources(reference: str) -> tuple[Source, Source]:
+def runnable_pair(reference: str) -> tuple[FoundModel, FoundModel]:
     """Draft and verifier of a pair.
 
     Raises:
@@ -49,7 +49,7 @@ def sources(reference: str) -> tuple[Source, Source]:
     return _with_weights(draft), _with_weights(verifier)
 
 
-def _with_weights(found: Source) -> Source:
+def _with_weights(found: FoundModel) -> FoundModel:
     """The toy models' weights are this package's."""
     folder = found.folder or toy.CHECKPOINTS.get(found.shape.name)
     if folder is not None:
@@ -96,7 +96,7 @@ def check_context(shapes: Iterable[ModelShape], tokens: int) -> None:
             )
 
 
-def shared_vocabulary(draft: Source, verifier: Source) -> int:
+def shared_vocabulary(draft: FoundModel, verifier: FoundModel) -> int:
     """Tokens that both models know, which is what they may produce.
 
     Sizes may differ by padding, as those of one family in several sizes do, if the tokenizers
@@ -134,7 +134,7 @@ class _Tokenizer:
     size: int
 
 
-def _tokenizer(model: Source) -> _Tokenizer | None:
+def _tokenizer(model: FoundModel) -> _Tokenizer | None:
     """What `tokenizer.json` says of token numbers, if the checkpoint has one."""
     file = None if model.folder is None else model.folder / "tokenizer.json"
     if file is None or not file.is_file():

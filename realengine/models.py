@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pdvsim.errors import CapacityError
-from pdvsim.models import ModelShape, Pair, Source
+from pdvsim.models import FoundModel, ModelShape, Pair
 from realengine.checkpoint import model_checkpoint, shared_vocabulary
 from realengine.device import default_dtype, enough_memory
 
@@ -35,8 +35,8 @@ class LoadedPair:
 
 
 def load_pair(
-    draft: Source,
-    verifier: Source,
+    draft: FoundModel,
+    verifier: FoundModel,
     device: torch.device,
     cache_tokens: int,
     seed: int = 0,
@@ -59,10 +59,10 @@ def load_pair(
         check_memory(pair, cache_tokens, device)
     dtype = dtype or default_dtype(device)
     first, second = [
-        load(source, device, dtype)
-        if source.folder is not None
-        else build(source.shape, device, dtype, seed + i)
-        for i, source in enumerate((draft, verifier))
+        load(found, device, dtype)
+        if found.folder is not None
+        else build(found.shape, device, dtype, seed + i)
+        for i, found in enumerate((draft, verifier))
     ]
     return LoadedPair(first, second, vocabulary)
 
@@ -82,16 +82,16 @@ def build(
     return model
 
 
-def load(source: Source, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The checkpoint of `source`.
+def load(found: FoundModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The checkpoint of `found`.
 
     Raises:
         InputError: a file is missing or damaged, or weights are missing from the files.
         CapacityError: the weights do not fit.
     """
-    assert source.folder is not None
-    with model_checkpoint(source.folder, source.shape) as checkpoint:
-        model = _empty(source.shape, device, dtype)
+    assert found.folder is not None
+    with model_checkpoint(found.folder, found.shape) as checkpoint:
+        model = _empty(found.shape, device, dtype)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 weight.copy_(checkpoint.tensor(name))

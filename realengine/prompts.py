@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from pdvsim.core import Request
-from pdvsim.models import Source
+from pdvsim.models import FoundModel
 from realengine import toy
 
 STRIDE = 7919  # between the passages of consecutive requests; prime, so that all differ
@@ -43,7 +43,7 @@ class Prompts:
         return [self.text[(start + i) % length] for i in range(request.prompt_tokens)]
 
 
-def prompts_for(verifier: Source, vocabulary: int, seed: int) -> Prompts:
+def prompts_for(verifier: FoundModel, vocabulary: int, seed: int) -> Prompts:
     """Passages of its training text for the toy pair, random tokens for every other."""
     own = toy.VERIFIER.resolve()
     trained = verifier.folder is not None and verifier.folder.resolve() == own

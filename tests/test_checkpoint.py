@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from pdvsim.core import EAGER, GRAPH, Executor
 from pdvsim.errors import CapacityError, InputError
 from pdvsim.model_config import shape_of_config
-from pdvsim.models import SHIPPED, Source, shapes
+from pdvsim.models import SHIPPED, FoundModel, shapes
 from realengine.build import Demand, Opened, open_engine
-from realengine.checkpoint import check_context, shared_vocabulary, source, sources
+from realengine.checkpoint import check_context, runnable, runnable_pair, shared_vocabulary
 from realengine.models import hugging_face_config
 from tests.checkpoints import FAMILIES, SMALL, make_checkpoint
 
@@ -58,7 +58,7 @@ def test_absent_keys_mean_what_transformers_takes_them_for(kind: str, tmp_path: 
     needed = {k: v for k, v in SMALL.items() if k.endswith("_size") or k.startswith("num_hidden")}
     content = needed | {"model_type": kind, "num_attention_heads": 32}
     (tmp_path / "config.json").write_text(json.dumps(content | {"max_position_embeddings": 256}))
-    assert source(f"m={tmp_path}").shape.family == kind
+    assert runnable(f"m={tmp_path}").shape.family == kind
 
 
 @BOTH
@@ -158,15 +158,15 @@ def tokenizer(folder: Path, pieces: Any, added: int = 0) -> None:
 
 
 @pytest.fixture
-def padded(tmp_path: Path) -> tuple[Source, Source]:
+def padded(tmp_path: Path) -> tuple[FoundModel, FoundModel]:
     """A pair whose vocabularies have 96 and 104 tokens."""
     wide = make_checkpoint(tmp_path / "wide", FAMILIES["llama-2"] | {"vocab_size": 104})
     narrow = make_checkpoint(tmp_path / "narrow", FAMILIES["llama-2"])
-    return sources(f"{narrow}:{wide}")
+    return runnable_pair(f"{narrow}:{wide}")
 
 
 def test_vocabularies_may_differ_by_padding_if_the_tokenizers_agree(
-    padded: tuple[Source, Source],
+    padded: tuple[FoundModel, FoundModel],
 ) -> None:
     with pytest.raises(InputError, match=r"96 tokens and verifier wide 104; without"):
         shared_vocabulary(*padded)
@@ -182,7 +182,7 @@ def test_vocabularies_may_differ_by_padding_if_the_tokenizers_agree(
 @pytest.mark.parametrize("pieces", [{"a": 1, "b": 0}, [["a", 0.0]]])
 def test_tokenizers_that_number_differently_are_no_pair(folder: Path, pieces: Any) -> None:
     tokenizer(folder, {"a": 0, "b": 1})
-    draft, verifier = sources(f"{folder}:{folder}")
+    draft, verifier = runnable_pair(f"{folder}:{folder}")
     other = folder.parent / "other"
     other.mkdir()
     tokenizer(other, pieces)
@@ -201,7 +201,7 @@ def test_models_without_a_common_vocabulary_are_no_pair(pair: str, executor: Exe
 
 
 def test_shapes_of_one_family_may_differ_by_padding() -> None:
-    assert shared_vocabulary(*sources("qwen2.5-0.5b:qwen2.5-7b")) == 151936
+    assert shared_vocabulary(*runnable_pair("qwen2.5-0.5b:qwen2.5-7b")) == 151936
 
 
 @BOTH

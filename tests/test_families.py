@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pdvsim.core import EAGER, GRAPH, Executor, Request, Stream, settle
-from realengine.checkpoint import sources
+from realengine.checkpoint import runnable_pair
 from realengine.device import open_device
 from realengine.eager import EagerEngine
 from realengine.engine import Engine
@@ -56,7 +56,7 @@ def engine_of(pair: str, executor: Executor, device: str) -> Engine:
         config = GraphConfig(3, 1, len(PROMPT) + OUTPUT)
         return build_engine(pair, config, device, torch.float32)
     where = open_device(device)
-    loaded = load_pair(*sources(pair), where.device, 0, dtype=torch.float32)
+    loaded = load_pair(*runnable_pair(pair), where.device, 0, dtype=torch.float32)
     prompts = Prompts(loaded.vocabulary)
     return EagerEngine(loaded.draft, loaded.verifier, where, prompts, draft_tokens=3)
 

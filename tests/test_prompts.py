@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from pdvsim.core import EAGER, GRAPH, Request
 from realengine import toy
 from realengine.build import Demand, open_engine
-from realengine.checkpoint import sources
+from realengine.checkpoint import runnable_pair
 from realengine.prompts import Prompts, prompts_for
 
 
@@ -31,6 +31,6 @@ def test_the_toy_pair_gets_its_text_however_it_is_referred_to(pair: str, executo
 
 
 def test_every_other_pair_gets_random_tokens() -> None:
-    _, verifier = sources("tiny:tiny")
+    _, verifier = runnable_pair("tiny:tiny")
     assert prompts_for(verifier, 256, 0).kind == "random tokens"
     assert prompts_for(replace(verifier, folder=toy.DRAFT), 256, 0).kind == "random tokens"

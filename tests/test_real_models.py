@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pdvsim.errors import CapacityError, InputError
 from pdvsim.models import Pair, shape, shapes
-from realengine.checkpoint import source, sources
+from realengine.checkpoint import runnable, runnable_pair
 from realengine.models import build, check_memory, load, load_pair
 from tests.checkpoints import FAMILIES, make_checkpoint
 
@@ -62,16 +62,16 @@ def test_bf16_rotates_in_float32() -> None:
 def test_a_checkpoint_comes_back(family: str, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", FAMILIES[family])
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ours = load(source(str(folder)), CPU, torch.float32)
+    ours = load(runnable(str(folder)), CPU, torch.float32)
     assert torch.equal(logits(ours), logits(theirs))
 
 
 def test_a_pair_may_be_a_shape_and_a_checkpoint(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", FAMILIES["llama-2"] | {"vocab_size": 256})
-    loaded = load_pair(*sources(f"tiny:{folder}"), CPU, cache_tokens=0)
+    loaded = load_pair(*runnable_pair(f"tiny:{folder}"), CPU, cache_tokens=0)
     assert loaded.vocabulary == 256
     with pytest.raises(InputError, match="nowhere"):
-        sources(f"tiny:{tmp_path}/nowhere")
+        runnable_pair(f"tiny:{tmp_path}/nowhere")
 
 
 def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import torch
 from pdvsim.core import Drafter as Kind
 from pdvsim.drafters import HeadShape, head_for, head_of_config, is_head
 from pdvsim.json_file import read_json
-from pdvsim.models import Source
-from realengine.checkpoint import shared_vocabulary, source, sources
+from pdvsim.models import FoundModel
+from realengine.checkpoint import runnable, runnable_pair, shared_vocabulary
 from realengine.device import default_dtype, open_device
 from realengine.graph.eagle3 import Head
 from realengine.graph.engine import GraphConfig, GraphEngine
@@ -38,24 +38,24 @@ def build_engine(
     """
     drafter, colon, verifier = reference.partition(":")
     if colon and not drafter:
-        return engine_of(None, source(verifier), config, device, dtype)
+        return engine_of(None, runnable(verifier), config, device, dtype)
     if colon and (found := _head(drafter, verifier)) is not None:
-        return engine_of(found, source(verifier), config, device, dtype)
-    return engine_of(*sources(reference), config, device, dtype)
+        return engine_of(found, runnable(verifier), config, device, dtype)
+    return engine_of(*runnable_pair(reference), config, device, dtype)
 
 
 @dataclass(frozen=True, slots=True)
-class HeadSource:
+class FoundHead:
     """A head as it was referred to; random weights without a folder."""
 
     shape: HeadShape
     folder: Path | None = None
 
 
-def _head(drafter: str, verifier: str) -> HeadSource | None:
+def _head(drafter: str, verifier: str) -> FoundHead | None:
     """The head that `drafter` means, if it means one."""
     if drafter.lower() == Kind.EAGLE3:
-        return HeadSource(head_for(source(verifier).shape))
+        return FoundHead(head_for(runnable(verifier).shape))
     where = Path(drafter) / "config.json"
     if not where.is_file():
         return None
@@ -63,13 +63,13 @@ def _head(drafter: str, verifier: str) -> HeadSource | None:
     if not is_head(config):
         return None
     name = Path(drafter).resolve().name
-    shape = head_of_config(config, source(verifier).shape, name, str(where))
-    return HeadSource(shape, Path(drafter))
+    shape = head_of_config(config, runnable(verifier).shape, name, str(where))
+    return FoundHead(shape, Path(drafter))
 
 
 def engine_of(
-    draft: Source | HeadSource | None,
-    verifier: Source,
+    draft: FoundModel | FoundHead | None,
+    verifier: FoundModel,
     config: GraphConfig,
     device: str = "cuda",
     dtype: torch.dtype | None = None,
@@ -78,10 +78,10 @@ def engine_of(
     opened = open_device(device)
     where, kind = opened.device, dtype or default_dtype(opened.device)
     shared = verifier.shape.vocabulary
-    if isinstance(draft, Source):
+    if isinstance(draft, FoundModel):
         shared = shared_vocabulary(draft, verifier)
 
-    def load(model: Source, seed: int) -> Weights:
+    def load(model: FoundModel, seed: int) -> Weights:
         if model.folder is None:
             whole = random_weights(model.shape, where, kind, seed)
         else:
@@ -90,7 +90,7 @@ def engine_of(
 
     def load_drafter(verifier: Weights) -> Weights | Head | None:
         seed = config.seed + 1
-        if not isinstance(draft, HeadSource):
+        if not isinstance(draft, FoundHead):
             return None if draft is None else load(draft, seed)
         if draft.folder is None:
             return random_head(draft.shape, verifier, where, kind, seed)
