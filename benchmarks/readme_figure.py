@@ -12,7 +12,7 @@ import altair as alt
 import polars as pl
 
 from pdvsim.documents import read
-from pdvsim.documents.cells import Validation
+from pdvsim.documents.validation import Validation
 
 ROOT = Path(__file__).parent.parent
 SOURCES = {"eager": "results/eager/validate.json", "graph": "results/graph/validate.json"}

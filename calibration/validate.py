@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from pdvsim.documents.base import OF_ONE_RUN
-from pdvsim.documents.cells import ErrorSummary, Validation, ValidationRow
 from pdvsim.documents.head import calibration, head, valid_for
+from pdvsim.documents.validation import ErrorSummary, Validation, ValidationRow
 from pdvsim.machine import Calibration
 from pdvsim.measured.benched import Bench, Hosts, OnHost
 from pdvsim.profile import Profile

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pdvsim.cell import FIELDS
 from pdvsim.documents import read as read
-from pdvsim.documents.analyses import Ablation, Crossover, Explanation
-from pdvsim.documents.cells import Benchmark, Prediction, Validation
+from pdvsim.documents.ablation import Ablation
+from pdvsim.documents.cells import Benchmark, Prediction
+from pdvsim.documents.crossover import Crossover
+from pdvsim.documents.explanation import Explanation
+from pdvsim.documents.validation import Validation
 from pdvsim.errors import InputError
 from pdvsim.options import Asked
 from pdvsim.profile import load_profile as load_profile

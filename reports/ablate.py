@@ -8,7 +8,7 @@ from operator import add, mul
 
 import altair as alt
 
-from pdvsim.documents.analyses import Ablation
+from pdvsim.documents.ablation import Ablation
 from pdvsim.output import number
 from pdvsim.statistics import Interval
 from reports import charts

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pdvsim.documents.cells import CellsDocument, Row, Validation
+from pdvsim.documents.cells import CellsDocument, Row
 from pdvsim.documents.tables import Reproduction
+from pdvsim.documents.validation import Validation
 from pdvsim.output import number
 from pdvsim.quantities import COMPARED, QUANTITIES
 from pdvsim.statistics import Interval

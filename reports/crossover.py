@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
-from pdvsim.documents.analyses import Axis, Crossover
+from pdvsim.documents.crossover import Axis, Crossover
 from pdvsim.output import number
 from reports import charts
 from reports.chart_rows import Record, ends

@@ -8,7 +8,7 @@ from math import exp, log
 
 import altair as alt
 
-from pdvsim.documents.analyses import Axis, Crossover, Map
+from pdvsim.documents.crossover import Axis, Crossover, Map
 from pdvsim.output import number
 from pdvsim.statistics import Interval
 from reports import charts

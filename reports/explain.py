@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from pdvsim.documents.analyses import Cause, ExplainedRow, Explanation
+from pdvsim.documents.explanation import Cause, ExplainedRow, Explanation
 from pdvsim.output import number
 from pdvsim.quantities import CAUSES, MEMOS
 from reports import charts

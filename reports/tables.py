@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pdvsim.documents.cells import CellsDocument, Prediction, Validation
+from pdvsim.documents.cells import CellsDocument, Prediction
 from pdvsim.documents.tables import Reproduction
+from pdvsim.documents.validation import Validation
 from pdvsim.output import number
 from pdvsim.quantities import COLUMNS, COMPARED, QUANTITIES
 from reports.html import Cell, interval, items, table

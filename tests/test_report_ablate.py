@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pdvsim.documents.analyses import Ablation
+from pdvsim.documents.ablation import Ablation
 from reports import ablate
 from reports.page import render, spec_of
 from tests.documents import CALIBRATION, headings, interval, made, offline

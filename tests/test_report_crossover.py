@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pdvsim.cell import Cell
-from pdvsim.documents.analyses import Axis, Crossover
+from pdvsim.documents.crossover import Axis, Crossover
 from reports import crossover, crossover_map
 from reports.page import render, spec_of
 from tests.documents import CALIBRATION, headings, interval, made, offline

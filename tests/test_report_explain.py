@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pytest
 
-from pdvsim.documents.analyses import Explanation
+from pdvsim.documents.explanation import Explanation
 from pdvsim.quantities import CAUSES, MEMOS
 from reports import explain
 from reports.page import render, spec_of

@@ -12,9 +12,10 @@ import pytest
 
 from pdvsim import cli
 from pdvsim.documents import Document
-from pdvsim.documents.cells import CellsDocument, Prediction, Row, Validation, ValidationRow
+from pdvsim.documents.cells import CellsDocument, Prediction, Row
 from pdvsim.documents.reading import parse
 from pdvsim.documents.tables import Reproduction
+from pdvsim.documents.validation import Validation, ValidationRow
 from pdvsim.quantities import COMPARED
 from pdvsim.results import ranked, row
 from pdvsim.statistics import Interval

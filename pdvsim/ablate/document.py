@@ -11,7 +11,7 @@ import numpy as np
 from pdvsim.ablate.shapley import Ablation, Part, Subject
 from pdvsim.cell import Cell
 from pdvsim.des import simulate
-from pdvsim.documents import analyses as documents
+from pdvsim.documents import ablation as documents
 from pdvsim.documents.base import OF_ONE_RUN, PUBLISHED_ENGINES, RunLength
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.metrics import summarize

@@ -8,7 +8,7 @@ from pdvsim.ablate.document import document, length_of
 from pdvsim.ablate.shapley import Scale, ablate
 from pdvsim.ablate.subjects import METRICS, predicted
 from pdvsim.cell import Cell
-from pdvsim.documents import analyses as documents
+from pdvsim.documents import ablation as documents
 from pdvsim.errors import InputError
 from pdvsim.profile import Profile
 from pdvsim.sweep import check_replications

@@ -26,7 +26,7 @@ from pdvsim.pdverify import MECHANISMS
 if TYPE_CHECKING:
     from pdvsim.ablate import Subject
     from pdvsim.ablate.shapley import Scale
-    from pdvsim.documents.analyses import Ablation
+    from pdvsim.documents.ablation import Ablation
     from pdvsim.profile import Profile
 
 REPLICATIONS = 12

@@ -20,7 +20,7 @@ from pdvsim.options import (
 )
 
 if TYPE_CHECKING:
-    from pdvsim.documents.analyses import Explanation
+    from pdvsim.documents.explanation import Explanation
     from pdvsim.explain import Explained
 
 REPLICATIONS = 5

@@ -9,7 +9,7 @@ from pdvsim.crossover.contour import Row, contour
 from pdvsim.crossover.curve import Root
 from pdvsim.crossover.search import Budget, Comparison, Point, compare
 from pdvsim.crossover.space import AXES, Axis, Place, Side, Simulated
-from pdvsim.documents import analyses as documents
+from pdvsim.documents import crossover as documents
 from pdvsim.documents.base import RunLength
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError

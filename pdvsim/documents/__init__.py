@@ -1,6 +1,6 @@
 """What commands write and everything else reads: a type for every result.
 
-`read` opens a file or a text. The models stand in `cells`, `analyses` and `tables`.
+`read` opens a file or a text. A module for each kind of result; `cells` holds what several share.
 """
 
 from pdvsim.documents.base import Document, RunLength, Table, Verdict

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pdvsim.core import Stage
 from pdvsim.documents.base import (
@@ -21,7 +21,7 @@ from pdvsim.documents.base import (
     Table,
 )
 from pdvsim.models import Pair
-from pdvsim.quantities import COMPARED, QUANTITIES, Better, columns, told_by
+from pdvsim.quantities import QUANTITIES, Better, columns, told_by
 from pdvsim.statistics import Interval
 
 
@@ -184,7 +184,7 @@ class CellsDocument(Document):
     def rows(self) -> Iterator[dict[str, Any]]:
         for row in self.cells:
             for name, found in row.metrics.items():
-                yield _frame_row(row, name, found)
+                yield frame_row(row, name, found)
 
     def tables(self) -> Iterator[Table]:
         shown = columns({n for row in self.cells for n in row.metrics if row.metric(n)})
@@ -201,7 +201,7 @@ class CellsDocument(Document):
         yield Table("", (*head, "architecture", *(QUANTITIES[n].title for n in shown)), lines)
 
 
-def _frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:
+def frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:
     return {
         "architecture": row.label,
         "concurrency": row.concurrency,
@@ -324,34 +324,6 @@ class Benchmark(CellsDocument):
     models: Pair | None
 
 
-# Of each metric in `COMPARED`; null where a side could not say.
-Errors = dict[str, Finite | None]
-
-
-class ValidationRow(Row):
-    """A cell predicted (`metrics`, on the host as it was) and measured.
-
-    Attributes:
-        measured: the same metrics of the real runs.
-        errors: predicted / measured - 1.
-        errors_as_calibrated: the same where the host is as it was calibrated.
-        host_factors: host seconds relative to the calibrated ones, in spans of the runs.
-        gil_speeds: of each of two launching threads, relative to one alone.
-    """
-
-    measured: Metrics
-    errors: Errors
-    errors_as_calibrated: Errors
-    host_factors: tuple[Finite, ...]
-    gil_speeds: tuple[Finite, ...]
-    telemetry: tuple[Telemetry, ...]
-
-    @field_validator("measured", "errors", "errors_as_calibrated", mode="after")
-    @classmethod
-    def _compared(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return of_all(found, COMPARED)
-
-
 def of_all(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """`found`, whose keys are exactly `names`.
 
@@ -376,60 +348,3 @@ def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
         return value
 
     return check
-
-
-class ErrorSummary(Model):
-    """Absolute errors of one metric over all cells that have one."""
-
-    metric: Annotated[str, AfterValidator(one_of(COMPARED))]
-    median_abs: Finite
-    max_abs: Finite
-    cells: int
-
-
-class Validation(CellsDocument):
-    """`pdvsim validate`: predictions held against real runs.
-
-    Attributes:
-        as_calibrated, at_run_speed: errors on the host as calibrated, and as it was during the
-            runs (empty for an executor whose time is not the host's).
-        measured_on: where each benchmark comes from.
-    """
-
-    NAME: ClassVar[str] = "validation"
-
-    kind: Literal["validate"]
-    cells: tuple[ValidationRow, ...]
-    as_calibrated: tuple[ErrorSummary, ...]
-    at_run_speed: tuple[ErrorSummary, ...]
-    measured_on: tuple[Machine, ...]
-    profile: Calibration
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for row in self.cells:
-            for name in COMPARED:
-                measured = row.measured[name]
-                yield _frame_row(row, name, row.metric(name)) | {
-                    "measured": measured and measured.value,
-                    "error": row.errors[name],
-                }
-
-    def tables(self) -> Iterator[Table]:
-        lines = []
-        for row in self.cells:
-            factors = row.host_factors
-            lines.append(
-                (
-                    (str(row.concurrency), ""),
-                    (row.label, f"host {sum(factors) / len(factors):.2f}" if factors else ""),
-                    *(self._compared(row, name) for name in COMPARED),
-                )
-            )
-        yield Table("", ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
-
-    @staticmethod
-    def _compared(row: ValidationRow, name: str) -> tuple[str, str]:
-        scale, error = QUANTITIES[name].scale, row.errors[name]
-        measured, predicted = told(row.measured[name], scale)[0], told(row.metric(name), scale)[0]
-        off = "n/a" if error is None else f"{100 * error:+.1f} %"
-        return off, f"{measured} : {predicted}"

@@ -20,10 +20,10 @@ from pdvsim.json_file import parse_json, read_text
 KINDS = {
     "predict": ("cells", "Prediction"),
     "bench": ("cells", "Benchmark"),
-    "validate": ("cells", "Validation"),
-    "explain": ("analyses", "Explanation"),
-    "crossover": ("analyses", "Crossover"),
-    "ablate": ("analyses", "Ablation"),
+    "validate": ("validation", "Validation"),
+    "explain": ("explanation", "Explanation"),
+    "crossover": ("crossover", "Crossover"),
+    "ablate": ("ablation", "Ablation"),
     "reproduce": ("tables", "Reproduction"),
     "audit": ("tables", "Audit"),
 }

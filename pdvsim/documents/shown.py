@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from pdvsim.documents.base import Calibration, Document, Machine, Table
+from pdvsim.output import number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,10 +24,27 @@ def lines(document: Document) -> Iterator[str]:
     if document.verdict.caveats:
         yield document.verdict.badge + "."
     yield from document.notes
+    yield from _length(document)
     yield f"Intervals: {document.interval}. Valid for {document.valid_for}."
     origin = getattr(document, "profile", None) or getattr(document, "machine", None)
     if origin is not None:
         yield _origin(origin)
+
+
+def _length(document: Document) -> Iterator[str]:
+    """How long the runs are that all this rests on."""
+    rows = (getattr(row, "length", None) for row in getattr(document, "cells", None) or ())
+    found = [length for length in (getattr(document, "length", None), *rows) if length is not None]
+    known = [(one.seconds, one.requests) for one in found if one.seconds and one.requests]
+    if known:
+        seconds, requests = (_span(sorted(column)) for column in zip(*known, strict=True))
+        yield f"Each run lasted {seconds} s after its warm-up, with {requests} requests."
+
+
+def _span(values: Sequence[float]) -> str:
+    """`5`, or `5 to 9`."""
+    ends = dict.fromkeys(number(value) for value in (values[0], values[-1]))
+    return " to ".join(ends)
 
 
 def _origin(origin: Calibration | Machine) -> str:

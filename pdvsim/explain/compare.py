@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.cell import Cell
-from pdvsim.documents.analyses import Gap, World
+from pdvsim.documents.explanation import Gap, World
 from pdvsim.errors import InputError
 from pdvsim.explain.causes import explain_requests
 from pdvsim.explain.run_arrays import Trace, of_record

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pdvsim.documents.analyses import Budget, Budgeted, Cause, ExplainedRow, Explanation
-from pdvsim.documents.analyses import Difference as DifferenceRow
 from pdvsim.documents.base import OF_ONE_RUN, RunLength
+from pdvsim.documents.explanation import Budget, Budgeted, Cause, ExplainedRow, Explanation
+from pdvsim.documents.explanation import Difference as DifferenceRow
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.explain.compare import Difference, Explained, differences, gaps
 from pdvsim.explain.measured import largest_gaps

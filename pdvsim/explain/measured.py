@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pdvsim.documents.analyses import Gap, LargestGap
+from pdvsim.documents.explanation import Gap, LargestGap
 from pdvsim.explain.compare import Explained, explain_run, explain_simulated
 from pdvsim.explain.run_arrays import of_files
 from pdvsim.machine import Replication

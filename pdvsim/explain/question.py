@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pdvsim.cell import Cell, labels
-from pdvsim.documents.analyses import World
+from pdvsim.documents.explanation import World
 from pdvsim.explain.compare import Explained, explain_run, explain_simulated
 from pdvsim.explain.run_arrays import Trace, priced
 from pdvsim.machine import Replication

@@ -10,7 +10,7 @@ from pdvsim.output import number
 from pdvsim.verdict.judging import plural, verdict
 
 if TYPE_CHECKING:
-    from pdvsim.documents.analyses import Answer, Crossover, Point, Valley
+    from pdvsim.documents.crossover import Answer, Crossover, Point, Valley
 
 
 def sentences(document: Crossover) -> list[str]:

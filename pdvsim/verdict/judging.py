@@ -12,9 +12,11 @@ from pdvsim.output import number
 from pdvsim.quantities import COLUMNS, QUANTITIES
 
 if TYPE_CHECKING:
-    from pdvsim.documents.analyses import Ablation, Explanation, Gap
-    from pdvsim.documents.cells import CellsDocument, Row, Validation
+    from pdvsim.documents.ablation import Ablation
+    from pdvsim.documents.cells import CellsDocument, Row
+    from pdvsim.documents.explanation import Explanation, Gap
     from pdvsim.documents.tables import Audit, Reproduction
+    from pdvsim.documents.validation import Validation
 
 # To be replaced by the verdict on what it stands in.
 PENDING = Verdict(sentence="", validity="valid", caveats=())

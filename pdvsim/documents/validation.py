@@ -1,0 +1,97 @@
+"""Predictions held against real runs: the document of `pdvsim validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, field_validator
+
+from pdvsim.documents.base import Calibration, Finite, Machine, Metrics, Model, Table
+from pdvsim.documents.cells import CellsDocument, Row, Telemetry, frame_row, of_all, one_of, told
+from pdvsim.quantities import COMPARED, QUANTITIES
+
+# Of each metric in `COMPARED`; null where a side could not say.
+Errors = dict[str, Finite | None]
+
+
+class ValidationRow(Row):
+    """A cell predicted (`metrics`, on the host as it was) and measured.
+
+    Attributes:
+        measured: the same metrics of the real runs.
+        errors: predicted / measured - 1.
+        errors_as_calibrated: the same where the host is as it was calibrated.
+        host_factors: host seconds relative to the calibrated ones, in spans of the runs.
+        gil_speeds: of each of two launching threads, relative to one alone.
+    """
+
+    measured: Metrics
+    errors: Errors
+    errors_as_calibrated: Errors
+    host_factors: tuple[Finite, ...]
+    gil_speeds: tuple[Finite, ...]
+    telemetry: tuple[Telemetry, ...]
+
+    @field_validator("measured", "errors", "errors_as_calibrated", mode="after")
+    @classmethod
+    def _compared(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return of_all(found, COMPARED)
+
+
+class ErrorSummary(Model):
+    """Absolute errors of one metric over all cells that have one."""
+
+    metric: Annotated[str, AfterValidator(one_of(COMPARED))]
+    median_abs: Finite
+    max_abs: Finite
+    cells: int
+
+
+class Validation(CellsDocument):
+    """`pdvsim validate`: predictions held against real runs.
+
+    Attributes:
+        as_calibrated, at_run_speed: errors on the host as calibrated, and as it was during the
+            runs (empty for an executor whose time is not the host's).
+        measured_on: where each benchmark comes from.
+    """
+
+    NAME: ClassVar[str] = "validation"
+
+    kind: Literal["validate"]
+    cells: tuple[ValidationRow, ...]
+    as_calibrated: tuple[ErrorSummary, ...]
+    at_run_speed: tuple[ErrorSummary, ...]
+    measured_on: tuple[Machine, ...]
+    profile: Calibration
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for row in self.cells:
+            for name in COMPARED:
+                measured = row.measured[name]
+                yield frame_row(row, name, row.metric(name)) | {
+                    "measured": measured and measured.value,
+                    "error": row.errors[name],
+                }
+
+    def tables(self) -> Iterator[Table]:
+        lines = []
+        for row in self.cells:
+            factors = row.host_factors
+            lines.append(
+                (
+                    (str(row.concurrency), ""),
+                    (row.label, f"host {sum(factors) / len(factors):.2f}" if factors else ""),
+                    *(self._compared(row, name) for name in COMPARED),
+                )
+            )
+        title = "Error of each prediction; below, measured : predicted"
+        yield Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
+
+    @staticmethod
+    def _compared(row: ValidationRow, name: str) -> tuple[str, str]:
+        scale, error = QUANTITIES[name].scale, row.errors[name]
+        measured, predicted = told(row.measured[name], scale)[0], told(row.metric(name), scale)[0]
+        off = "n/a" if error is None else f"{100 * error:+.1f} %"
+        return off, f"{measured} : {predicted}"
