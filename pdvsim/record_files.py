@@ -24,6 +24,7 @@ from pdvsim.core import EXECUTORS, Drafter, Request
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
 from pdvsim.json_file import parse_json
+from pdvsim.parquet_file import read_metadata, read_table
 from pdvsim.records import STAGE_COLUMNS, STAGES, STREAMS, RunRecord
 from pdvsim.result_file import make_folder, write_parquet
 from pdvsim.workload import Workload
@@ -38,6 +39,11 @@ CODED = ("stage", "lane", "stream")  # columns that hold a word, not a number
 WHOLE = ("take", "batch", "query_tokens", "context_tokens", "tokens")
 MOST = 2**31 - 1  # of any count in a record
 _PROTOCOL = ("protocol", "in_flight", "warmup", "deadline_s", "stop_after", "notes")
+# What tables of other columns, or damaged ones, come to.
+_NO_RUN = (
+    *(KeyError, TypeError, ValueError, OverflowError),
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+)
 _NEEDED = "a record that pdvsim bench --records wrote"
 
 
@@ -76,11 +82,11 @@ def read(stem: Path) -> tuple[RunRecord, dict[str, Any]]:
     about = _metadata(requests_path)
     if about != _metadata(stages_path):
         raise InputError(f"{stem}: its request and its stage file are of different runs")
-    requests, stages = _table(requests_path), _table(stages_path)
+    requests, stages = (read_table(path, _NEEDED) for path in (requests_path, stages_path))
     try:
         record = _record(requests, stages, about)
         digest = _digest(record, {name: about[name] for name in about if name != "digest"})
-    except (KeyError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+    except _NO_RUN as error:
         raise InputError(f"{stem}: not the tables of a run ({_in_a_line(error)})") from None
     if digest != about.get("digest"):
         raise InputError(f"{stem}: changed since it was written; its digest does not fit")
@@ -155,9 +161,7 @@ def _about(record: RunRecord, cell: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such record; {_NEEDED} is needed")
-    text = _polars(path, pl.read_parquet_metadata).get(KEY)
+    text = read_metadata(path, _NEEDED).get(KEY)
     if text is None:
         raise InputError(
             f"{path}: does not say what ran, as files of earlier versions and copies do not; "
@@ -167,21 +171,6 @@ def _metadata(path: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise InputError(f"{path}: its metadata are no object; {_NEEDED} is needed")
     return about
-
-
-def _table(path: Path) -> pl.DataFrame:
-    frame: pl.DataFrame = _polars(path, pl.read_parquet)
-    return frame
-
-
-def _polars(path: Path, call: Any) -> Any:
-    """`call(path)`; a damaged file can also make polars panic."""
-    try:
-        return call(path)
-    except (pl.exceptions.PolarsError, OSError, MemoryError) as error:
-        raise InputError(f"{path}: no readable Parquet file ({_in_a_line(error)})") from None
-    except pl.exceptions.PanicException:
-        raise InputError(f"{path}: a damaged Parquet file; {_NEEDED} is needed") from None
 
 
 def _record(requests: pl.DataFrame, stages: pl.DataFrame, about: Mapping[str, Any]) -> RunRecord:

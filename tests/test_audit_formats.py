@@ -380,7 +380,7 @@ def test_requests_without_their_stages_are_still_rows(record: Path, tmp_path: Pa
         ("a.csv", "system,load,offered\na,1,2.5\n", "offered"),
         ("a.csv", "Engine,Concurrency,Throughput (TPS)\nPD,1,2\n", "missing column"),
         ("a.csv", "", "the file is empty"),
-        ("a.parquet", "no parquet", "not a readable Parquet"),
+        ("a.parquet", "no parquet", "no readable Parquet"),
         ("a.json", {"cells": "NaN"}, "cells must be a list"),
         ("a.json", '{"cells": ' + "[" * 100_000, "deep"),
         ("a.json", "[" * 100_000, "deep"),

@@ -297,7 +297,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--architecture", "x"], "unknown architecture 'x'"),
         (["--concurrency", "x"], "write whole numbers"),
         (["--concurrency", "4", "--replications", "0"], "replications is 0"),
-        (["--records", "nowhere/pd-eager-closed-loop-c8-0"], "no such record"),
+        (["--records", "nowhere/pd-eager-closed-loop-c8-0"], "there is no such file"),
     ],
 )
 def test_bad_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,7 @@ def test_files_of_two_runs_do_not_go_together(tmp_path: Path) -> None:
 
 
 def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such record"):
+    with pytest.raises(InputError, match="there is no such file"):
         read(tmp_path / "nowhere")
     for path in paths(tmp_path / "text"):
         path.write_text("text")

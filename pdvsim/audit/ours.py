@@ -25,6 +25,7 @@ from pdvsim.documents.cells import Benchmark, BenchRow
 from pdvsim.documents.reading import parse
 from pdvsim.errors import InputError
 from pdvsim.models import pair as pair_of
+from pdvsim.parquet_file import read_metadata, read_table
 
 MIB = 2**20
 
@@ -158,10 +159,7 @@ def read_parquet(path: Path) -> Table:
     stem = _record_of(path)
     if stem is not None:
         return Table(str(path), "pdvsim", (_recorded(stem),), counts_unfinished=True)
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
-        raise InputError(f"{path}: not a readable Parquet file") from None
+    frame = read_table(path, "a table that pdvsim wrote")
     if "arrival_s" in frame.columns:
         return Table(str(path), "pdvsim", (_run_cell(path, frame),), counts_unfinished=True)
     rows = frame.iter_rows(named=True)
@@ -173,10 +171,7 @@ def _record_of(path: Path) -> Path | None:
     for ending in ("_requests", "_stages"):
         stem = path.with_name(path.stem.removesuffix(ending))
         if path.stem.endswith(ending) and all(half.is_file() for half in record_files.paths(stem)):
-            try:
-                says = pl.read_parquet_metadata(path)
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
-                return None  # the reader says what is wrong
+            says = read_metadata(path, "a table that pdvsim wrote")
             return stem if record_files.KEY in says else None
     return None
 
