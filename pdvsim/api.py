@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pdvsim.asked import Asked
 from pdvsim.cell import FIELDS
 from pdvsim.documents import read as read
 from pdvsim.documents.ablation import Ablation
@@ -20,7 +21,6 @@ from pdvsim.documents.crossover import Crossover
 from pdvsim.documents.explanation import Explanation
 from pdvsim.documents.validation import Validation
 from pdvsim.errors import InputError
-from pdvsim.options import Asked
 from pdvsim.profile import load_profile as load_profile
 
 if TYPE_CHECKING:

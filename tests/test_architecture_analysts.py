@@ -17,12 +17,12 @@ import pytest
 from pdvsim import cli
 from pdvsim.ablate import Setting, Subject, ablate, mechanisms
 from pdvsim.architectures import ARCHITECTURES, Config, architecture, registry
+from pdvsim.asked import Reference
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.explain import explain_run, of_record
 from pdvsim.invariants import check
-from pdvsim.options import Reference
 from pdvsim.pdverify.protocol import pdverify
 from pdvsim.profile import Profile
 from pdvsim.record_files import read

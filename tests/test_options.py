@@ -11,19 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from pdvsim import cli
+from pdvsim.asked import Asked, Reference, references
 from pdvsim.cell import Cell, Values
 from pdvsim.commands.crossover import OVER
 from pdvsim.crossover.space import AXES
 from pdvsim.errors import InputError
-from pdvsim.options import (
-    ENGINE,
-    SLO,
-    Asked,
-    Reference,
-    architecture_option,
-    cell_options,
-    references,
-)
+from pdvsim.options import ENGINE, SLO, architecture_option, cell_options
 
 PAIR = "tiny:tiny"
 Run = Callable[..., list[Cell]]

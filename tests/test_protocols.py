@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pdvsim import protocols as registry
+from pdvsim.asked import OTHERS
 from pdvsim.cell import FIELDS, Cell, TraceFile
 from pdvsim.errors import InputError
-from pdvsim.options import OTHERS
 from pdvsim.protocols import Protocol, protocols
 from pdvsim.quantities import QUANTITIES, columns, told_by
 from pdvsim.sweep import sweep

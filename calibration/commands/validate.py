@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pdvsim import output
+from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.models import pair
-from pdvsim.options import (
-    SLO,
-    Asked,
-    architecture_option,
-    cell_options,
-    profile_option,
-    refuse_given,
-)
+from pdvsim.options import SLO, architecture_option, cell_options, profile_option, refuse_given
 from realengine.commands.bench import run_options
 
 if TYPE_CHECKING:

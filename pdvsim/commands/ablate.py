@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pdvsim.architectures import COMPARED
+from pdvsim.asked import Asked, Reference, references
 from pdvsim.cell import check_bounds
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
-from pdvsim.options import (
-    Asked,
-    Reference,
-    architecture_option,
-    cell_options,
-    profile_option,
-    references,
-    replications_option,
-)
+from pdvsim.options import architecture_option, cell_options, profile_option, replications_option
 from pdvsim.pdverify import MECHANISMS
 
 if TYPE_CHECKING:

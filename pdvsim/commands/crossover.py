@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
-from pdvsim.options import SLO, Asked, cell_options, profile_option
+from pdvsim.options import SLO, cell_options, profile_option
 from pdvsim.quantities import COMPARABLE
 
 REPLICATIONS = 16

@@ -9,15 +9,10 @@ import click
 
 from pdvsim import output
 from pdvsim.architectures import COMPARED
+from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
-from pdvsim.options import (
-    Asked,
-    architecture_option,
-    cell_options,
-    profile_option,
-    replications_option,
-)
+from pdvsim.options import architecture_option, cell_options, profile_option, replications_option
 
 if TYPE_CHECKING:
     from pdvsim.documents.explanation import Explanation

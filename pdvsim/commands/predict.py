@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
 from pdvsim.options import (
     SLO,
-    Asked,
     architecture_option,
     cell_options,
     profile_option,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from pdvsim.asked import Asked, Reference
 from pdvsim.crossover.contour import Row, contour
 from pdvsim.crossover.curve import Root
 from pdvsim.crossover.search import Budget, Comparison, Point, compare
@@ -13,7 +14,6 @@ from pdvsim.documents import crossover as documents
 from pdvsim.documents.base import RunLength
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
-from pdvsim.options import Asked, Reference
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
 from pdvsim.quantities import COMPARABLE, QUANTITIES, Better

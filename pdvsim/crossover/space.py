@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from pdvsim.asked import with_draft_tokens
 from pdvsim.cell import Cell, Values
 from pdvsim.core import Model, Stage
 from pdvsim.crossover.search import Sample
 from pdvsim.des.world import StageCosts
 from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Machine, Replication
-from pdvsim.options import with_draft_tokens
 from pdvsim.pool import run_all
 from pdvsim.records import RunRecord
 from pdvsim.sweep import simulate_cell

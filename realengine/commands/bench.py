@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pdvsim import output
+from pdvsim.asked import Asked
 from pdvsim.cell import REAL
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.models import Pair, pair
-from pdvsim.options import ENGINE, SLO, Asked, architecture_option, cell_options
+from pdvsim.options import ENGINE, SLO, architecture_option, cell_options
 
 if TYPE_CHECKING:
     from pdvsim.cell import Cell

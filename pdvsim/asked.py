@@ -1,0 +1,319 @@
+"""What a user asked for, and the one place where that becomes cells.
+
+The options of a command (`pdvsim.options`) and the arguments of a Python call arrive here as one
+`Asked`, which knows the values and which of them were given. What would have no effect is refused,
+so that nobody believes it had one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pdvsim.cell import (
+    DEFAULT_EXECUTOR,
+    DEFAULT_PAIR,
+    REAL,
+    Cell,
+    TraceFile,
+    Values,
+    check_bounds,
+    flag,
+    only_for,
+)
+from pdvsim.errors import InputError
+from pdvsim.protocols import protocols, takers
+
+if TYPE_CHECKING:
+    from pdvsim.profile import Profile
+
+PARAMETERS = ("prefill_batch", "admission_factor")  # that have an option of their own
+OTHERS = (*PARAMETERS, "trace_columns")  # beside the fields of `Cell`
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An architecture as it is asked for: `pdv@prefill_batch=8`.
+
+    Attributes:
+        text: as it was written, by the architecture's name.
+        parameters: of the architecture itself.
+        batch_cap, draft_tokens: of the cell, where they are given here.
+    """
+
+    text: str
+    architecture: str
+    parameters: Values
+    batch_cap: int | None = None
+    draft_tokens: int | None = None
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Names of what was given with the architecture."""
+        return frozenset(self.parameters) | ({"draft_tokens"} if self.draft_tokens else set())
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parse `pdv`, or `pdv@admission_factor=1.2,prefill_batch=4`.
+
+        Raises:
+            InputError: unknown architecture or parameter, or a value of the wrong kind.
+        """
+        from pdvsim.architectures import architecture
+
+        name, at, rest = text.partition("@")
+        found = architecture(name.strip())
+        known: dict[str, Any] = {one.name: one.default for one in found.fields().values()}
+        known |= {"batch_cap": 1, "draft_tokens": 1}
+        values: dict[str, Any] = {}
+        for part in rest.split(",") if at else ():
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals:
+                raise InputError(f"{text!r}: {part!r} is no PARAMETER=VALUE")
+            if key not in known:
+                raise InputError(
+                    f"{found.name} has no parameter {key!r}; known are {', '.join(known)}"
+                )
+            values[key] = _number(key, value, type(known[key]))
+        own = {key: value for key, value in values.items() if key in found.fields()}
+        found.checked(own)
+        return cls(
+            f"{found.name}{at}{rest}",
+            found.reference or found.name,
+            Values(own),
+            values.get("batch_cap"),
+            values.get("draft_tokens"),
+        )
+
+
+def references(text: str) -> list[Reference]:
+    """Parse `all`, or `pd,pdv@prefill_batch=8,admission_factor=1.2,plain`.
+
+    Raises:
+        InputError: an unknown name or parameter, or none.
+    """
+    if text == "all":
+        from pdvsim.architectures import ARCHITECTURES
+
+        return [Reference(name, name, Values()) for name in ARCHITECTURES]
+    parts: list[str] = []
+    for part in text.split(","):
+        if "=" in part and "@" not in part and parts:
+            parts[-1] += f",{part}"  # a further parameter of the one before
+        else:
+            parts.append(part)
+    return [Reference.parse(part) for part in dict.fromkeys(parts)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Cell options as they came: values, and which of them were given."""
+
+    values: dict[str, Any]
+    given: frozenset[str]
+
+    @property
+    def pair(self) -> str:
+        return self.values["pair"] or DEFAULT_PAIR
+
+    @property
+    def executor(self) -> str:
+        return self.values["executor"] or DEFAULT_EXECUTOR
+
+    def profile(self, name: str | None, executor: str | None = None) -> Profile:
+        """What to simulate with: the profile called `name`, or the shipped one of the pair and
+        executor asked for.
+
+        Args:
+            executor: where none was asked for.
+
+        Raises:
+            InputError: it is for another pair or executor than was asked for, or acceptance is to
+                be real, which only a real engine's can be.
+            ProfileError: there is no such profile.
+        """
+        from pdvsim.profile import select_profile
+
+        if self.values["acceptance"] == REAL:
+            raise InputError(
+                "--acceptance real is for pdvsim bench: a simulation has no tokens to compare"
+            )
+        return select_profile(name, self.values["pair"], self.values["executor"] or executor)
+
+    def one_load(self, why: str) -> int:
+        """The concurrency, where there can be only one.
+
+        Raises:
+            InputError: several were given.
+        """
+        loads = whole_numbers(self.values["concurrency"])
+        if len(loads) > 1:
+            raise InputError(f"--concurrency is {self.values['concurrency']}; give one: {why}")
+        return loads[0]
+
+    def refuse_given(self, because: str, names: Iterable[str] | None = None) -> None:
+        """Refuse options that would have no effect.
+
+        Args:
+            names: those without effect; None for all.
+
+        Raises:
+            InputError: one of them was given.
+        """
+        found = sorted(self.given if names is None else self.given & set(names))
+        if found:
+            raise InputError(f"{because}; leave {', '.join(map(flag, found))} out")
+
+    def simulated(self, profile: Profile) -> list[Cell]:
+        """The cells for a simulation, on the pair and executor of `profile`.
+
+        Raises:
+            InputError: something that cannot be, or that would have no effect.
+        """
+        return self.cells(profile.pair.name, profile.executor.name)
+
+    def cells(self, pair: str, executor: str) -> list[Cell]:
+        """A cell for each concurrency and architecture.
+
+        Raises:
+            InputError: something that cannot be, or that would have no effect.
+        """
+        chosen = references(self.values["architecture"])
+        loads = whole_numbers(self.values["concurrency"])
+        found = self.configured(self.base(pair, executor, loads[0]), chosen)
+        return [replace(cell, concurrency=load) for load in loads for cell in found]
+
+    def configured(self, base: Cell, chosen: Sequence[Reference]) -> list[Cell]:
+        """`base` for each of the architectures; parameters with options of their own go to those
+        that have them.
+
+        Raises:
+            InputError: none has a parameter that was given.
+        """
+        from pdvsim.architectures import architecture, shared
+
+        architectures = [architecture(one.architecture) for one in chosen]
+        if not any(one.speculative for one in architectures):
+            names = ", ".join(one.name for one in architectures)
+            self.refuse_given(f"{names} drafts nothing", ("acceptance", "draft_tokens"))
+        common = {name: self.values.get(name) for name in PARAMETERS}
+        owned = shared(architectures, common)
+        cells = []
+        for one, own in zip(chosen, owned, strict=True):
+            cell = replace(
+                base,
+                architecture=one.architecture,
+                parameters=Values({**own, **one.parameters}),
+                batch_cap=one.batch_cap,
+            )
+            if one.draft_tokens is not None:
+                cell = with_draft_tokens(cell, one.draft_tokens)
+            cell.config()  # refuses parameters that are out of bounds
+            cells.append(cell)
+        return cells
+
+    def base(self, pair: str, executor: str, concurrency: int, **changes: Any) -> Cell:
+        """The cell that the options describe, whatever its architecture.
+
+        Args:
+            changes: in place of options, such as the value of an axis.
+        """
+        self._check_effects()
+        values = {**self.values, **changes}
+        acceptance, draft_tokens = self._acceptance()
+        trace = values["trace"]
+        columns = values.get("trace_columns")
+        for name in (*OTHERS, "architecture"):
+            values.pop(name, None)
+        return Cell(
+            **values
+            | {
+                "pair": pair,
+                "executor": executor,
+                "architecture": "",
+                "concurrency": concurrency,
+                "trace": None if trace is None else TraceFile.of(trace, columns),
+                "acceptance": acceptance,
+                "draft_tokens": draft_tokens,
+            }
+        )
+
+    def _acceptance(self) -> tuple[Any, int]:
+        kept = acceptance_of(self.values["acceptance"])
+        draft_tokens: int = self.values["draft_tokens"]
+        check_bounds("draft_tokens", draft_tokens)
+        if isinstance(kept, float):
+            return (kept,) * draft_tokens, draft_tokens
+        if kept == REAL or "draft_tokens" in self.given:
+            return kept, draft_tokens
+        return kept, len(kept)
+
+    def _check_effects(self) -> None:
+        protocol = protocols()[self.values["protocol"]]
+        for name in sorted(self.given - protocol.fields):
+            if takers(name):
+                raise InputError(only_for(name))
+        if "requests" in self.given:
+            self.refuse_given("--requests takes the place of cycles", ("cycles",))
+
+
+def with_draft_tokens(cell: Cell, draft_tokens: int) -> Cell:
+    """`cell` with another draft length; its acceptance goes on as it is at every position.
+
+    Raises:
+        InputError: it differs from position to position, so what comes next is not known.
+    """
+    check_bounds("draft_tokens", draft_tokens)
+    kept = cell.acceptance
+    if kept != REAL and draft_tokens != cell.draft_tokens:
+        if len(set(kept)) > 1:
+            raise InputError(
+                f"--acceptance is given for {cell.draft_tokens} positions, which leaves open what "
+                f"it is with --draft-tokens {draft_tokens}; give one number for all"
+            )
+        kept = (kept[0],) * draft_tokens
+    return replace(cell, acceptance=kept, draft_tokens=draft_tokens)
+
+
+def acceptance_of(text: str) -> Any:
+    """Parse `0.7` to a number, `0.8,0.7,0.6` to one for each position, and `real` to itself.
+
+    Raises:
+        InputError: something else.
+    """
+    if text == REAL:
+        return REAL
+    try:
+        kept = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--acceptance is {text!r}; write a number from 0 to 1, one for each draft position, "
+            "as in 0.8,0.7,0.6, or real"
+        ) from None
+    return kept if len(kept) > 1 else kept[0]
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Parse `8`, or `1,8,32`.
+
+    Raises:
+        InputError: not whole numbers, or out of bounds.
+    """
+    try:
+        numbers = list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(
+            f"--concurrency is {text!r}; write whole numbers, as in 8 or 1,8,32"
+        ) from None
+    for number in numbers:
+        check_bounds("concurrency", number)
+    return numbers
+
+
+def _number(key: str, value: str, kind: type[Any]) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise InputError(f"{key} is {value!r}; it must be {what}") from None

@@ -1,0 +1,94 @@
+"""Values of a cell's fields that are more than a number or a word.
+
+Both hash, compare by what they hold, and are plain objects in JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pdvsim.errors import InputError
+
+Value: TypeAlias = bool | int | float
+
+
+class Values(Mapping[str, Value]):
+    """A mapping of parameters that can be hashed; a plain object in JSON."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, values: Mapping[str, Value] | None = None) -> None:
+        self._items = dict(sorted((values or {}).items()))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            cls,
+            handler(dict[str, Value]),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """A file of requests to replay.
+
+    Attributes:
+        sha256: of its content, so that another content under the same name is noticed; None in
+            documents that are too old to know it.
+        columns: which column holds what, where the format is not a known one:
+            `arrival_s=COLUMN,prompt_tokens=COLUMN,output_tokens=COLUMN`.
+    """
+
+    path: str
+    sha256: str | None = None
+    columns: str | None = None
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    @classmethod
+    def of(cls, path: Path, columns: str | None = None) -> TraceFile:
+        """The trace as it stands in `path` now.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return cls(str(path), _sha256(path), columns)
+
+    def check(self) -> None:
+        """Refuse to run what is no longer the same.
+
+        Raises:
+            InputError: the file is gone, or holds something else than it did.
+        """
+        if self.sha256 is not None and _sha256(Path(self.path)) != self.sha256:
+            raise InputError(f"the trace {self.path} has changed since the cell was specified")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read the trace {path}: {error.strerror}") from None
