@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
+from pydantic import AliasChoices, Field
+
 from pdvsim.audit.foreign.items import Foreign, Item, distributions, seconds
 from pdvsim.audit.table import LATENCY, Cell, Distribution, Served
 from pdvsim.errors import InputError
@@ -41,7 +43,9 @@ class ServeResult(Foreign):
     total_input_tokens: int | None = None
     total_output_tokens: int
     request_throughput: float
-    request_goodput: float | None = None
+    request_goodput: float | None = Field(  # with a colon in its name up to vLLM 0.9
+        default=None, validation_alias=AliasChoices("request_goodput", "request_goodput:")
+    )
     output_throughput: float
     mean_ttft_ms: float | None = None
     mean_tpot_ms: float | None = None
