@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 from pdvsim.core import Request
 from pdvsim.errors import CapacityError, InputError
-from pdvsim.models import Rope, shape
+from pdvsim.models import FoundModel, Rope, shape
 from realengine import toy
 from realengine.graph import GraphConfig, build_engine
+from realengine.graph.build import check_heads
 from realengine.graph.rope import frequencies
 from realengine.graph.weights import random_weights
 from tests.checkpoints import FAMILIES, greedy_tokens, make_checkpoint
@@ -49,8 +51,6 @@ def test_the_toy_pair_speculates_truly() -> None:
 
 @pytest.mark.parametrize("rope", [Rope(), Rope(5e5, 8.0), Rope(5e5, 32.0, 1.0, 4.0, 64)])
 def test_rotary_frequencies_are_transformers_own(rope: Rope) -> None:
-    from dataclasses import replace
-
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     from realengine.models import hugging_face_config
@@ -64,6 +64,16 @@ def test_too_large_a_model_says_how_large(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("realengine.graph.weights.free_bytes", lambda device: 10**9)
     with pytest.raises(CapacityError, match=r"needs 27\.0 GB for its weights; 1\.0 GB are free"):
         random_weights(shape("llama-2-7b"), CPU, torch.float32)
+
+
+def test_heads_that_no_kernel_takes_are_refused() -> None:
+    good = FoundModel(shape("llama-3.1-8b"))
+    check_heads(good, good)
+    for size in (16, 80):
+        odd = FoundModel(replace(good.shape, name="odd", head_size=size))
+        for pair in ((odd, good), (None, odd)):
+            with pytest.raises(InputError, match=f"odd has heads of {size}; on a GPU"):
+                check_heads(*pair)
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "a:", "tiny:nowhere", "nowhere:tiny", ":"])

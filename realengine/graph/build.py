@@ -9,6 +9,7 @@ import torch
 
 from pdvsim.core import Drafter as Kind
 from pdvsim.drafters import HeadShape, head_for, head_of_config, is_head
+from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.models import FoundModel
 from realengine.checkpoint import runnable, runnable_pair, shared_vocabulary
@@ -78,6 +79,8 @@ def engine_of(
     opened = open_device(device)
     where, kind = opened.device, dtype or default_dtype(opened.device)
     shared = verifier.shape.vocabulary
+    if where.type == "cuda":
+        check_heads(draft, verifier)
     if isinstance(draft, FoundModel):
         shared = shared_vocabulary(draft, verifier)
 
@@ -99,3 +102,21 @@ def engine_of(
     checked = load(verifier, config.seed)
     prompts = prompts_for(verifier, shared, config.seed)
     return GraphEngine(config, checked, load_drafter(checked), opened, prompts=prompts)
+
+
+def check_heads(draft: FoundModel | FoundHead | None, verifier: FoundModel) -> None:
+    """Refuse heads of sizes that the GPU's kernels cannot take.
+
+    Raises:
+        InputError: naming the model and the size.
+    """
+    for found in (verifier, draft):
+        if found is None:
+            continue
+        shape = found.shape.layer if isinstance(found, FoundHead) else found.shape
+        size = shape.head_size
+        if size < 32 or size & (size - 1):
+            raise InputError(
+                f"{shape.name} has heads of {size}; on a GPU the graph executor takes powers of "
+                "two from 32 on (the eager executor any)"
+            )

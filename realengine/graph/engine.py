@@ -11,7 +11,6 @@ import torch
 
 from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
-from pdvsim.model_shape import ModelShape
 from realengine.checkpoint import check_context
 from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
 from realengine.engine import RequestError, Ticket
@@ -204,7 +203,7 @@ class GraphEngine:
             )
             for shape in shapes
         ]
-        ops = ops or _ops_for(device.device, shapes)
+        ops = ops or _ops_for(device.device)
         self._block_tokens = ops.block_tokens
         sampler: Sampler = Tempered(config.temperature) if config.temperature else Greedy()
         self._drafter = Drafter()
@@ -405,11 +404,9 @@ def _request_key(seed: int, request_id: int) -> int:
     return int(words.view(numpy.int64)[0])
 
 
-def _ops_for(device: torch.device, shapes: Sequence[ModelShape]) -> Ops:
+def _ops_for(device: torch.device) -> Ops:
     if device.type != "cuda":
         return TorchOps()
-    from realengine.graph.triton_ops import TritonOps, check_head_size
+    from realengine.graph.triton_ops import TritonOps
 
-    for shape in shapes:
-        check_head_size(shape.head_size)
     return TritonOps(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -14,7 +14,6 @@ import torch
 import triton
 from torch import Tensor
 
-from pdvsim.errors import InputError
 from realengine.graph import kernels
 from realengine.graph.ops import Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
@@ -200,14 +199,6 @@ class TritonOps:
             num_stages=2,
         )
         return out
-
-
-def check_head_size(head_size: int) -> None:
-    """Raises:
-    InputError: the kernels cannot take this head size.
-    """
-    if head_size < 32 or head_size & (head_size - 1):
-        raise InputError(f"head size {head_size}: on a GPU it must be a power of two from 32 on")
 
 
 def _precision(x: Tensor) -> str:
