@@ -37,7 +37,7 @@ COUNTS = (
 TIMES = ("arrival_s", "admitted_s", "first_token_s", "completed_s", "failed_s")
 CODED = ("stage", "lane", "stream")  # columns that hold a word, not a number
 WHOLE = ("take", "batch", "query_tokens", "context_tokens", "tokens")
-MOST = 2**31 - 1  # of any count in a record
+MOST, MOST_REQUESTS = 2**31 - 1, 10_000_000  # counts in a record, and ids
 _PROTOCOL = ("protocol", "in_flight", "warmup", "deadline_s", "stop_after", "notes")
 # What tables of other columns, or damaged ones, come to.
 _NO_RUN = (
@@ -256,8 +256,9 @@ def _members(stages: pl.DataFrame, name: str, batch: NDArray[np.int64]) -> NDArr
 
 
 def _in_range(values: NDArray[Any], name: str) -> NDArray[np.int64]:
-    if len(values) and not (values.min() >= 0 and values.max() <= MOST):
-        raise ValueError(f"{name} is beyond 0 to {MOST}")
+    most = MOST_REQUESTS if name in ("id", "requests") else MOST
+    if len(values) and not (values.min() >= 0 and values.max() <= most):
+        raise ValueError(f"{name} is beyond 0 to {most}")
     return values.astype(np.int64)
 
 

@@ -96,6 +96,7 @@ def first_request(**changes: Any) -> Callable[[RunRecord], RunRecord]:
         (lambda r: with_column(r, "launch_alone_s", np.inf), "launch_alone_s = inf"),
         (lambda r: with_column(r, "ended_s", 1e9), "ended_s = 1e+09"),
         (lambda r: with_column(r, "query_tokens", 2**40), "query_tokens is beyond"),
+        (first_request(id=2**31 - 1), "id is beyond"),
         (lambda r: replace(r, stage_rows=r.stage_rows[::-1]), "no run can leave this"),
         (lambda r: replace(r, end_s=0.0), "times: request"),
         (lambda r: replace(r, end_s=1e6), "with no completion and no deadline there"),
