@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pdvsim import cli
+from pdvsim import cli, output
 from pdvsim.models import SHIPPED
-from tests.documents import body
+from tests.documents import body, headings
 
 pytest.importorskip("torch")
 
@@ -92,3 +92,37 @@ def test_a_machine_is_measured_predicted_run_and_explained(
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
         pdvsim("report", file(f"{name}.json"), "-o", file(f"{name}.html"))
         assert "pdv" in body((tmp_path / f"{name}.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_plan")
+def test_what_the_engine_answers_is_printed_on_80_columns_and_made_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PAGE_WIDTH", 80)
+    on = ["--device", "cpu", "--pair", "toy", "--executor", "graph"]
+    load = [
+        "--architecture",
+        "pd,pdv",
+        "--concurrency",
+        "2",
+        "--prompt-tokens",
+        "16",
+        "--output-tokens",
+        "8",
+    ]
+    files = {name: str(tmp_path / f"{name}.json") for name in ("calibrate", "bench", "validate")}
+    calls = {
+        "calibrate": [*on, "--quick"],
+        "bench": [*on, *load, "--requests", "6"],
+        "validate": ["--bench", files["bench"], "--profile", files["calibrate"]],
+    }
+    for name, words in calls.items():
+        page = tmp_path / f"{name}.html"
+        report = [] if name == "calibrate" else ["--report", str(page)]
+        assert cli.run([name, *words, "-o", files[name], *report]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert len(printed) > 3
+        assert [one for one in printed if len(one) > 80 and " " in one.strip()] == []
+        if report:
+            assert {"Throughput", "Provenance"} <= headings(page.read_text(encoding="utf-8"))
