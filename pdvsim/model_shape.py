@@ -40,6 +40,11 @@ class Rope:
             value = getattr(self, name)
             if not 0.0 < value <= 1e12:
                 raise InputError(f"rotary embedding: {name} is {value}; it must be above 0")
+        if not 1 <= self.original_context_tokens <= MOST:
+            raise InputError(
+                f"rotary embedding: original_context_tokens is {self.original_context_tokens}; it "
+                f"must be between 1 and {MOST:,}"
+            )
         if not self.low_frequency_factor < self.high_frequency_factor:
             raise InputError(
                 f"rotary embedding: low_frequency_factor {self.low_frequency_factor} must be "

@@ -159,6 +159,24 @@ def test_a_file_without_a_name_is_asked_for_one(tmp_path: Path) -> None:
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "'linear' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "does not say factor"),
         ({"rope_theta": 0}, "theta is 0"),
+        (
+            {
+                "rope_scaling": {
+                    **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0},
+                    **{"high_freq_factor": 1.0, "original_max_position_embeddings": 8192},
+                }
+            },
+            "must be below high_frequency_factor",
+        ),
+        (
+            {
+                "rope_scaling": {
+                    **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+                    **{"high_freq_factor": 4.0, "original_max_position_embeddings": -1},
+                }
+            },
+            "original_context_tokens is -1",
+        ),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "each kind of layer"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
