@@ -263,18 +263,19 @@ def timeline(document: CellsDocument) -> alt.TopLevelMixin | None:
 def compared(document: CellsDocument | Reproduction) -> alt.TopLevelMixin | None:
     """Predicted against measured on a log-log diagonal, and the residuals over load."""
     rows = chart_rows.compared(document)
+    truth = "published" if isinstance(document, Reproduction) else "measured"
     quantities = dict.fromkeys(row["quantity"] for row in rows)
     panels = [
         alt.hconcat(
-            _diagonal([row for row in rows if row["quantity"] == quantity], quantity),
-            _residuals([row for row in rows if row["quantity"] == quantity]),
+            _diagonal([row for row in rows if row["quantity"] == quantity], quantity, truth),
+            _residuals([row for row in rows if row["quantity"] == quantity], truth),
         )
         for quantity in quantities
     ]
     return alt.vconcat(*panels, spacing=28) if panels else None
 
 
-def _diagonal(rows: list[Record], quantity: str) -> Layers:
+def _diagonal(rows: list[Record], quantity: str, truth: str) -> Layers:
     rows = [row for row in rows if min(row["measured"], row["predicted"]) > 0]
     for row in rows:
         row["low"] = row["low"] if row["low"] > 0 else row["predicted"]
@@ -282,7 +283,7 @@ def _diagonal(rows: list[Record], quantity: str) -> Layers:
     ends = [row[name] for row in rows for name in ("measured", "low", "high")] or [1.0]
     span = [min(ends) * 0.9, max(ends) * 1.1]
     scale = alt.Scale(type="log", domain=span, nice=False)
-    x = alt.X("measured:Q", title=f"measured {quantity}", scale=scale)
+    x = alt.X("measured:Q", title=f"{truth} {quantity}", scale=scale)
     base = alt.Chart(data(rows)).encode(x=x)
     equal = alt.Chart(data([{"measured": end, "predicted": end} for end in span]))
     y = alt.Y("predicted:Q", title=f"predicted {quantity}", scale=scale)
@@ -295,13 +296,13 @@ def _diagonal(rows: list[Record], quantity: str) -> Layers:
     return alt.layer(line, rule, point).properties(width=WIDTH // 2 - 60, height=260)
 
 
-def _residuals(rows: list[Record]) -> Layers:
+def _residuals(rows: list[Record], truth: str) -> Layers:
     rows = [row for row in rows if row["error_percent"] is not None]
     colour = architecture_colour(rows, "series")
     loads = sorted({row["concurrency"] for row in rows})
     x = alt.X("concurrency:O", title="concurrency", sort=loads, axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("series:N")
-    title = "predicted / measured - 1, %"
+    title = f"predicted / {truth} - 1, %"
     base = alt.Chart(data(rows)).encode(x=x, xOffset=offset, color=colour)
     zero = alt.Chart(data([{"zero": 0}])).mark_rule(color="#888888").encode(y="zero:Q")
     rule = base.mark_rule(strokeWidth=2, opacity=0.5).encode(

@@ -100,9 +100,15 @@ def render(document: Document) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>pdvsim: {escape(_subject(document))}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main>\n<script>{_bundle()}</script>\n"
-        f"<script>{SCRIPT}</script></body></html>\n"
+        f"<body><main>{''.join(body)}</main>\n{_scripts(body)}</body></html>\n"
     )
+
+
+def _scripts(body: list[str]) -> str:
+    """The libraries and what draws with them; a page of words needs neither."""
+    if not any('class="spec"' in part for part in body):
+        return ""
+    return f"<script>{_bundle()}</script>\n<script>{SCRIPT}</script>"
 
 
 def _subject(document: Document) -> str:

@@ -22,7 +22,8 @@ CELL_SECTIONS = (
     ),
     Section(
         "Latency",
-        "Filled: median. Hollow: 99th percentile. Lines are 95 % intervals for one run.",
+        "Filled: median. Hollow: 99th percentile. Over several loads: medians. Lines and bands are "
+        "95 % intervals for one run.",
         charts.latency,
     ),
     Section(
@@ -53,7 +54,7 @@ CELL_SECTIONS = (
 )
 
 REPRODUCED = (
-    COMPARED,
+    COMPARED._replace(title="Predicted against published"),
     Section("Gain", "Ratio of the two engines at each load, with 95 % intervals.", charts.gains),
 )
 

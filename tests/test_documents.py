@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,13 @@ def test_label_and_cell_cannot_tell_two_loads() -> None:
     content["cells"][0]["concurrency"] = 7
     with pytest.raises(InputError, match="concurrency is 7, but 128 in its cell"):
         parse(content, "it")
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_documents_are_copied_and_sent_to_processes(kind: str) -> None:
+    document = kinds.document(kind)
+    assert pickle.loads(pickle.dumps(document)) == document
+    assert copy.deepcopy(document) == document
 
 
 def test_cells_are_found_by_label_and_metrics_by_name() -> None:

@@ -30,7 +30,7 @@ HEADING = {
     "crossover": "Ratio",
     "explain": "Latency by cause",
     "ablate": "Parts",
-    "reproduce": "Predicted against measured",
+    "reproduce": "Predicted against published",
     "audit": "Findings",
 }
 

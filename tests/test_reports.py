@@ -180,6 +180,7 @@ DRAWN = {
     "Where the time of a stage goes": "hconcat",
     "Timeline": "vconcat",
     "Predicted against measured": "vconcat",
+    "Predicted against published": "vconcat",
     "Gain": "layer",
 }
 
@@ -196,7 +197,9 @@ def test_every_section_is_drawn_or_in_words() -> None:
 def test_every_chart_draws_over_several_loads(title: str, loads: Prediction) -> None:
     sections = {section.title: section.content for section in (*CELL_SECTIONS, *REPRODUCED)}
     document: CellsDocument | Reproduction = validated(loads)
-    drawn = sections[title](reproduced() if title == "Gain" else document)
+    drawn = sections[title](
+        reproduced() if title in ("Gain", "Predicted against published") else document
+    )
     assert isinstance(drawn, alt.TopLevelMixin)
     assert DRAWN[title] in spec_of(drawn)
 
@@ -228,7 +231,7 @@ def test_a_single_run_has_no_interval_in_the_table(document: Prediction) -> None
 
 def test_comparisons_are_rendered(document: Prediction) -> None:
     assert "Predicted against measured" in headings(render(validated(document)))
-    assert {"Predicted against measured", "Gain"} <= headings(render(reproduced()))
+    assert {"Predicted against published", "Gain"} <= headings(render(reproduced()))
 
 
 def test_residuals_are_relative_to_the_measurement() -> None:
@@ -253,7 +256,7 @@ def test_the_verdict_says_what_it_rests_on(document: Prediction) -> None:
 def test_the_verdict_on_a_comparison() -> None:
     sentence = reproduced().verdict.sentence
     assert "off by 1.00 % in the median of 6 cells" in sentence
-    assert "6 of 6 measured values lie inside" in sentence
+    assert "6 of 6 published values lie inside" in sentence
     assert "outside" in reproduced(2.0).verdict.badge
 
 

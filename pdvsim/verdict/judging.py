@@ -106,6 +106,7 @@ def of_validation(document: Validation) -> Verdict:
         [error for *_, error in known],
         f"{worst[0].label} at C = {worst[0].concurrency}",
         inside,
+        "measured",
     )
 
 
@@ -115,19 +116,19 @@ def of_reproduction(document: Reproduction) -> Verdict:
     errors = [row.predicted.tps.value / row.published.tps - 1.0 for row in rows]
     worst = max(zip(errors, rows, strict=True), key=lambda one: abs(one[0]))[1]
     place = f"{worst.engine} at C = {worst.concurrency}"
-    return _compared("tokens/s", errors, place, document.inside_interval)
+    return _compared("tokens/s", errors, place, document.inside_interval, "published")
 
 
-def _compared(what: str, errors: Sequence[float], worst: str, inside: int) -> Verdict:
+def _compared(what: str, errors: Sequence[float], worst: str, inside: int, truth: str) -> Verdict:
     sizes = [100.0 * abs(error) for error in errors]
     count = len(sizes)
     caveats = []
     if inside < ENOUGH_INSIDE * count:
-        caveats.append(f"{count - inside} of {count} measured values are outside")
+        caveats.append(f"{count - inside} of {count} {truth} values are outside")
     return verdict(
         f"Predicted {what} is off by {number(median(sizes))} % in the median of "
         f"{plural(count, 'cell')} and by {number(max(sizes))} % at worst ({worst}); {inside} of "
-        f"{count} measured values lie inside the stated interval.",
+        f"{count} {truth} values lie inside the stated interval.",
         caveats,
     )
 
