@@ -473,6 +473,14 @@ WORDS = (
         "/proc/self/mem",
     ),
 )
+NUMBERS_SAID = (
+    *("0", "1", "2", "3", "4", "8", "16", "17", "64", "100", "0.5", "1.0", "0.999999", "1e-9"),
+    *("-1", "-0.5", "1.0000001", "1e6", "1e9", "1e15", "33.3", "2048", "4096", "4097", "65536"),
+    *("1000001", "nan", "inf", "1e-300", "9223372036854775808"),
+)
+# More of these is more honest work, which takes its time and is no hang.
+ENGINE_COMMANDS = ("bench", "validate", "calibrate")
+SIZES = ("--replications", "--requests", "--cycles", "--output-tokens", "--concurrency")
 BASES = {
     **DOCUMENTS,
     "report": "predict.json -o out.html",
@@ -482,6 +490,13 @@ BASES = {
 }
 
 
+def copy_seeds(seeds: Path, folder: Path) -> None:
+    """Whole inputs where the words of options may meet them, and write over them."""
+    for path in seeds.iterdir():
+        if path.is_file() and not path.name.startswith("old_"):
+            shutil.copy(path, folder)
+
+
 def options(name: str, seeds: Path) -> Make:
     """One or two options of a command with odd values; those of its base come first."""
     command = cli.load(name).command
@@ -489,14 +504,17 @@ def options(name: str, seeds: Path) -> Make:
     known = [p for p in command.params if isinstance(p, click.Option) and not p.is_flag]
 
     def make(rng: Random, folder: Path) -> Mutant:
-        for path in seeds.iterdir():
-            if path.is_file():
-                (folder / path.name).symlink_to(path)
+        copy_seeds(seeds, folder)
         words = BASES[name].split()
         for option in rng.sample(known, min(len(known), rng.choice((1, 1, 2)))):
-            words += [option.opts[0], rng.choice(WORDS)] * (1 if option.nargs == 1 else 0)
-            if option.nargs > 1:
-                words += [option.opts[0], *rng.choices(WORDS, k=option.nargs)]
+            numeric = isinstance(
+                option.type, (click.types.IntParamType, click.types.FloatParamType)
+            )
+            pool = NUMBERS_SAID if numeric and rng.random() < 0.7 else WORDS
+            if option.opts[0] in SIZES:
+                most = 4 if name in ENGINE_COMMANDS else 4097
+                pool = tuple(w for w in pool if not w.isdecimal() or not most < int(w) < 2**31)
+            words += [option.opts[0], *rng.choices(pool, k=option.nargs)]
         if rng.random() < 0.1:
             words[rng.randrange(len(words))] = rng.choice(WORDS)
         return Mutant([name, *words])
@@ -516,9 +534,7 @@ def outputs(seeds: Path) -> Make:
     )
 
     def make(rng: Random, folder: Path) -> Mutant:
-        for path in seeds.iterdir():
-            if path.is_file():
-                (folder / path.name).symlink_to(path)
+        copy_seeds(seeds, folder)
         (folder / "file").write_text("kept")
         (folder / "folder").mkdir()
         for name, target in (("link", "file"), ("dangling", "new"), ("loop", "loop")):

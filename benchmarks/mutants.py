@@ -266,18 +266,24 @@ def in_child(work: Any, limit_s: float) -> bool:
     return False
 
 
+def prepare_process() -> None:
+    """Limits end a mutant, not the process; and nothing helps it."""
+
+    def stop(*_: object) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGXCPU, stop)
+    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def run_batch(group: str, make: groups.Make, indices: range, log: Path, scratch: Path) -> None:
     """Run mutants in forked processes; a process that dies is replaced by another for the rest."""
     start = indices.start
 
     def some() -> None:
-        def stop(*_: object) -> None:
-            raise Hang
-
-        signal.signal(signal.SIGXCPU, stop)
-        signal.signal(signal.SIGALRM, stop)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so no helpers are started
+        prepare_process()
         with log.open("a") as file:
             for index in range(start, indices.stop):
                 file.write(json.dumps(run_mutant(group, make, index, scratch)) + "\n")
@@ -302,7 +308,7 @@ def run_all(count: int, only: str | None, engine: bool, folder: Path) -> list[di
         raise SystemExit("the whole inputs could not be made")
     log.touch()
     found = all_groups(seeds, engine)
-    shares = {name: share for name, (share, _) in found.items() if only in (None, name)}
+    shares = {name: share for name, (share, _) in found.items() if only is None or only in name}
     for name, share in shares.items():
         most = max(1, round(count * share / sum(shares.values())))
         for begin in range(0, most, BATCH):
@@ -361,7 +367,7 @@ def import_all(engine: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--group", help="of this kind only")
+    parser.add_argument("--group", help="of groups with this in their names only")
     parser.add_argument("--only", type=int, help="this one of the group, and leave its files")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--core-only", action="store_true", help="without torch")
@@ -374,6 +380,7 @@ def main() -> None:
         (folder / "seeds").mkdir()
         in_child(lambda: groups.write_seeds(folder / "seeds", engine), 300)
         make = all_groups(folder / "seeds", engine)[options.group][1]
+        prepare_process()
         print(json.dumps(run_mutant(options.group, make, options.only, folder / "m"), indent=1))
         print(folder)
         return
