@@ -37,7 +37,9 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import mutant_groups as groups  # noqa: E402
+import mutant_files as files  # noqa: E402
+import mutant_words as words  # noqa: E402
+from mutant_seeds import DOCUMENTS, OLD, Make, Mutant, write_seeds  # noqa: E402
 
 from pdvsim import cli  # noqa: E402
 
@@ -50,57 +52,57 @@ class Hang(BaseException):
     """The mutant has had its time."""
 
 
-def all_groups(seeds: Path, engine: bool) -> dict[str, tuple[float, groups.Make]]:
+def all_groups(seeds: Path, engine: bool) -> dict[str, tuple[float, Make]]:
     """Share of the mutants and maker, by name; those that need an engine only with one."""
-    found: dict[str, tuple[float, groups.Make]] = {
-        "profile": (13, groups.profile("profile.json", seeds)),
-        "trace": (7, groups.trace(seeds)),
-        "published": (4, groups.table("summary.csv", seeds, "audit summary.csv detailed.csv")),
-        "detail": (3, groups.table("detailed.csv", seeds, "audit summary.csv detailed.csv")),
+    found: dict[str, tuple[float, Make]] = {
+        "profile": (13, files.profile("profile.json", seeds)),
+        "trace": (7, files.trace(seeds)),
+        "published": (4, files.table("summary.csv", seeds, "audit summary.csv detailed.csv")),
+        "detail": (3, files.table("detailed.csv", seeds, "audit summary.csv detailed.csv")),
         "reproduce": (
             2,
-            groups.table(
+            files.table(
                 "summary.csv",
                 seeds,
                 "reproduce summary.csv detailed.csv --profile SEEDS/profile.json --replications 2",
             ),
         ),
-        "plain_csv": (4, groups.table("plain.csv", seeds, "audit plain.csv")),
-        "impossible_table": (3, groups.impossible_table(seeds)),
-        "export": (12, groups.export(seeds)),
-        "records": (8, groups.records(seeds)),
-        "impossible_records": (4, groups.impossible_records(seeds)),
-        "large": (0.5, groups.large(seeds)),
-        "outputs": (2, groups.outputs(seeds)),
-        "environment": (2, groups.environment(seeds)),
+        "plain_csv": (4, files.table("plain.csv", seeds, "audit plain.csv")),
+        "impossible_table": (3, files.impossible_table(seeds)),
+        "export": (12, files.export(seeds)),
+        "records": (8, files.records(seeds)),
+        "impossible_records": (4, files.impossible_records(seeds)),
+        "large": (0.5, files.large(seeds)),
+        "outputs": (2, words.outputs(seeds)),
+        "environment": (2, words.environment(seeds)),
     }
     report = "report FILE -o out.html"
-    for name in groups.DOCUMENTS:
+    for name in DOCUMENTS:
         commands = (report, report, "audit FILE") if name == "predict" else (report,)
-        found[f"{name}_document"] = (2, groups.document(f"{name}.json", seeds, *commands))
-        found[f"{name}_options"] = (2, groups.options(name, seeds))
-    found["report_options"] = (0.5, groups.options("report", seeds))
+        found[f"{name}_document"] = (2, files.document(f"{name}.json", seeds, *commands))
+        found[f"{name}_options"] = (2, words.options(name, seeds))
+    found["report_options"] = (0.5, words.options("report", seeds))
     bench = (
         *(report, "audit FILE", "explain --bench FILE --profile SEEDS/tiny.json --replications 1"),
         *("validate --bench FILE --profile SEEDS/tiny.json --predictions 1",),
     )
-    for name in groups.OLD:
+    for name in OLD:
         if (seeds / f"old_{Path(name).name}").exists():
             found[f"old_{Path(name).stem}"] = (
                 1,
-                groups.document(f"old_{Path(name).name}", seeds, report),
+                files.document(f"old_{Path(name).name}", seeds, report),
             )
     if engine:
         found |= {
-            "bench_document": (7, groups.document("bench.json", seeds, *bench)),
-            "validate_document": (2, groups.document("validate.json", seeds, report)),
-            "tiny_profile": (2, groups.profile("tiny.json", seeds)),
-            "partial": (7, groups.partial_file(seeds)),
-            "bench_options": (2, groups.options("bench", seeds)),
-            "validate_options": (2, groups.options("validate", seeds)),
-            "calibrate_options": (1, groups.options("calibrate", seeds)),
-            "checkpoint": (5, groups.checkpoint("llama-2", seeds, engine)),
-            "checkpoint_qwen": (3, groups.checkpoint("qwen3", seeds, engine)),
+            "bench_document": (7, files.document("bench.json", seeds, *bench)),
+            "validate_document": (2, files.document("validate.json", seeds, report)),
+            "tiny_profile": (2, files.profile("tiny.json", seeds)),
+            "partial": (7, files.partial_file(seeds)),
+            "bench_options": (2, words.options("bench", seeds)),
+            "validate_options": (2, words.options("validate", seeds)),
+            "calibrate_options": (1, words.options("calibrate", seeds)),
+            "checkpoint": (5, files.checkpoint("llama-2", seeds, engine)),
+            "checkpoint_qwen": (3, files.checkpoint("qwen3", seeds, engine)),
         }
     return found
 
@@ -108,7 +110,7 @@ def all_groups(seeds: Path, engine: bool) -> dict[str, tuple[float, groups.Make]
 # ------------------------------------------------------------------------------- one mutant
 
 
-def run_mutant(group: str, make: groups.Make, index: int, folder: Path) -> dict[str, Any]:
+def run_mutant(group: str, make: Make, index: int, folder: Path) -> dict[str, Any]:
     """Make and run one mutant in `folder`; what it did."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -136,13 +138,13 @@ def run_mutant(group: str, make: groups.Make, index: int, folder: Path) -> dict[
     return result
 
 
-def nodes(mutant: groups.Mutant, folder: Path) -> list[int]:
+def nodes(mutant: Mutant, folder: Path) -> list[int]:
     """What kinds of thing stand where no result may take their place."""
     paths = [folder / name for name in mutant.nodes] + [Path("/dev/null"), Path("/dev/full")]
     return [stat.S_IFMT(path.lstat().st_mode) if os.path.lexists(path) else 0 for path in paths]
 
 
-def in_process(mutant: groups.Mutant, folder: Path) -> dict[str, Any]:
+def in_process(mutant: Mutant, folder: Path) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")  # the highest memory so far is forgotten
     spent_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     limit_s = int(spent_s) + CPU_S + 1
@@ -168,7 +170,7 @@ def in_process(mutant: groups.Mutant, folder: Path) -> dict[str, Any]:
     return classified(result)
 
 
-def in_shell(mutant: groups.Mutant, folder: Path) -> dict[str, Any]:
+def in_shell(mutant: Mutant, folder: Path) -> dict[str, Any]:
     environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     environment |= mutant.environment
     (folder / "scratch").mkdir()
@@ -278,7 +280,7 @@ def prepare_process() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def run_batch(group: str, make: groups.Make, indices: range, log: Path, scratch: Path) -> None:
+def run_batch(group: str, make: Make, indices: range, log: Path, scratch: Path) -> None:
     """Run mutants in forked processes; a process that dies is replaced by another for the rest."""
     start = indices.start
 
@@ -304,7 +306,7 @@ def run_all(count: int, only: str | None, engine: bool, folder: Path) -> list[di
     """Seeds, then every group's share of `count` mutants."""
     seeds, log = folder / "seeds", folder / "log.jsonl"
     seeds.mkdir()
-    if not in_child(lambda: groups.write_seeds(seeds, engine), 300):
+    if not in_child(lambda: write_seeds(seeds, engine), 300):
         raise SystemExit("the whole inputs could not be made")
     log.touch()
     found = all_groups(seeds, engine)
@@ -378,7 +380,7 @@ def main() -> None:
     began_s = time.monotonic()
     if options.only is not None:
         (folder / "seeds").mkdir()
-        in_child(lambda: groups.write_seeds(folder / "seeds", engine), 300)
+        in_child(lambda: write_seeds(folder / "seeds", engine), 300)
         make = all_groups(folder / "seeds", engine)[options.group][1]
         prepare_process()
         print(json.dumps(run_mutant(options.group, make, options.only, folder / "m"), indent=1))

@@ -1,5 +1,7 @@
-"""What the mutants of `mutants.py` are made of: whole inputs of every kind, and the commands that
-read them. Each group makes one mutant at a time in an empty folder, from a random generator."""
+"""Groups of mutants: files that are wrong in one place, and the commands that read them.
+
+Each maker writes one mutant into an empty folder, from a random generator.
+"""
 
 from __future__ import annotations
 
@@ -7,156 +9,28 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
-import stat
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import click
 import mutations
 import polars as pl
+from mutant_seeds import (
+    BENCH,
+    PLAIN_TABLE,
+    ROOT,
+    TRACE,
+    Make,
+    Mutant,
+    believed,
+    seed_bytes,
+    seed_text,
+)
 
-from pdvsim import cli
-from pdvsim.acceptance import Acceptance
 from pdvsim.errors import PdvsimError
 from pdvsim.profile import save_profile
 from pdvsim.profile_file import ProfileFile
-from pdvsim.workload import Lengths, closed_loop
-
-ROOT = Path(__file__).parents[1]
-SHORT = "--profile profile.json --prompt-tokens 8 --output-tokens 4"
-ONCE = f"--replications 1 {SHORT}"
-DOCUMENTS = {
-    "predict": f"--concurrency 2 --architecture pd,pdv --slo-ttft-ms 90 --formulas {ONCE}",
-    "crossover": f"plain pdv --to 4 --points 3 --replications 4 {SHORT}",
-    "explain": f"--concurrency 2 --threads {ONCE}",
-    "ablate": f"--concurrency 2 --mechanism GIL {ONCE}",
-    "reproduce": "summary.csv detailed.csv --profile profile.json --replications 2",
-    "audit": "summary.csv detailed.csv",
-}
-TINY = "--device cpu --pair tiny:tiny --executor graph"
-BENCH = f"{TINY} --architecture pd --concurrency 2 --requests 3 --prompt-tokens 8 --output-tokens 4"
-OLD = ("eager/h100_bench_0_c16.json", "explain_h100_graph.json", "reproduce_pdverify.json")
-TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
-    f"2023-11-16 18:15:{second:02}.50,{8 + second},{2 + second % 3}\n" for second in range(6)
-)
-PLAIN_TABLE = (
-    "system,load,concurrency,output_throughput,request_throughput,mean_e2el_ms,p99_e2el_ms,"
-    "completed\na,1,1,100,10,100,110,50\nb,1,1,150,15,66,80,50\na,4,4,300,30,133,150,200\n"
-    "b,4,4,420,42,95,99,200\n"
-)
-Check = Callable[[int, str], "str | None"]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A command line on mutated input.
-
-    Attributes:
-        words: of the command, run in the mutant's folder.
-        check: given exit code and stdout, says what was believed that can't be; None if nothing.
-        shell: run by bash instead, with the interpreter as $PYTHON: for environments.
-    """
-
-    words: list[str]
-    check: Check | None = None
-    shell: str = ""
-    nodes: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-Make = Callable[[Random, Path], Mutant]
-
-
-def believed(what: str, codes: Iterable[int] = (0,)) -> Check:
-    """A check of input that is impossible: any of these exit codes takes it for true."""
-    accepted = tuple(codes)
-    return lambda code, out: what if code in accepted else None
-
-
-# ---------------------------------------------------------------------------- whole inputs
-
-
-def write_seeds(folder: Path, engine: bool) -> None:
-    """Write one whole input of each kind, made by the commands themselves."""
-    from tests.fakes import config_of, profile_file
-    from tests.published_table import write_published_table
-
-    os.chdir(folder)
-    save_profile(profile_file(), Path("profile.json"))
-    Path("trace.csv").write_text(TRACE)
-    Path("plain.csv").write_text(PLAIN_TABLE)
-    summary, detailed = write_published_table(folder, (1, 2, 8))
-    summary.rename("summary.csv")
-    detailed.rename("detailed.csv")
-    for name, words in DOCUMENTS.items():
-        _document(name, words)
-    _simulated_record(config_of("pd"))
-    for name in OLD:
-        if (ROOT / "results" / name).exists():
-            shutil.copy(ROOT / "results" / name, f"old_{Path(name).name}")
-    if engine:
-        _engine_seeds()
-
-
-def _document(name: str, words: str) -> None:
-    with Path(f"{name}.json").open("w") as out:
-        before, sys.stdout = sys.stdout, out
-        try:
-            code = cli.run([name, *words.split(), "--json"])
-        finally:
-            sys.stdout = before
-    assert code == (name == "audit"), name
-
-
-def _simulated_record(config: Any) -> None:
-    from pdvsim.des.world import simulate
-    from tests.fakes import FixedCosts
-
-    plan = closed_loop(2, Lengths(8, 4), Acceptance.constant(0.7, 4), _seed(), 2)
-    simulate(config, plan, FixedCosts()).write(Path("records"), "pd-eager-closed-loop-c8-0")
-
-
-def _seed() -> Any:
-    import numpy as np
-
-    return np.random.SeedSequence(1)
-
-
-def _engine_seeds() -> None:
-    from calibration import calibrate
-    from pdvsim.store import Store
-    from tests.checkpoints import FAMILIES, make_checkpoint
-
-    plan = calibrate.Plan((8, 16), (1, 2), 2, 2, race_seconds=0.02, race_rounds=2)
-    calibrate.quick = lambda _: plan
-    remove = Store.remove
-    Store.remove = Store.close  # type: ignore[method-assign]
-    _document("calibrate", f"{TINY} --quick -o tiny.json")
-    _document("bench", f"{BENCH} -o bench.out --records records")
-    Store.remove = remove  # type: ignore[method-assign]
-    _document("validate", "--bench bench.json --profile tiny.json --predictions 1")
-    for name in ("llama-2", "qwen3"):
-        make_checkpoint(Path(name), FAMILIES[name])
-
-
-@cache
-def seed_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def seed_bytes(path: Path) -> bytes:
-    return path.read_bytes()
-
-
-# ---------------------------------------------------------------------------- files
 
 
 def document(name: str, seeds: Path, *commands: str) -> Make:
@@ -440,139 +314,5 @@ def large(seeds: Path) -> Make:
             os.truncate(folder / "m.json", rows << 20)
         commands = ("audit m.json", "report m.json -o out.html")
         return Mutant(rng.choice((*commands, "predict --concurrency 1 --profile m.json")).split())
-
-    return make
-
-
-# ---------------------------------------------------------------------------- options, places
-
-WORDS = (
-    *("", " ", "-1", "0", "1", "2", "3.5", "1e308", "-1e308", "nan", "inf", "-inf", "1e-300"),
-    *("99999999999999999999", "2147483648", "9223372036854775807", "4097", "65", "17", "٣", "0x10"),
-    *("abc", "a" * 300, "/", "..", "None", "1,2", "1,,2", ",", "x:y", ":", "a=b", "@", "all", "-"),
-    *("pdv@verify_lead=-1", "pd@x=1", "pd@prefill_batch=nan", "pd,pd", "tiny:tiny", "tiny", "%s"),
-    *(
-        "\n",
-        "😀",
-        "\udcff",
-        "five",
-        "1;2",
-        "plain",
-        "real",
-        "cpu",
-        "cuda:99",
-        "graph",
-        "acceptance",
-    ),
-    *(
-        "name=x.json:tiny",
-        "profile.json",
-        "summary.csv",
-        "trace.csv",
-        "/dev/null",
-        "/proc/self/mem",
-    ),
-)
-NUMBERS_SAID = (
-    *("0", "1", "2", "3", "4", "8", "16", "17", "64", "100", "0.5", "1.0", "0.999999", "1e-9"),
-    *("-1", "-0.5", "1.0000001", "1e6", "1e9", "1e15", "33.3", "2048", "4096", "4097", "65536"),
-    *("1000001", "nan", "inf", "1e-300", "9223372036854775808"),
-)
-# More of these is more honest work, which takes its time and is no hang.
-ENGINE_COMMANDS = ("bench", "validate", "calibrate")
-SIZES = ("--replications", "--requests", "--cycles", "--output-tokens", "--concurrency")
-BASES = {
-    **DOCUMENTS,
-    "report": "predict.json -o out.html",
-    "bench": f"{BENCH} -o out.json",
-    "validate": "--bench bench.json --profile tiny.json --predictions 1 -o out.json",
-    "calibrate": f"{TINY} --quick -o out.json",
-}
-
-
-def copy_seeds(seeds: Path, folder: Path) -> None:
-    """Whole inputs where the words of options may meet them, and write over them."""
-    for path in seeds.iterdir():
-        if path.is_file() and not path.name.startswith("old_"):
-            shutil.copy(path, folder)
-
-
-def options(name: str, seeds: Path) -> Make:
-    """One or two options of a command with odd values; those of its base come first."""
-    command = cli.load(name).command
-    assert isinstance(command, click.Command)
-    known = [p for p in command.params if isinstance(p, click.Option) and not p.is_flag]
-
-    def make(rng: Random, folder: Path) -> Mutant:
-        copy_seeds(seeds, folder)
-        words = BASES[name].split()
-        for option in rng.sample(known, min(len(known), rng.choice((1, 1, 2)))):
-            numeric = isinstance(
-                option.type, (click.types.IntParamType, click.types.FloatParamType)
-            )
-            pool = NUMBERS_SAID if numeric and rng.random() < 0.7 else WORDS
-            if option.opts[0] in SIZES:
-                most = 4 if name in ENGINE_COMMANDS else 4097
-                pool = tuple(w for w in pool if not w.isdecimal() or not most < int(w) < 2**31)
-            words += [option.opts[0], *rng.choices(pool, k=option.nargs)]
-        if rng.random() < 0.1:
-            words[rng.randrange(len(words))] = rng.choice(WORDS)
-        return Mutant([name, *words])
-
-    return make
-
-
-OUTPUTS = ("null", "link", "dangling", "loop", "folder", "x" * 300, "none/x", "file", "full", "ro")
-
-
-def outputs(seeds: Path) -> Make:
-    """Results to devices, links, and places that can't be."""
-    commands = (
-        f"predict --concurrency 1 --architecture plain {ONCE} --report OUT",
-        "report predict.json -o OUT",
-        "validate --bench bench.json --profile tiny.json --predictions 1 -o OUT",
-    )
-
-    def make(rng: Random, folder: Path) -> Mutant:
-        copy_seeds(seeds, folder)
-        (folder / "file").write_text("kept")
-        (folder / "folder").mkdir()
-        for name, target in (("link", "file"), ("dangling", "new"), ("loop", "loop")):
-            (folder / name).symlink_to(target)
-        (folder / "ro").symlink_to("/sys/kernel/x")
-        for name, minor in (("null", 3), ("full", 7)):
-            os.mknod(folder / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
-        words = rng.choice(commands[: 3 if (seeds / "tiny.json").exists() else 2])
-        return Mutant(
-            words.replace("OUT", rng.choice(OUTPUTS)).split(),
-            nodes=("null", "full", "link", "dangling", "loop", "ro"),
-        )
-
-    return make
-
-
-VARIABLES = ("HOME", "TMPDIR", "COLUMNS", "LINES", "TERM", "LANG", "LC_ALL", "PYTHONIOENCODING")
-VARIABLES += ("PDVSIM_GIT_REVISION", "CUDA_VISIBLE_DEVICES", "NO_COLOR", "PATH", "XDG_CACHE_HOME")
-SETTINGS = ("", "0", "-5", "1", "abc", "²", "/no/such", "ascii", "C", "utf-16", "99999999999")
-SHELLS = (
-    *("RUN", "RUN", "RUN", "RUN >&-", "RUN > /dev/full", "RUN 2>&-", "RUN 2> /dev/full", "RUN <&-"),
-    *("RUN | head -c 10", "RUN | true", "RUN --json | head -c 1", "RUN --json > /dev/full"),
-    *("mkdir gone; cd gone; rmdir ../gone; RUN", "ulimit -f 0; RUN", "ulimit -n 16; RUN"),
-    *("ulimit -u 1; RUN", "chmod 0 .; RUN", "RUN >&- 2>&- <&-", "umask 777; RUN"),
-)
-
-
-def environment(seeds: Path) -> Make:
-    """Whole processes in odd surroundings."""
-
-    def make(rng: Random, folder: Path) -> Mutant:
-        name = rng.choice(("predict", "audit", "explain", "report"))
-        words = [
-            str(seeds / word) if (seeds / word).is_file() else word for word in BASES[name].split()
-        ]
-        run = f"$PYTHON -m pdvsim {name} {shlex.join(words)}"
-        shell = rng.choice(SHELLS).replace("RUN", run)
-        changed = {rng.choice(VARIABLES): rng.choice(SETTINGS) for _ in range(rng.randrange(3))}
-        return Mutant([], shell=shell, environment=changed)
 
     return make
