@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,6 +136,9 @@ class Cell:
             object.__setattr__(self, "acceptance", tuple(self.acceptance))
         for one in fields(self):
             values = getattr(self, one.name)
+            if hasattr(values, "item"):  # a numpy scalar, which JSON does not know
+                values = values.item()
+                object.__setattr__(self, one.name, values)
             for value in values if isinstance(values, tuple) else (values,):
                 if value is not None and value != REAL:
                     check_bounds(one.name, value)
@@ -298,10 +302,13 @@ def check_bounds(name: str, value: Any) -> None:
     low, high = (FIELDS[name].metadata.get(end) for end in ("low", "high"))
     if low is None or high is None:
         return
-    if isinstance(value, str) or not low <= value <= high:
-        raise InputError(
-            f"{flag(name)} is {value}; it must be between {spoken(low)} and {spoken(high)}"
-        )
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if number and low <= value <= high and (isinstance(value, Integral) or isinstance(low, float)):
+        return
+    whole = "a whole number " if number and low <= value <= high else ""
+    raise InputError(
+        f"{flag(name)} is {value}; it must be {whole}between {spoken(low)} and {spoken(high)}"
+    )
 
 
 def spoken(number: float) -> str:

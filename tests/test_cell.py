@@ -86,6 +86,17 @@ def test_every_bound_is_a_sentence_with_the_option_and_its_range(name: str) -> N
         )
 
 
+@pytest.mark.parametrize("value", [2.5, True, "8", [8], np.float64(2.5)])
+def test_what_is_no_whole_number_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match=r"--concurrency is .*; it must be (a whole number )?betw"):
+        replace(CELL, concurrency=value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    cell = replace(CELL, concurrency=np.int64(3), spread=np.float64(0.5))
+    assert Cell.read(json.loads(json.dumps(cell.to_dict()))) == cell
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
