@@ -154,8 +154,8 @@ class Ceilings(_File):
     matmul_flops_per_s: Positive
 
 
-class Provenance(_File):
-    """Where the numbers come from."""
+class Measurement(_File):
+    """Where measured numbers come from."""
 
     gpu: str
     driver: str
@@ -168,6 +168,11 @@ class Provenance(_File):
     command: str
     seed: int
     acceptance: str
+
+
+class Provenance(Measurement):
+    """Where a profile comes from; `measurements` names the file of what was measured."""
+
     measurements: str
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pdvsim import cli, output
-from pdvsim.documents import Document, read
+from pdvsim.documents import KINDS, Document, read
 from tests.documents import body, headings, offline
 from tests.published_table import write_published_table
 
@@ -92,3 +92,12 @@ def test_a_command_prints_on_80_columns(
     # Nothing is cut, and only a word that is longer itself is wider than the page.
     assert "…" not in captured.out
     assert [one for one in lines if len(one) > 80 and " " in one.strip()] == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_document_can_be_kept_and_drawn(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([name, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "--report PATH" in printed and "-o, --output PATH" in printed

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pdvsim.cell import FIELDS, Cell
+from pdvsim.profile_file import Measurement, Provenance
 from pdvsim.quantities import QUANTITIES
 from pdvsim.statistics import Interval
 
@@ -96,40 +97,16 @@ class RunLength(Model):
     requests: Finite | None
 
 
-class Calibration(Model):
+class Calibration(Provenance):
     """The profile that predictions rest on."""
 
     name: str
     pair: str
     executor: str
-    gpu: str
-    driver: str
-    torch: str
-    transformers: str
-    python: str
-    host_cpu: str
-    git_revision: str
-    created: str
-    command: str
-    seed: int
-    acceptance: str
-    measurements: str
 
 
-class Machine(Model):
+class Machine(Measurement):
     """What runs were measured on, and when."""
-
-    gpu: str
-    driver: str
-    torch: str
-    transformers: str
-    python: str
-    host_cpu: str
-    git_revision: str
-    created: str
-    command: str
-    seed: int
-    acceptance: str
 
 
 class Table(NamedTuple):
