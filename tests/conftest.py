@@ -18,10 +18,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a whole profile with made-up numbers."""
+    """The path of a whole profile with made-up numbers, of the eager executor."""
+    return _saved(tmp_path_factory, "eager")
+
+
+@pytest.fixture(scope="session")
+def graph_profile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of the graph executor."""
+    return _saved(tmp_path_factory, "graph")
+
+
+def _saved(factory: pytest.TempPathFactory, executor: str) -> str:
     from pdvsim.profile import save_profile
     from tests.fakes import profile_file
 
-    path = tmp_path_factory.mktemp("profile") / "made-up.json"
-    save_profile(profile_file(), path)
+    path = factory.mktemp("profile") / "made-up.json"
+    save_profile(profile_file(executor=executor), path)
     return str(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +19,9 @@ from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, Executor
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
-from pdvsim.profile import save_profile
 from pdvsim.statistics import prediction_interval
 from pdvsim.workload import Lengths, closed_loop
-from tests.fakes import HOST, FixedCosts, config_of, profile_file
+from tests.fakes import HOST, FixedCosts, config_of
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 THREADS = ["GIL", "draft model's lock", "verifier's lock"]
@@ -105,9 +103,8 @@ def test_unknown_mechanisms_are_refused() -> None:
         ablate([subject("pd")], "median_e2el_ms", ["luck"], workers=1)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_profile(profile_file(), tmp_path / "p.json")
-    arguments = ["ablate", "--concurrency", "3", "--profile", str(tmp_path / "p.json")]
+def test_the_command(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["ablate", "--concurrency", "3", "--profile", profile]
     arguments += ["--output-tokens", "8", "--replications", "2", "--mechanism", "GIL"]
     arguments += ["--mechanism", "batch-end completion"]
     assert pdvsim([*arguments, "--json"]) == 0

@@ -35,12 +35,12 @@ from pdvsim.des import simulate
 from pdvsim.metrics import summarize
 from pdvsim.models import pair
 from pdvsim.workload import Lengths, closed_loop
+from tests.benchmark_tables import SEVEN, cells
 from tests.fakes import config_of
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = [ROOT / "pdvsim/data/pdverify", ROOT.parent / "shared/data/pdverify"]
 TINY = pair("tinyllama-1.1b:tinyllama-1.1b")
-SEVEN = pair("tinyllama-1.1b:llama-2-7b")
 
 
 @pytest.fixture(scope="module")
@@ -98,39 +98,6 @@ def test_published_cells_that_differ_and_cannot(published: Report) -> None:
     assert any("req_0003" in str(f.evidence) for f in found(published, "same_requests"))
     assert found(published, "identical")
     assert published.failed
-
-
-def cells(**changes: object) -> Table:
-    """Two systems at two concurrencies, consistent in every number."""
-    rows = []
-    for system, latency_s in (("a", 2.0), ("b", 1.6)):
-        for n in (4, 8):
-            latency = latency_s * (1 + n / 10)
-            completed, throughput = 200, n / latency
-            rows.append(
-                Cell(
-                    system=system,
-                    load=n,
-                    pair=SEVEN,
-                    concurrency=n,
-                    duration_s=completed / throughput,
-                    offered=completed,
-                    completed=completed,
-                    output_tokens=64 * completed,
-                    output_throughput=64 * throughput,
-                    request_throughput=throughput,
-                    latency_s=latency,
-                    latency_std_s=0.2 * latency,
-                    tpot_s=latency / 64,
-                    acceptance_rate=0.6,
-                    accepted_length=3.4,
-                    draft_tokens=4,
-                    tokens_per_request=128,
-                    memory_mib=16500 + 40 * n,
-                )
-            )
-    rows[-1] = replace(rows[-1], **changes)  # type: ignore[arg-type]
-    return Table("made up", "csv", tuple(rows))
 
 
 def test_a_consistent_table_is_clean() -> None:

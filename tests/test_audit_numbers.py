@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pdvsim.audit import Cell, Distribution, Report, Served, Severity, Table, audit, read
 from pdvsim.audit.rules_numbers import _BOUNDS
+from tests.benchmark_tables import cells
 from tests.published_table import write_published_table
-from tests.test_audit import cells
 
 NOT_NUMBERS = (nan, inf, -inf)
 

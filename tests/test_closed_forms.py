@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from pdvsim import cli
 from pdvsim.acceptance import Acceptance
 from pdvsim.cell import Cell
-from pdvsim.profile import Profile, save_profile
+from pdvsim.profile import Profile
 from pdvsim.sweep import sweep
 from pdvsim.theory.closed_forms import Line, closed_forms
 from pdvsim.theory.formulas import expected_tokens
@@ -89,10 +88,9 @@ def test_formulas_appear_where_they_apply() -> None:
     assert found == {"Leviathan E", "Kong L = C1 / (1 - RPS C2)"}
 
 
-def test_predict_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "profile.json"
-    save_profile(profile_file(executor="graph"), path)
-    arguments = ["predict", "--concurrency", "2", "--profile", str(path), "--replications", "2"]
+def test_predict_prints_them(graph_profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", "--concurrency", "2", "--profile", graph_profile]
+    arguments += ["--replications", "2"]
     assert cli.run([*arguments, "--architecture", "plain,pdv", "--formulas", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {line["formula"] for line in document["formulas"]} >= {"TurboSpec goodput", "closed MVA"}

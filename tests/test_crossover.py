@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ from pdvsim.crossover.contour import contour
 from pdvsim.crossover.curve import root, skewed_t, student
 from pdvsim.crossover.space import AXES, DraftTimes, Place, Side
 from pdvsim.errors import InputError
-from pdvsim.profile import save_profile
-from tests.fakes import FakeModel, cell, profile_file
+from tests.fakes import FakeModel, cell
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 Curve = Callable[[float], float]
@@ -217,15 +215,10 @@ def test_the_model_ratio_slows_the_draft_model_only() -> None:
         assert costs.cost(stage, 1, 1, 1) == pytest.approx((0.001 * factor, 0.002 * factor))
 
 
-@pytest.fixture
-def profile(tmp_path: Path) -> str:
-    path = tmp_path / "profile.json"
-    save_profile(profile_file(executor="graph"), path)
-    return str(path)
-
-
-def test_the_command_prints_one_document(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
-    sides = ["plain", "pdv", "--profile", profile, "--to", "4", "--points", "3"]
+def test_the_command_prints_one_document(
+    graph_profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = ["plain", "pdv", "--profile", graph_profile, "--to", "4", "--points", "3"]
     lengths = ["--prompt-tokens", "8", "--output-tokens", "8", "--replications", "4"]
     assert cli.run(["crossover", *sides, *lengths, "--map", "acceptance", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

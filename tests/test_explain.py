@@ -32,12 +32,11 @@ from pdvsim.explain import (
     stream_seconds,
     thread_seconds,
 )
-from pdvsim.profile import save_profile
 from pdvsim.quantities import CAUSES
 from pdvsim.records import RunRecord
 from pdvsim.spans import Spans
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
-from tests.fakes import HOST, FixedCosts, config_of, profile_file
+from tests.fakes import HOST, FixedCosts, config_of
 
 NANOSECOND = 1e-9
 ACCEPTANCE = Acceptance.constant(0.7, 4)
@@ -229,15 +228,13 @@ def test_files_say_what_the_record_says(tmp_path: Path) -> None:
     assert explain_run(of_files(tmp_path / "any name")) == explain_run(of_record(record))
 
 
-def test_a_slow_host_is_no_gil_wait(tmp_path: Path) -> None:
+def test_a_slow_host_is_no_gil_wait(profile: str, tmp_path: Path) -> None:
     """A single thread whose launches take twice what the profile says."""
-    save_profile(profile_file(), tmp_path / "p.json")
     record = simulated("pdv", 4, costs=FixedCosts(0.028, 0.0))
     replace(record, world="real").write(tmp_path, "slow")
     from pdvsim.profile import load_profile
 
-    profile = load_profile(str(tmp_path / "p.json"))
-    found = explain_requests(of_files(tmp_path / "slow", profile))
+    found = explain_requests(of_files(tmp_path / "slow", load_profile(profile)))
     assert np.allclose(seconds(found, "GIL wait"), 0.0)
     assert np.abs(found.seconds.sum(axis=1) / found.e2e_s - 1.0).max() < 1e-3
 
@@ -266,10 +263,9 @@ def test_spans() -> None:
     assert (rest.starts.tolist(), rest.ends.tolist()) == ([0.0, 5.5], [1.0, 6.0])
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_profile(profile_file(), tmp_path / "p.json")
+def test_the_command(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replace(simulated("pd", 4), world="real").write(tmp_path, "mine")
-    arguments = ["explain", "--concurrency", "2,4", "--profile", str(tmp_path / "p.json")]
+    arguments = ["explain", "--concurrency", "2,4", "--profile", profile]
     arguments += ["--output-tokens", "8", "--replications", "2"]
     arguments += ["--records", str(tmp_path / "mine")]
     assert pdvsim([*arguments, "--json"]) == 0
