@@ -7,7 +7,8 @@ from typing import Any
 
 from pdvsim.cell import Cell
 from pdvsim.documents.base import RunLength
-from pdvsim.documents.cells import Rank, Row
+from pdvsim.documents.cells import Rank, Row, Tie
+from pdvsim.protocols import protocols
 from pdvsim.sweep import CellResult
 from pdvsim.verdict import PENDING, Contender, cell_notes, rank, ranking_metric
 
@@ -71,10 +72,11 @@ def ranked(
     """Cells, ranks and notes of a document, which is still to be judged."""
     found = ranks(results, verb)
     close = [
-        f"{tie.first} and {tie.second} are too close to call at C = {one.concurrency}: "
-        f"pdvsim crossover {tie.first} {tie.second} finds where they cross."
+        f"{tie.first} and {tie.second} are too close to call at C = {one.concurrency}"
+        + _advice(results[0].cell, tie)
         for one in found
         for tie in one.ties
+        if not tie.alike
     ]
     return {
         "cells": tuple(rows),
@@ -82,3 +84,10 @@ def ranked(
         "verdict": PENDING,
         "notes": (*notes, *cell_notes(rows), *close),
     }
+
+
+def _advice(cell: Cell, tie: Tie) -> str:
+    """How to find out; a crossover goes over closed loops unless asked otherwise."""
+    if protocols()[cell.protocol].open_loop or cell.slo is not None:
+        return "."
+    return f": pdvsim crossover {tie.first} {tie.second} finds where they cross."

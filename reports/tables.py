@@ -58,6 +58,7 @@ def ranks(document: CellsDocument) -> str | None:
         f"{tie.first} and {tie.second} are too close to call at C = {rank.concurrency}."
         for rank in document.ranks
         for tie in rank.ties
+        if not tie.alike
     ]
     return items((*said, *close)) if len(said) > 1 or close else None
 

@@ -46,28 +46,31 @@ def test_paired_runs_tell_apart_what_intervals_would_not() -> None:
     fast, slow = contender("fast", 100, 80, 120, 90), contender("slow", 98, 78, 118, 88)
     found = rank([slow, fast], SPEED, 8, "C = 8")
     assert found.order == ("fast", "slow")
-    assert found.decided is True
+    assert found.first_place == "certain"
     assert found.ties == ()
     assert found.sentence.endswith("2.09 % more than slow, beyond chance.")
 
 
 def test_a_difference_within_its_interval_is_too_close_to_call() -> None:
     found = rank([contender("a", 100, 90, 95), contender("b", 92, 97, 93)], SPEED, 8, "C = 8")
-    assert found.decided is False
+    assert found.first_place == "open"
     assert found.sentence.endswith("b may be as good: too close to call.")
     (tie,) = found.ties
     assert tie.ratio is not None and tie.ratio.low is not None and tie.ratio.high is not None
     assert tie.ratio.low < 1.0 < tie.ratio.high
 
 
-def test_what_is_the_same_run_by_run_is_too_close_to_call() -> None:
-    found = rank([contender("a", 3, 4, 5), contender("b", 3, 4, 5)], SPEED, 8, "C = 8")
-    assert found.decided is False
+@pytest.mark.parametrize("other", [(3, 4, 5), (3.001, 4.001, 5.001)])
+def test_what_differs_by_less_than_matters_is_alike(other: tuple[float, ...]) -> None:
+    found = rank([contender("a", *other), contender("b", 3, 4, 5)], SPEED, 8, "C = 8")
+    assert found.first_place == "alike"
+    assert found.ties[0].alike
+    assert found.sentence.endswith("b is alike: less than 1 % apart.")
 
 
 def test_single_runs_decide_nothing() -> None:
     found = rank([contender("pd", 137), contender("pdv", 100)], SPEED, 8, "C = 8", "delivered")
-    assert found.decided is None
+    assert found.first_place == "unknown"
     assert found.sentence == (
         "At C = 8, pd delivered 137 output tokens/s, 37.0 % more than pdv, from single runs, "
         "which cannot say how certain that is."
@@ -78,8 +81,8 @@ def test_single_runs_decide_nothing() -> None:
 def test_without_single_runs_intervals_are_compared() -> None:
     apart = [Contender("a", Interval(10, 9, 11)), Contender("b", Interval(5, 4, 6))]
     near = [Contender("a", Interval(10, 5, 15)), Contender("b", Interval(9, 8, 10))]
-    assert rank(apart, SPEED, 8, "C = 8").decided is True
-    assert rank(near, SPEED, 8, "C = 8").decided is False
+    assert rank(apart, SPEED, 8, "C = 8").first_place == "certain"
+    assert rank(near, SPEED, 8, "C = 8").first_place == "open"
 
 
 def test_less_latency_is_better() -> None:

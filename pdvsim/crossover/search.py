@@ -30,6 +30,7 @@ PILOT_RUNS = 6
 LEAST_RUNS = 16  # that an interval rests on: of fewer, the skewness is not known well enough
 PLACES = 5  # loads inside a bracket
 MARGIN = 3.0  # half width of the last bracket, in half widths of the pilot's interval
+INDIFFERENCE = 0.01  # ratios that are certainly this close to 1 do not matter
 FIRST_FRESH_RUN = 1_000_000  # the survey's indices stay below
 
 
@@ -48,7 +49,7 @@ class Budget:
 
     looks: tuple[int, ...] = (4, 8, 16)
     level: float = 0.95
-    indifference: float = 0.01
+    indifference: float = INDIFFERENCE
     precision: float = 0.05
     most_runs: int = 32
 

@@ -110,12 +110,21 @@ class Row(Model):
         return super().__getattr__(name)  # type: ignore[misc]
 
 
+Standing = Literal["certain", "alike", "open", "unknown"]
+
+
 class Tie(Model):
-    """Two neighbours, and the second's metric over the first's: the interval includes 1."""
+    """Two neighbours of which neither is certainly better by enough to matter.
+
+    Attributes:
+        ratio: the second's metric over the first's.
+        alike: the ratio is certainly so close to 1 that it does not matter; else it is open.
+    """
 
     first: str
     second: str
     ratio: Interval | None
+    alike: bool
 
 
 class Rank(Model):
@@ -123,8 +132,8 @@ class Rank(Model):
 
     Attributes:
         order: labels, the best first; those without a value are left out.
-        decided: whether the first is certainly better than the second; null where there is no
-            second, or single runs say nothing of certainty.
+        first_place: whether the first is certainly better than the second; `unknown` where there
+            is no second, or single runs say nothing of certainty.
         ties: neighbours in the order of which either may be better.
         sentence: all that in words.
     """
@@ -133,7 +142,7 @@ class Rank(Model):
     metric: str
     better: Better
     order: tuple[str, ...]
-    decided: bool | None
+    first_place: Standing
     ties: tuple[Tie, ...]
     sentence: str
 

@@ -34,7 +34,7 @@ def of_ranks(document: CellsDocument) -> Verdict:
     """Over all loads: each load's sentence; what is too close to call is a caveat."""
     ranks = document.ranks
     caveats = _caveats(document.cells)
-    close = [f"C = {rank.concurrency}" for rank in ranks if rank.decided is False]
+    close = [f"C = {rank.concurrency}" for rank in ranks if rank.first_place == "open"]
     if close:
         where = f" at {', '.join(close)}" if len(ranks) > 1 else ""
         caveats.append(f"the first place is too close to call{where}")

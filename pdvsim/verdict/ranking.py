@@ -5,7 +5,8 @@ throughput. In an open loop throughput is the offered rate, whoever serves it, s
 
 Two neighbours are told apart by their paired runs (run i of both has the same workload and, in a
 simulation, the same machine): the interval of the ratio of their means (Fieller) leaves 1 out.
-Where there are no single runs to pair, by whether their two intervals overlap.
+They are alike where it stays within 1 % of 1, as in a crossover. Where there are no single runs to
+pair, by whether their two intervals overlap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pdvsim.documents.cells import Rank, Tie
+from pdvsim.crossover.search import INDIFFERENCE
+from pdvsim.documents.cells import Rank, Standing, Tie
 from pdvsim.output import number
 from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES
@@ -69,27 +71,31 @@ def rank(
     assert quantity.better is not None
     sign = -1.0 if quantity.better == "higher" else 1.0
     ranked = sorted(contenders, key=lambda one: sign * one.value.value)
-    ties, decided = [], None
-    for i, (first, second) in enumerate(pairwise(ranked)):
-        known = tied(first.label, second.label)
-        apart, ratio = _apart(first, second) if known is None else (not known, None)
-        if apart is False:
-            ties.append(Tie(first=first.label, second=second.label, ratio=ratio))
-        if i == 0:
-            decided = apart
+    ties: list[Tie] = []
+    standings: list[Standing] = []
+    for first, second in pairwise(ranked):
+        known, ratio = tied(first.label, second.label), None
+        standing: Standing = "open" if known else "certain"
+        if known is None:
+            standing, ratio = _standing(first, second)
+        if standing in ("alike", "open"):
+            alike = standing == "alike"
+            ties.append(Tie(first=first.label, second=second.label, ratio=ratio, alike=alike))
+        standings.append(standing)
+    first_place = standings[0] if standings else "unknown"
     return Rank(
         concurrency=concurrency,
         metric=metric,
         better=quantity.better,
         order=tuple(one.label for one in ranked),
-        decided=decided,
+        first_place=first_place,
         ties=tuple(ties),
-        sentence=_sentence(ranked, metric, at, verb, decided),
+        sentence=_sentence(ranked, metric, at, verb, first_place),
     )
 
 
-def _apart(first: Contender, second: Contender) -> tuple[bool | None, Interval | None]:
-    """Whether the two are certainly apart (None: single runs say nothing), and the ratio."""
+def _standing(first: Contender, second: Contender) -> tuple[Standing, Interval | None]:
+    """Whether the first is certainly better than the second, and the ratio where it is known."""
     from pdvsim.crossover.curve import Pairs
 
     pairs = [
@@ -100,15 +106,17 @@ def _apart(first: Contender, second: Contender) -> tuple[bool | None, Interval |
     if len(first.runs) == len(second.runs) and len(pairs) > 1 and min(map(min, pairs)) > 0.0:
         ours, theirs = np.array(pairs).T
         if np.array_equal(ours, theirs):
-            return False, Interval(1.0, 1.0, 1.0)
+            return "alike", Interval(1.0, 1.0, 1.0)
         ratio = Pairs(ours, theirs).ratio()
         if ratio.low is None or ratio.high is None:
-            return False, ratio
-        return not ratio.low <= 1.0 <= ratio.high, ratio
+            return "open", ratio
+        if ratio.low > 1.0 - INDIFFERENCE and ratio.high < 1.0 + INDIFFERENCE:
+            return "alike", ratio
+        return "open" if ratio.low <= 1.0 <= ratio.high else "certain", ratio
     a, b = first.value, second.value
     if a.low is None or a.high is None or b.low is None or b.high is None:
-        return None, None
-    return a.low > b.high or b.low > a.high, None
+        return "unknown", None
+    return "certain" if a.low > b.high or b.low > a.high else "open", None
 
 
 def _sentence(
@@ -116,7 +124,7 @@ def _sentence(
     metric: str,
     at: str,
     verb: str,
-    decided: bool | None,
+    first_place: Standing,
 ) -> str:
     if not ranked:
         return f"At {at} no cell has a value to be ranked by."
@@ -128,12 +136,16 @@ def _sentence(
     if len(ranked) == 1:
         return f"{told}."
     second = ranked[1]
-    if decided is False:
+    if first_place == "alike":
+        return f"{told}; {second.label} is alike: less than {100 * INDIFFERENCE:g} % apart."
+    if first_place == "open":
         return f"{told}; {second.label} may be as good: too close to call."
     if not second.value.value:
         return f"{told}, {second.label} none."
     lead = number(abs(100.0 * (best.value.value / second.value.value - 1.0)))
-    doubt = "beyond chance" if decided else "from single runs, which cannot say how certain that is"
+    doubt = "from single runs, which cannot say how certain that is"
+    if first_place == "certain":
+        doubt = "beyond chance"
     return f"{told}, {lead} % {more} than {second.label}, {doubt}."
 
 
