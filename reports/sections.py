@@ -13,7 +13,7 @@ COMPARED = Section(
 )
 CELL_SECTIONS = (
     COMPARED,
-    Section("Errors", "Below each pair: predicted / measured - 1.", tables.errors),
+    Section("Errors", "Predicted / measured - 1; below, measured : predicted.", tables.errors),
     Section("At each load", "Who is best, and what is too close to call.", tables.ranks),
     Section(
         "Throughput",
@@ -49,7 +49,7 @@ CELL_SECTIONS = (
         "what they leave out.",
         tables.closed_forms,
     ),
-    Section("Figures", "95 % intervals for one run below.", tables.metrics),
+    Section("Figures", "95 % intervals for one run below.", tables.figures),
     Section("To keep in mind", "", tables.notes),
 )
 

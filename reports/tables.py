@@ -1,49 +1,36 @@
-"""Tables of cells with metrics, and of the closed forms beside them."""
+"""Tables and lists of documents of cells, as the documents have them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from pdvsim.documents import Table
 from pdvsim.documents.cells import CellsDocument, Prediction
-from pdvsim.documents.tables import Reproduction
 from pdvsim.documents.validation import Validation
-from pdvsim.output import number
-from pdvsim.quantities import COLUMNS, COMPARED, QUANTITIES
-from reports.html import Cell, interval, items, table
+from reports.html import items, table
+
+WORDS = frozenset({"architecture", "of", "because"})  # columns that hold words
 
 
-def metrics(document: CellsDocument) -> str | None:
+def html(made: Table) -> str | None:
+    """None without lines."""
+    words = [i for i, heading in enumerate(made.head) if heading in WORDS]
+    return table(made.head, made.lines, words) if made.lines else None
+
+
+def figures(document: CellsDocument) -> str | None:
     """A line per cell, a column per metric that any of them knows."""
-    columns = [
-        QUANTITIES[name] for name in COLUMNS if any(row.metric(name) for row in document.cells)
-    ]
-    several = len(document.loads) > 1
-    lines = [
-        (
-            row.label + (f" · C = {row.concurrency}" if several else ""),
-            *(interval(row.metric(column.name), column.scale) for column in columns),
-        )
-        for row in document.cells
-    ]
-    return table(("", *(column.title for column in columns)), lines) if lines else None
+    return html(document.figures())
 
 
-def errors(document: CellsDocument | Reproduction) -> str | None:
+def errors(document: CellsDocument) -> str | None:
     """Measured, predicted and the error of each cell, in numbers."""
-    if not isinstance(document, Validation):
+    return html(document.held()) if isinstance(document, Validation) else None
+
+
+def closed_forms(document: CellsDocument) -> str | None:
+    """Each formula beside the simulated value."""
+    if not isinstance(document, Prediction) or not document.formulas:
         return None
-    lines: list[Sequence[Cell]] = []
-    for row in document.cells:
-        told: list[Cell] = []
-        for name in COMPARED:
-            scale, error = QUANTITIES[name].scale, row.errors[name]
-            sides = (row.measured[name], row.metric(name))
-            values = [number(scale * side.value) if side else "n/a" for side in sides]
-            off = "n/a" if error is None else f"{100 * error:+.1f} %"
-            told.append((f"{values[0]} : {values[1]}", off))
-        lines.append((f"{row.label} · C = {row.concurrency}", *told))
-    head = ("measured : predicted", *(QUANTITIES[name].title for name in COMPARED))
-    return table(head, lines) if lines else None
+    return html(document.closed_forms())
 
 
 def notes(document: CellsDocument) -> str | None:
@@ -61,22 +48,3 @@ def ranks(document: CellsDocument) -> str | None:
         if not tie.alike
     ]
     return items((*said, *close)) if len(said) > 1 or close else None
-
-
-def closed_forms(document: CellsDocument) -> str | None:
-    """Each formula beside the simulated value."""
-    if not isinstance(document, Prediction):
-        return None
-    lines = [
-        (
-            (line.formula, line.quantity),
-            line.label,
-            number(line.value),
-            interval(line.simulated),
-            "n/a" if line.error is None else f"{line.error:+.0%}",
-            line.why,
-        )
-        for line in document.formulas
-    ]
-    head = ("Formula", "Of", "Formula says", "Simulated", "Off by", "Because")
-    return table(head, lines, words=(1, 5)) if lines else None

@@ -111,5 +111,5 @@ class Ablation(Document):
 
 def _factor(found: Interval) -> tuple[str, str]:
     if found.low is None or found.high is None:
-        return f"{found.value:.3f}", "one run"
+        return f"{found.value:.3f}", "no interval"
     return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"

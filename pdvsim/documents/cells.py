@@ -196,6 +196,10 @@ class CellsDocument(Document):
                 yield frame_row(row, name, found)
 
     def tables(self) -> Iterator[Table]:
+        yield self.figures()
+
+    def figures(self) -> Table:
+        """A line per cell, a column per metric that any of them knows."""
         shown = columns({n for row in self.cells for n in row.metrics if row.metric(n)})
         several = len(self.loads) > 1
         head = ("C",) if several else ()
@@ -207,7 +211,7 @@ class CellsDocument(Document):
             )
             for row in self.cells
         ]
-        yield Table("", (*head, "architecture", *(QUANTITIES[n].title for n in shown)), lines)
+        return Table("", (*head, "architecture", *(QUANTITIES[n].title for n in shown)), lines)
 
 
 def frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:
@@ -230,7 +234,7 @@ def told(found: Interval | None, scale: float = 1.0) -> tuple[str, str]:
         return "n/a", ""
     value = number(scale * found.value)
     if found.low is None or found.high is None:
-        return value, "one run"
+        return value, "no interval"
     return value, f"{number(scale * found.low)} to {number(scale * found.high)}"
 
 
@@ -244,23 +248,27 @@ class Prediction(CellsDocument):
     profile: Calibration
 
     def tables(self) -> Iterator[Table]:
-        from pdvsim.output import number
-
         yield from super().tables()
         if self.formulas:
-            lines = [
-                (
-                    (line.formula, line.quantity),
-                    (line.label, ""),
-                    (number(line.value), ""),
-                    (told(line.simulated)[0], ""),
-                    ("n/a" if line.error is None else f"{line.error:+.0%}", ""),
-                    (line.why, ""),
-                )
-                for line in self.formulas
-            ]
-            head = ("formula", "of", "formula says", "simulated", "off by", "because")
-            yield Table("Closed forms", head, lines)
+            yield self.closed_forms()
+
+    def closed_forms(self) -> Table:
+        """Each formula beside the simulated value."""
+        from pdvsim.output import number
+
+        lines = [
+            (
+                (line.formula, line.quantity),
+                (line.label, ""),
+                (number(line.value), ""),
+                told(line.simulated),
+                ("n/a" if line.error is None else f"{line.error:+.0%}", ""),
+                (line.why, ""),
+            )
+            for line in self.formulas
+        ]
+        head = ("formula", "of", "formula says", "simulated", "off by", "because")
+        return Table("Closed forms", head, lines)
 
 
 class Telemetry(Model):

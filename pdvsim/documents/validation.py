@@ -76,6 +76,10 @@ class Validation(CellsDocument):
                 }
 
     def tables(self) -> Iterator[Table]:
+        yield self.held()
+
+    def held(self) -> Table:
+        """The error of each prediction, and what was measured and predicted."""
         lines = []
         for row in self.cells:
             factors = row.host_factors
@@ -87,7 +91,9 @@ class Validation(CellsDocument):
                 )
             )
         title = "Error of each prediction; below, measured : predicted"
-        yield Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
+        if any(row.host_factors for row in self.cells):
+            title += "; host: times its calibrated seconds"
+        return Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
 
     @staticmethod
     def _compared(row: ValidationRow, name: str) -> tuple[str, str]:
