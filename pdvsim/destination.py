@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pdvsim import output
+from pdvsim.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pdvsim.documents import Document
+
+PAGE_PACKAGES = ("altair", "vl_convert")
 
 OPTIONS = (
     click.option(
@@ -47,12 +51,28 @@ def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
         to = Destination(report, out, as_json)
         for path in (report, out):
             output.check_writable(path)
+        if report is not None:
+            _check_page()
         return command(*args, to=to, **values)
 
     decorated: Callable[..., Any] = with_destination
     for option in reversed(OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+def _check_page() -> None:
+    """Refuse a page before the work for it, which may be minutes on a GPU.
+
+    Raises:
+        MissingExtraError: a package that draws pages is not installed.
+    """
+    for package in PAGE_PACKAGES:
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"--report needs the package {package!r}, which is not installed; run: pip "
+                "install pdvsim, or leave --report out and draw the document of -o elsewhere"
+            )
 
 
 @dataclass(frozen=True, slots=True)

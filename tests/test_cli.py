@@ -216,3 +216,12 @@ def test_a_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cli, "load", lambda name: SimpleNamespace(command=broken))
     with pytest.raises(ModuleNotFoundError):
         cli.run(["bench"])
+
+
+def test_a_page_that_cannot_be_drawn_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pdvsim.destination.find_spec", lambda name: None)
+    asked = ["predict", "--profile", "none such", "--report", str(tmp_path / "page.html")]
+    assert cli.run(asked) == 2
+    assert "--report needs the package 'altair'" in capsys.readouterr().err
