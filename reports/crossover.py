@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from pdvsim.documents.crossover import Axis, Crossover
-from pdvsim.output import number
 from reports import charts
 from reports.chart_rows import Record, ends
-from reports.html import Section, interval, items, ratio, said, table
+from reports.html import Section, items, ratio, said
+from reports.tables import html
 
 Look: TypeAlias = dict[str, Any]  # title, scale and axis that layers share
 
@@ -164,20 +164,7 @@ def told(document: Crossover) -> str | None:
 
 def surveyed(document: Crossover) -> str | None:
     """A line per point."""
-    first, second = document.first.label, document.second.label
-    head = (document.axis.name, first, second, f"{second} / {first}", "Better", "Pairs of runs")
-    lines = [
-        (
-            f"{point.at:.4g}",
-            number(point.first),
-            number(point.second),
-            interval(point.ratio, show=ratio),
-            document.name(point.answer),
-            str(point.pairs_of_runs),
-        )
-        for point in document.points
-    ]
-    return table(head, lines) if lines else None
+    return html(document.survey())
 
 
 SECTIONS = (

@@ -191,6 +191,12 @@ class Crossover(Document):
                 }
 
     def tables(self) -> Iterator[Table]:
+        yield self.survey()
+        if self.map is not None:
+            yield self._map(self.map)
+
+    def survey(self) -> Table:
+        """A line per value of the axis."""
         from pdvsim.output import number
 
         first, second = self.first.label, self.second.label
@@ -206,9 +212,7 @@ class Crossover(Document):
             )
             for point in self.points
         ]
-        yield Table("", head, lines)
-        if self.map is not None:
-            yield self._map(self.map)
+        return Table("", head, lines)
 
     def _map(self, found: Map) -> Table:
         from pdvsim.output import number
