@@ -150,10 +150,12 @@ def trace(
 def _load(protocol: str, **given: Any) -> Load:
     """Those that differ from their defaults."""
     kept = given.pop("acceptance")
+    unset = ("draft_tokens", "cycles")  # what is said of these counts, also if it is usual
     found = {
         name: value
         for name, value in given.items()
-        if value is not None and (name not in FIELDS or value != FIELDS[name].default)
+        if value is not None
+        and (name not in FIELDS or name in unset or value != FIELDS[name].default)
     }
     loads = given["concurrency"]
     found["concurrency"] = str(loads) if isinstance(loads, int) else ",".join(map(str, loads))

@@ -71,8 +71,10 @@ def test_the_draft_length_comes_from_the_acceptance() -> None:
     (cell,) = load.cells(profile, "pd")
     assert (cell.draft_tokens, cell.acceptance) == (2, (0.8, 0.6))
     assert (cell.pair, cell.executor) == ("tinyllama-1.1b:llama-2-7b", "graph")
-    with pytest.raises(InputError, match="has 2 positions, but"):
-        pdvsim.closed_loop(2, acceptance=[0.8, 0.6], draft_tokens=3).cells(profile, "pd")
+    for draft_tokens in (3, 4):  # 4 is what one number would draft
+        load = pdvsim.closed_loop(2, acceptance=[0.8, 0.6], draft_tokens=draft_tokens)
+        with pytest.raises(InputError, match="has 2 positions, but"):
+            load.cells(profile, "pd")
 
 
 def test_a_load_says_what_was_given() -> None:
