@@ -1,4 +1,5 @@
-"""The toy pair: a byte-level draft and verifier small enough to ship, trained by `train.py`.
+"""The toy models: a byte-level draft and verifier small enough to ship, trained by `train.py`, and
+an EAGLE-3 head for the verifier, trained by `train_head.py`.
 
 Text: the Python language reference as every Python carries it (`pydoc_data.topics`, Python
 Software Foundation Licence Version 2, which allows redistribution of derived works).
@@ -9,6 +10,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 DRAFT = FOLDER / "draft"
 VERIFIER = FOLDER / "verifier"
+HEAD = FOLDER / "head"
 CHECKPOINTS = {"toy-draft": DRAFT, "toy-verifier": VERIFIER}  # by the names of their shapes
 
 
