@@ -17,7 +17,6 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
-    Handlers,
     Launch,
     PollUntil,
     Put,
@@ -25,6 +24,7 @@ from pdvsim.architectures.lane import (
     Take,
     Wait,
     WaitUntil,
+    no_verb,
 )
 from pdvsim.core import Model, Request, query_tokens, settle
 from pdvsim.errors import InputError, InvariantError
@@ -83,19 +83,17 @@ class RealWorld:
             Lane(index, name, program, threading.Condition(self._state))
             for index, (name, program) in enumerate(programs.items())
         ]
-        self._handlers: Handlers[Callable[[Lane, Any], Any]] = Handlers(
-            {
-                Take: self._take,
-                Put: self._put,
-                Acquire: self._acquire,
-                Release: self._release,
-                Launch: self._launch,
-                Wait: self._wait,
-                WaitUntil: self._wait_until,
-                PollUntil: self._poll_until,
-                Complete: self._complete,
-            }
-        )
+        self._handlers: dict[type, Callable[[Lane, Any], Any]] = {
+            Take: self._take,
+            Put: self._put,
+            Acquire: self._acquire,
+            Release: self._release,
+            Launch: self._launch,
+            Wait: self._wait,
+            WaitUntil: self._wait_until,
+            PollUntil: self._poll_until,
+            Complete: self._complete,
+        }
 
     def run(self) -> RunRecord:
         """Run to the workload's end.
@@ -209,7 +207,10 @@ class RealWorld:
         try:
             while not over():
                 verb = send(result)
-                result = handlers[type(verb)](lane, verb)
+                handler = handlers.get(type(verb))
+                if handler is None:
+                    raise no_verb(verb)
+                result = handler(lane, verb)
                 verbs += 1
         except (_Over, StopIteration):
             pass

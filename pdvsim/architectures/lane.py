@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pdvsim.core import DraftTokens, Model, Request, Stage, Stream, unfinished
 from pdvsim.errors import InputError
@@ -158,14 +158,11 @@ class Complete:
 
 Verb: TypeAlias = Take | Put | Acquire | Release | Launch | Wait | WaitUntil | PollUntil | Complete
 Program: TypeAlias = Generator[Verb, Any, None]
-Handler = TypeVar("Handler")
 
 
-class Handlers(dict[type, Handler]):
-    """What a world does for each kind of verb."""
-
-    def __missing__(self, kind: type) -> Handler:
-        raise InputError(f"a lane program yields a {kind.__name__}, which is no verb")
+def no_verb(yielded: object) -> InputError:
+    """What a world says of something that it cannot do."""
+    return InputError(f"a lane program yields a {type(yielded).__name__}, which is no verb")
 
 
 class Lanes:

@@ -57,7 +57,7 @@ def worker(lanes: Lanes) -> Program:
     busy = PollUntil(lambda: lanes.decode or lanes.admissible, lanes.parameters.poll_s)
     while True:
         yield busy
-        if admits(lanes):
+        if lanes.prefill and admits(lanes):
             yield from admit(lanes)
         yield from turn(lanes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any, Protocol
 
 from simpy.events import Event, Timeout
@@ -17,7 +17,6 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import (
     Acquire,
     Complete,
-    Handlers,
     Launch,
     PollUntil,
     Program,
@@ -26,6 +25,7 @@ from pdvsim.architectures.lane import (
     Take,
     Wait,
     WaitUntil,
+    no_verb,
 )
 from pdvsim.core import Model, Request, Stage, query_tokens, settle
 from pdvsim.des.clock import Clock
@@ -88,7 +88,7 @@ class SimulatedWorld:
         self.lanes = shape.lanes(config)
         self._prefill = self.lanes.prefill
         self._admits = shape.admits
-        self._takes = 0
+        self._next_take = count().__next__
         self.source = Source(workload)
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
@@ -97,24 +97,26 @@ class SimulatedWorld:
             self.env, contention or {}, self.host.event_wake_s, self.executor.synchronous
         )
         self.locks = {model: Lock(self.env, self.host.lock_wake_s) for model in Model}
+        # Bound once: they are called for every stage.
+        self._cost, self._occupy = costs.cost, self.interpreter.run
+        self._submit, self._advance = self.gpu.submit, self.gpu.advance
+        self._record = self.recorder.stage
         self._counted_batch: Sequence[Request] = ()
         self._counted_tokens = 0
         self._waiters: list[_Waiter] = []
         self._stop = Alarm(self.env)
         self._stopped = False
-        self._handlers: Handlers[Callable[[_Lane, Any], Event | None]] = Handlers(
-            {
-                Take: self._take,
-                Put: self._put,
-                Acquire: self._acquire,
-                Release: self._release,
-                Launch: self._launch,
-                Wait: self._wait,
-                WaitUntil: self._wait_until,
-                PollUntil: self._poll_until,
-                Complete: self._complete,
-            }
-        )
+        self._handlers: dict[type, Callable[[_Lane, Any], Event | None]] = {
+            Take: self._take,
+            Put: self._put,
+            Acquire: self._acquire,
+            Release: self._release,
+            Launch: self._launch,
+            Wait: self._wait,
+            WaitUntil: self._wait_until,
+            PollUntil: self._poll_until,
+            Complete: self._complete,
+        }
         self.env.process(self._arrivals())
         for index, (name, program) in enumerate(programs.items()):
             self.env.process(self._run_lane(_Lane(index, name, program)))
@@ -158,7 +160,11 @@ class SimulatedWorld:
                 except StopIteration:
                     return
                 lane.result = None
-                pause = handlers[type(verb)](lane, verb)
+                try:
+                    handler = handlers[type(verb)]
+                except KeyError:
+                    raise no_verb(verb) from None
+                pause = handler(lane, verb)
                 if pause is not None:
                     yield pause
         raise InvariantError(
@@ -194,8 +200,7 @@ class SimulatedWorld:
             batch = verb.queue.take(verb.limit)
         lane.result = batch
         if batch:
-            lane.take = self._takes
-            self._takes += 1
+            lane.take = self._next_take()
             if self._prefill or self.recorder.shut:
                 self._look()
             if self._waiters:
@@ -282,17 +287,17 @@ class SimulatedWorld:
             self._counted_batch = batch
             self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
         op.context_tokens = context = self._counted_tokens
-        launch_s, device_s = self.costs.cost(stage, len(batch), query, context)
+        launch_s, device_s = self._cost(stage, len(batch), query, context)
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
         op.take = lane.take
         op.queued_s = lane.queued_s if lane.queued_s >= 0.0 else now
         op.launched_s = now
-        return self.interpreter.run(launch_s, self.gpu.submit, op)
+        return self._occupy(launch_s, self._submit, op)
 
     def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
         op: Operation = verb.event
-        if op.done or (self.gpu.advance(op) and self.env.skip(self.host.event_wake_s)):
+        if op.done or (self._advance(op) and self.env.skip(self.host.event_wake_s)):
             self._settle(lane, op)
             return None
         alarm = Alarm(self.env)
@@ -314,7 +319,7 @@ class SimulatedWorld:
         now = self.env.now
         self._counted_batch = ()  # tokens are about to be produced
         emitted = settle(self.executor, op.stage, op.batch, op.draft_tokens, now)
-        self.recorder.stage(op, lane.index, now, emitted)
+        self._record(op, lane.index, now, emitted)
 
 
 def simulate(
