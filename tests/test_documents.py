@@ -6,13 +6,17 @@ import copy
 import json
 import pickle
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pdvsim.documents import read
 from pdvsim.documents.reading import parse
+from pdvsim.documents.shown import show
 from pdvsim.errors import InputError
 from tests import kinds
 
@@ -197,3 +201,29 @@ def test_documents_keep_their_schema(kind: str) -> None:
     from pdvsim.documents.schema import schema
 
     jsonschema.validate(kinds.plain(kinds.document(kind)), schema(kind))
+
+
+ODD = (0, -1, 1e308, -1e308, 5e-324, 2**63 - 1, "", "x", [], {}, None, True, [1], {"a": 1})
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+@pytest.mark.parametrize("old", [False, True])
+def test_a_changed_value_is_refused_or_can_be_shown(kind: str, old: bool) -> None:
+    content = short(kinds.old(kind) if old else kinds.plain(kinds.document(kind)))
+    every = list(paths(content))
+    random = Random(kind)
+    for _ in range(60):
+        changed = copy.deepcopy(content)
+        *way, key = random.choice(every)
+        place = changed
+        for part in way:
+            place = place[part]
+        place[key] = random.choice(ODD)
+        try:
+            document = parse(changed, "it")
+        except InputError as refused:
+            assert "\n" not in str(refused)
+            continue
+        show(document, Console(file=StringIO(), width=80))
+        assert document.frame() is not None
+        assert parse(kinds.plain(document), "it") == document
