@@ -108,7 +108,7 @@ def run_all_stages(weights: Weights, ops: Ops, prompts: Sequence[Tensor], more: 
     for query, offset in ((2, -2), (1, 0), (5, 1), (17, -1)):
         tokens = more[:batch, :query].flatten()
         outputs.append(forward(weights, ops, cache, tokens, Uniform(slots, query, offset)))
-    return logits(weights, torch.cat(outputs)).double()
+    return logits(weights, ops, torch.cat(outputs)).double()
 
 
 def check_logits(shape: ModelShape, layers: int, batch: int) -> dict[str, Any]:

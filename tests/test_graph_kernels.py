@@ -108,7 +108,23 @@ def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
 
 
+def compare_products() -> None:
+    """Products of few rows with every tile, of rows that are parts of wider ones."""
+    from realengine.graph import thin
+    from realengine.graph.ops import TorchOps
+
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(2 * 72, 256, generator=generator)
+    for most, tiles in thin.TILES.items():
+        x = torch.randn(most - 3, 2, 256, generator=generator)[:, -1]
+        for tile in tiles:
+            for gated, plain in ((False, TorchOps().linear), (True, TorchOps().gated)):
+                ours = thin.product(x, weight, gated, tile)
+                torch.testing.assert_close(ours, plain(x, weight), atol=1e-3, rtol=1e-4)
+
+
 if __name__ == "__main__":
+    compare_products()
     compare(1, [(5, -1), (2, -2)])
     compare(16, [(1, 0), (17, -1)])
     compare_head(1, ())

@@ -35,7 +35,9 @@ def exact_distribution(temperature: float) -> dict[tuple[int, ...], float]:
     tokens = torch.tensor([[*PROMPT, *sequence] for sequence in sequences])
     blocks = [[i * length, length, i, 0] for i in range(len(sequences))]
     hidden = forward(VERIFIER, TorchOps(), cache, tokens.flatten(), Ragged(torch.tensor(blocks)))
-    log = (logits(VERIFIER, hidden) / temperature).log_softmax(-1).view(*tokens.shape, -1)
+    log = (
+        (logits(VERIFIER, TorchOps(), hidden) / temperature).log_softmax(-1).view(*tokens.shape, -1)
+    )
     steps = log[:, len(PROMPT) - 1 : -1].gather(2, tokens[:, len(PROMPT) :, None])
     return dict(zip(sequences, steps.sum((1, 2)).exp().tolist(), strict=True))
 

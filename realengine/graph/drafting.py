@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pdvsim.core import Drafter as Kind
 from pdvsim.core import Stage
-from realengine.graph.model import Weights, forward, logits
+from realengine.graph.model import Ends, Weights, forward, logits, matrices
 from realengine.graph.ops import Ops, Ragged, Uniform
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
@@ -69,6 +69,10 @@ class Drafter:
         drafts); its input slots, then each request's own number of drafts."""
         return {}
 
+    def matrices(self) -> list[tuple[Tensor, bool]]:
+        """As `realengine.graph.model.matrices`, of its own weights."""
+        return []
+
     def see_prompts(self, prompts: Prompts, states: Tensor, first: Tensor) -> None:
         """Prompts have been prefilled, and those that end here continue with `first`.
 
@@ -101,10 +105,14 @@ class ModelDrafter(Drafter):
     def programs(self) -> dict[Stage, Program]:
         return {Stage.PREFILL_DRAFT: self.prefill, Stage.DRAFT: self.draft}
 
+    def matrices(self) -> list[tuple[Tensor, bool]]:
+        return matrices(self.model)
+
     def prefill(self, flat: Tensor, key: Key) -> None:
         """Fill the cache with prompt tokens."""
         prompts = Prompts.of(flat, key)
-        forward(self.model, self.ops, self.cache, prompts.tokens, prompts.view)
+        none = Ends(prompts.rows[:0], None)
+        forward(self.model, self.ops, self.cache, prompts.tokens, prompts.view, ends=none)
 
     def draft(self, flat: Tensor, key: Key) -> None:
         """The whole draft loop.
@@ -120,7 +128,7 @@ class ModelDrafter(Drafter):
         for step in range(max(1, length)):
             hidden = forward(self.model, self.ops, self.cache, tokens, view)
             if step < length:
-                scores = logits(self.model, hidden.view(batch, view.query, -1)[:, -1])
+                scores = logits(self.model, self.ops, hidden.view(batch, view.query, -1)[:, -1])
                 tokens = self.sampler.propose(scores, self.state, slots, step)
                 self.state.drafts[slots, step] = tokens
                 view = Uniform(slots, 1, step)

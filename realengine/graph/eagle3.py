@@ -86,17 +86,22 @@ class Eagle3Drafter(Drafter):
     def programs(self) -> dict[Stage, Program]:
         return {Stage.DRAFT: self.draft}
 
+    def matrices(self) -> list[tuple[Tensor, bool]]:
+        head = self.head
+        plain = (head.fusion, head.qkv, head.output, head.down, head.head)
+        return [(matrix, False) for matrix in plain] + [(head.gate_up, True)]
+
     def see_prompts(self, prompts: Prompts, states: Tensor, first: Tensor) -> None:
         """Of prompt tokens the cache needs keys and values, and nothing is drafted from them. The
         last of each prompt is taken in by the first draft step, too."""
         slots = prompts.slots
-        fused = F.linear(states, self.head.fusion)
+        fused = self.ops.linear(states, self.head.fusion)
         tokens = F.pad(prompts.following, (0, 1))
         # Padding's "ends" go to a row of their own.
         padding = slots == self.state.padding
         tokens[torch.where(padding, len(tokens) - 1, prompts.rows)] = first
         x = self._look(tokens[:-1], fused)
-        kv = F.linear(x, self.head.qkv[self.head.shape.layer.query_width :])
+        kv = self.ops.linear(x, self.head.qkv[self.head.shape.layer.query_width :])
         self.ops.append(kv, 0, self.cache, 0, prompts.view)
         self.fused[slots, 0] = fused[prompts.rows]
         self.behind[slots, 0] = first
@@ -104,7 +109,7 @@ class Eagle3Drafter(Drafter):
 
     def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, kept: Tensor) -> None:
         batch, count = tokens.shape
-        fused = F.linear(states, self.head.fusion)
+        fused = self.ops.linear(states, self.head.fusion)
         self.fused[slots, :count] = fused.view(batch, count, -1)
         self.behind[slots, :count] = tokens
         # Padding stays at its two tokens, which have one state.
@@ -129,7 +134,7 @@ class Eagle3Drafter(Drafter):
         for step in range(1, length):
             x = self._look(tokens, residual)
             residual = self._residual(x, residual)
-            tokens = self._step(slots, step, F.linear(x, self.head.qkv), residual)
+            tokens = self._step(slots, step, self.ops.linear(x, self.head.qkv), residual)
         if length == 1:
             self.output[slots] = residual
 
@@ -138,7 +143,7 @@ class Eagle3Drafter(Drafter):
         batch, state = len(slots), self.state
         fused, fresh = self.fused[slots, :states].flatten(0, 1), self.fresh[slots]
         x = self._look(self.behind[slots, :states].flatten(), fused)
-        qkv = F.linear(x, self.head.qkv)
+        qkv = self.ops.linear(x, self.head.qkv)
         rows = torch.arange(0, batch * states, states, device=slots.device)
         begin = state.lengths[slots] - 1 - fresh
         blocks = torch.stack([rows, torch.full_like(rows, states), slots, begin], 1)
@@ -163,10 +168,10 @@ class Eagle3Drafter(Drafter):
         head, ops = self.head, self.ops
         layer = head.shape.layer
         x = ops.attend(qkv, layer.heads, self.cache, 0, Uniform(slots, 1, step - 2))
-        x = ops.norm(residual, F.linear(x, head.output), head.mlp_norm, layer.norm_epsilon)
-        x = F.linear(ops.gated(F.linear(x, head.gate_up)), head.down)
+        x = ops.norm(residual, ops.linear(x, head.output), head.mlp_norm, layer.norm_epsilon)
+        x = ops.linear(ops.gated(x, head.gate_up), head.down)
         x = ops.norm(residual, x, head.norm, layer.norm_epsilon)
-        scores = F.linear(x, head.head)
+        scores = ops.linear(x, head.head)
         tokens = self.sampler.propose(scores, self.state, slots, step, head.ids)
         self.state.drafts[slots, step] = tokens
         return tokens

@@ -18,7 +18,7 @@ from realengine.graph.admission import Admission, Held
 from realengine.graph.drafting import Drafter, ModelDrafter
 from realengine.graph.eagle3 import Eagle3Drafter, Head
 from realengine.graph.memory import MemoryDemand
-from realengine.graph.model import Weights
+from realengine.graph.model import Weights, matrices
 from realengine.graph.ops import Ops, TorchOps
 from realengine.graph.paged import PagePool, paged_cache
 from realengine.graph.plan import (
@@ -211,6 +211,8 @@ class GraphEngine:
             self._drafter = Eagle3Drafter(draft, caches[1], ops, self._state, sampler)
         elif draft is not None:
             self._drafter = ModelDrafter(draft, caches[1], ops, self._state, sampler)
+        with enough_memory(device.device, "timing matrix products"):
+            ops.tune([*matrices(verifier), *self._drafter.matrices()])
         self.executor = GRAPH.with_drafter(self._drafter.kind)
         stages = Stages(verifier, caches[0], self._drafter, ops, self._state, sampler)
         self._stages = tuple(stages.programs())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pdvsim.models import ModelShape
-from realengine.graph.ops import Ops, View
+from realengine.graph.ops import Ops, Ragged, View
 from realengine.graph.paged import PagedCache
 
 
@@ -79,6 +80,27 @@ class Tap:
                 self.states[:, i * width : (i + 1) * width] = states
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The only tokens of a prefill whose states behind the last layer are wanted.
+
+    Attributes:
+        rows: `[ends]`, their rows.
+        view: where they stand, a block each; None if there are none.
+    """
+
+    rows: Tensor
+    view: Ragged | None
+
+    @classmethod
+    def of(cls, rows: Tensor, slots: Tensor, positions: Tensor) -> Ends:
+        if not len(rows):
+            return cls(rows, None)
+        one = torch.ones_like(rows)
+        blocks = torch.stack([one.cumsum(0) - 1, one, slots, positions], 1)
+        return cls(rows, Ragged(blocks))
+
+
 def forward(
     weights: Weights,
     ops: Ops,
@@ -86,33 +108,65 @@ def forward(
     tokens: Tensor,
     view: View,
     tap: Tap | None = None,
+    ends: Ends | None = None,
 ) -> Tensor:
     """One pass over `tokens [rows]`, appending to `cache`. Returns normed states `[rows, hidden]`;
     `tap` gets those it asks for, as they are between layers.
 
-    The norm after each half-layer also adds that half's output to the residual: one kernel.
+    The norm after each half-layer also adds that half's output to the residual: one kernel. With
+    `ends`, the last layer fills the cache for all tokens and goes on with those alone, whose
+    states are returned.
     """
     residual = F.embedding(tokens, weights.embedding)
-    heads, epsilon = weights.shape.heads, weights.shape.norm_epsilon
+    epsilon, last = weights.shape.norm_epsilon, len(weights.layers) - 1
     update = None
     for i, layer in enumerate(weights.layers):
         x = ops.norm(residual, update, layer.attention_norm, epsilon)
         if tap is not None:
             tap.take(i, residual)
-        qkv = F.linear(x, layer.qkv, layer.qkv_bias)
+        if ends is not None and i == last:
+            assert isinstance(view, Ragged)
+            _fill(weights, layer, ops, cache, x, view)
+            x, residual = x[ends.rows], residual[ends.rows]
+            if ends.view is None:
+                return x
+            view = ends.view
+        qkv = ops.linear(x, layer.qkv, layer.qkv_bias)
         if layer.head_gains is not None:
             ops.norm_heads(qkv, layer.head_gains, epsilon)
-        x = ops.attend(qkv, heads, cache, i, view)
-        x = F.linear(x, layer.output, layer.output_bias)
+        x = ops.attend(qkv, weights.shape.heads, cache, i, view)
+        x = ops.linear(x, layer.output, layer.output_bias)
         x = ops.norm(residual, x, layer.mlp_norm, epsilon)
-        x = ops.gated(F.linear(x, layer.gate_up, layer.gate_up_bias))
-        update = F.linear(x, layer.down, layer.down_bias)
+        x = ops.gated(x, layer.gate_up, layer.gate_up_bias)
+        update = ops.linear(x, layer.down, layer.down_bias)
     hidden = ops.norm(residual, update, weights.norm, epsilon)
-    if tap is not None:
+    if tap is not None and ends is None:
         tap.take(len(weights.layers), residual)
     return hidden
 
 
-def logits(weights: Weights, hidden: Tensor) -> Tensor:
-    """`[..., hidden]` -> `[..., vocabulary]`, in the weights' type."""
-    return F.linear(hidden, weights.head)
+def _fill(
+    weights: Weights, layer: Layer, ops: Ops, cache: PagedCache, x: Tensor, view: Ragged
+) -> None:
+    """Keys and values of the last layer for all of `x [rows, hidden]`."""
+    heads, begin = weights.shape.heads, weights.shape.query_width
+    bias = None if layer.qkv_bias is None else layer.qkv_bias[begin:]
+    kv = ops.linear(x, layer.qkv[begin:], bias)
+    if layer.head_gains is not None:
+        ops.norm_heads(kv, layer.head_gains[heads:], weights.shape.norm_epsilon)
+    ops.append(kv, 0, cache, len(weights.layers) - 1, view)
+
+
+def logits(weights: Weights, ops: Ops, hidden: Tensor) -> Tensor:
+    """`[rows, hidden]` -> `[rows, vocabulary]`, in the weights' type."""
+    return ops.linear(hidden, weights.head)
+
+
+def matrices(weights: Weights) -> list[tuple[Tensor, bool]]:
+    """One of each kind of matrix of the model; whether it is that of a gate beside what it gates,
+    without biases."""
+    one = weights.layers[0]
+    gated = one.gate_up_bias is None
+    return [(m, False) for m in (one.qkv, one.output, one.down, weights.head)] + [
+        (one.gate_up, gated)
+    ]

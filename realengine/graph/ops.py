@@ -1,10 +1,11 @@
-"""What a forward pass needs beside matrix products, and its plain PyTorch form.
+"""What a forward pass is made of, and its plain PyTorch form.
 
 `TorchOps` serves the CPU and is the reference that the GPU's kernels are held against.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -46,13 +47,22 @@ View: TypeAlias = Uniform | Ragged
 
 
 class Ops(Protocol):
-    """The pieces of a Llama layer that are not matrix products.
+    """The pieces of a Llama layer.
 
     Attributes:
         block_tokens: longest block that `attend` takes in a `Ragged` view.
     """
 
     block_tokens: int
+
+    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
+        """Find out how products with such matrices are fastest here: `[columns, width]`, and
+        whether they are the `gate_up` of `gated`."""
+        ...
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x [rows, width]` by `weight [columns, width]`: `[rows, columns]`."""
+        ...
 
     def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
         """Add `update` to `residual` in place and return its RMS norm times `gain`."""
@@ -67,8 +77,8 @@ class Ops(Protocol):
         """
         ...
 
-    def gated(self, gate_up: Tensor) -> Tensor:
-        """`[rows, 2 x width]` -> `[rows, width]`: silu(gate) x up."""
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x [rows, width]` by `gate_up [2 x wide, width]`: silu(gate) x up, `[rows, wide]`."""
         ...
 
     def beside(
@@ -105,6 +115,12 @@ class TorchOps:
 
     block_tokens = 1 << 30
 
+    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
+        pass
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
     def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
         if update is not None:
             residual += update
@@ -114,8 +130,8 @@ class TorchOps:
         heads = qkv[:, : gains.numel()].view(len(qkv), *gains.shape)
         heads.copy_(_rms(heads, gains, epsilon))
 
-    def gated(self, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, dim=-1)
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+        gate, up = F.linear(x, gate_up, bias).chunk(2, dim=-1)
         return F.silu(gate) * up
 
     def beside(

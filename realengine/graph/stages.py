@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pdvsim.core import Stage
 from realengine.graph.drafting import Drafter, Key, Program, Prompts
-from realengine.graph.model import Tap, Weights, forward, logits
+from realengine.graph.model import Ends, Tap, Weights, forward, logits
 from realengine.graph.ops import Ops, Uniform, View
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
@@ -56,9 +56,10 @@ class Stages:
     def prefill(self, flat: Tensor, key: Key) -> Tensor:
         """Fill the verifier's cache. Returns `[ends, 1]`, the first token of each ended prompt."""
         prompts = Prompts.of(flat, key)
-        hidden, states = self._forward(prompts.tokens, prompts.view)
         rows, slots, lengths = prompts.rows, prompts.slots, prompts.lengths
-        scores = logits(self.verifier, hidden[rows])
+        ends = Ends.of(rows, slots, lengths - 1)
+        hidden, states = self._forward(prompts.tokens, prompts.view, ends)
+        scores = logits(self.verifier, self.ops, hidden)
         first = self.sampler.first(scores, self.state, slots, lengths)
         self.state.last[slots] = torch.stack([prompts.tokens[rows], first], 1)
         self.state.lengths[slots] = lengths + 1
@@ -74,7 +75,7 @@ class Stages:
         drafts = state.drafts[slots, :length]
         tokens = torch.cat([state.last[slots, 1:], drafts], 1)
         hidden, states = self._forward(tokens.flatten(), Uniform(slots, length + 1, -1))
-        scores = logits(self.verifier, hidden).view(batch, length + 1, -1)
+        scores = logits(self.verifier, self.ops, hidden).view(batch, length + 1, -1)
         accepted, final = self.sampler.judge(scores, drafts, forced, state, slots)
         self._commit(slots, accepted + 1, tokens.gather(1, accepted[:, None])[:, 0], final)
         committed = torch.cat([drafts, final[:, None]], 1)
@@ -89,15 +90,20 @@ class Stages:
         tokens = self.state.last[slots, 1]
         hidden = forward(self.verifier, self.ops, self.cache, tokens, Uniform(slots, 1, -1))
         positions = self.state.lengths[slots]
-        scores = logits(self.verifier, hidden)
+        scores = logits(self.verifier, self.ops, hidden)
         final = self.sampler.first(scores, self.state, slots, positions)
         self._commit(slots, torch.ones_like(final), tokens, final)
         return final[:, None]
 
-    def _forward(self, tokens: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """Normed states, and those that the drafter is shown."""
+    def _forward(
+        self, tokens: Tensor, view: View, ends: Ends | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normed states, and those of all tokens that the drafter is shown."""
         tap = Tap.new(self.drafter.depths, len(tokens), self.verifier.embedding)
-        hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap)
+        if len(self.verifier.layers) in self.drafter.depths and ends is not None:
+            hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap)[ends.rows]
+        else:
+            hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap, ends)
         return hidden, tap.states
 
     def _commit(self, slots: Tensor, tokens: Tensor, before: Tensor, final: Tensor) -> None:

@@ -9,12 +9,15 @@ heads of a group. The kernels here plan nothing and pack both into one tile.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from realengine.graph import kernels
+from realengine.graph import kernels, thin
 from realengine.graph.ops import Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
 
@@ -22,17 +25,32 @@ MOST_SPLITS = 16
 LOG2E = 1.4426950408889634  # the kernels' softmax is in base 2
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeTile:
+    """Cached tokens that a decode kernel reads at once, its warps, and blocks in flight.
+
+    Page numbers come one block ahead, keys and values two.
+    """
+
+    tokens: int = 32
+    warps: int = 4
+    stages: int = 5
+
+
 class TritonOps:
     """Fused kernels for NVIDIA GPUs (or Triton's interpreter, in tests).
 
     Args:
         multiprocessors: of the device; a decode kernel is split to give each two programs.
+        decode: how decode kernels read their pages.
     """
 
     block_tokens = 64
 
-    def __init__(self, multiprocessors: int) -> None:
+    def __init__(self, multiprocessors: int, decode: DecodeTile | None = None) -> None:
         self._programs = 2 * multiprocessors
+        self._decode_tile = decode or DecodeTile()
+        self._tiles: dict[tuple[int, int, bool], dict[int, thin.Tile]] = {}
 
     def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
         rows, width = residual.shape
@@ -58,11 +76,38 @@ class TritonOps:
             qkv, gains, qkv.stride(0), epsilon, HEADS=heads, SIZE=size, BLOCK=block, num_warps=8
         )
 
-    def gated(self, gate_up: Tensor) -> Tensor:
-        rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-        out = gate_up.new_empty(rows, width)
+    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
+        for weight, gated in matrices:
+            key = weight.shape[0], weight.shape[1], gated
+            if key not in self._tiles and weight.dtype.itemsize == 2:
+                usual = self._gated if gated else F.linear
+                self._tiles[key] = thin.fastest(weight, gated, usual)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        tile = self._tile(x, weight, bias, gated=False)
+        return F.linear(x, weight, bias) if tile is None else thin.product(x, weight, False, tile)
+
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+        tile = self._tile(x, gate_up, bias, gated=True)
+        if tile is None:
+            return self._gated(x, gate_up, bias)
+        return thin.product(x, gate_up, True, tile)
+
+    def _tile(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, gated: bool
+    ) -> thin.Tile | None:
+        """What this product is fastest with; None for cuBLAS."""
+        if not 0 < len(x) <= thin.MOST_ROWS or bias is not None:
+            return None
+        found = self._tiles.get((weight.shape[0], weight.shape[1], gated), {})
+        return found.get(thin.bucket(len(x)))
+
+    def _gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+        product = F.linear(x, gate_up, bias)
+        rows, width = product.shape[0], product.shape[1] // 2
+        out = product.new_empty(rows, width)
         block = 1024
-        kernels.gated_kernel[(rows, triton.cdiv(width, block))](gate_up, out, width, BLOCK=block)
+        kernels.gated_kernel[(rows, triton.cdiv(width, block))](product, out, width, BLOCK=block)
         return out
 
     def beside(
@@ -154,10 +199,10 @@ class TritonOps:
             SPLIT=splits > 1,
             BLOCK_M=block_m,
             BLOCK_Q=max(16, triton.next_power_of_2(view.query)),
-            BLOCK_N=32,
+            BLOCK_N=self._decode_tile.tokens,
             PRECISION=_precision(qkv),
-            num_warps=4,
-            num_stages=5,  # page numbers one block ahead, keys and values two
+            num_warps=self._decode_tile.warps,
+            num_stages=self._decode_tile.stages,
         )
         if splits > 1:
             kernels.combine_kernel[(places,)](
