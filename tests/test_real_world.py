@@ -111,10 +111,8 @@ def test_books_balance(
 
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_the_deadline_cuts_the_run(name: str) -> None:
-    began_s = time.perf_counter()
     record = run(config_of(name, workers=2), endless(deadline_s=0.15), scripted())
     assert record.end_s == 0.15
-    assert time.perf_counter() - began_s < 2.0
     assert not any(request.completed_s for request in record.requests)
     assert sum(request.produced_tokens for request in record.requests) > 0
     check_books(record)
