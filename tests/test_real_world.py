@@ -82,7 +82,7 @@ def check_books(record: RunRecord) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(
     name=st.sampled_from(ARCHITECTURE_NAMES),
     executor=st.sampled_from(list(EXECUTORS.values())),

@@ -201,12 +201,12 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_there_is(tmp_path: Path) -> No
 
 BENCH = {
     "--device": "cpu",
-    "--pair": "tiny:tiny",
-    "--executor": "eager",
-    "--architecture": "plain,baseline,pdv",
+    "--pair": "toy",
+    "--executor": "graph",
+    "--architecture": "plain,pdv",
     "--concurrency": "1,2",
     "--requests": "8",
-    "--output-tokens": "24",
+    "--output-tokens": "48",
 }
 
 
