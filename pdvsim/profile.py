@@ -24,7 +24,7 @@ from pdvsim.extrapolation import extrapolations, too_long
 from pdvsim.json_file import read_json
 from pdvsim.machine import Machine
 from pdvsim.models import Pair, pair
-from pdvsim.profile_file import TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
+from pdvsim.profile_file import HINGES, TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
 
@@ -78,7 +78,12 @@ class _Cost:
         self._batch = by_term.pop("per_request", 0.0)
         self._query = by_term.pop("per_query_token", 0.0)
         self._context = by_term.pop("per_context_token", 0.0)
-        self._others = [(TERMS[term], weight) for term, weight in by_term.items() if weight]
+        # A hinge is 0 up to its place.
+        self._others = [
+            (HINGES.get(term, -1.0), TERMS[term], weight)
+            for term, weight in by_term.items()
+            if weight
+        ]
         self._noise = rng.choice(np.array(fit.noise), size=_NOISE_DRAWS).tolist()
         self._next = 0
 
@@ -86,8 +91,9 @@ class _Cost:
         seconds: float = (
             self._fixed + self._batch * batch + self._query * query + self._context * context
         )
-        for term, weight in self._others:
-            seconds += weight * term(batch, query, context)
+        for hinge, term, weight in self._others:
+            if query > hinge:
+                seconds += weight * term(batch, query, context)
         i = self._next
         self._next = i + 1 if i + 1 < _NOISE_DRAWS else 0
         return seconds * self._noise[i]  # type: ignore[no-any-return]

@@ -4,8 +4,10 @@ were measured in and where they come from. Unknown keys are refused.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +22,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
+# Terms that are 0 up to so many query tokens, where a matrix product leaves the memory roof.
+HINGES = {f"query_above_{place}": float(place) for place in (64, 128, 256, 512)}
+
+
+def _above(place: float) -> Callable[[float, float, float], float]:
+    return lambda batch, query, context: max(0.0, query - place)
+
+
 # Terms of a cost, as functions of (batch, query tokens, context tokens) of the whole launch.
 # All are non-negative and never decrease in work; so do sums of them with weights >= 0.
 TERMS: dict[str, Callable[[float, float, float], float]] = {
@@ -28,10 +38,7 @@ TERMS: dict[str, Callable[[float, float, float], float]] = {
     "per_query_token": lambda batch, query, context: query,
     "per_context_token": lambda batch, query, context: context,
     "per_query_pair": lambda batch, query, context: query * query / batch,
-    "query_above_64": lambda batch, query, context: max(0.0, query - 64.0),
-    "query_above_128": lambda batch, query, context: max(0.0, query - 128.0),
-    "query_above_256": lambda batch, query, context: max(0.0, query - 256.0),
-    "query_above_512": lambda batch, query, context: max(0.0, query - 512.0),
+    **{name: _above(place) for name, place in HINGES.items()},
 }
 
 
@@ -95,8 +102,9 @@ class Range(_File):
 
 
 def padded(buckets: Sequence[int], batch: int, query_tokens: int) -> tuple[int, int]:
-    """(batch, query tokens) of a launch, padded to the next of `buckets` if there is one."""
-    size = next((size for size in buckets if size >= batch), batch)
+    """(batch, query tokens) of a launch, padded to the next of `buckets`, which ascend, if any."""
+    i = bisect_left(buckets, batch)
+    size = buckets[i] if i < len(buckets) else batch
     return size, query_tokens * size // batch
 
 
@@ -111,6 +119,12 @@ class StageFit(_File):
     device: CostFit
     measured: Range
     buckets: list[int] = []
+
+    @model_validator(mode="after")
+    def _ascending(self) -> StageFit:
+        if any(low >= high for low, high in pairwise([0, *self.buckets])):
+            raise ValueError(f"buckets are {self.buckets}; they must ascend from 1 on")
+        return self
 
     def device_s(self, batch: int, query_tokens: int, context_tokens: float) -> float:
         """The fitted device seconds of one launch, padding included."""
