@@ -20,6 +20,7 @@ from pdvsim.quantities import CAUSES
 from pdvsim.statistics import Interval, prediction_interval
 
 MOST_SHARE = 10.0
+ROUNDING = 1e-9  # of all movement: less is nothing
 SPOKEN = 0.05  # a part of a difference is named from this share of all movement on
 
 
@@ -166,12 +167,14 @@ class Difference:
         )
         pieces = [_spoken(cause, parts[cause], whole.value) for cause in named]
         rest = whole.value - sum(parts[cause].value for cause in named)
+        if abs(rest) > ROUNDING * moved:
+            pieces.append(f"all else {rest:+.2g} s")
         verdict = {True: "", False: ", which could be chance", None: ""}[self.decided]
         return (
             f"At C = {self.first.concurrency} ({self.first.world}) a request takes "
             f"{abs(whole.value):.3g} s ({relative:.1%}{_range(whole)}) {longer} in "
             f"{self.second.architecture} than in {self.first.architecture}{verdict}: "
-            f"{', '.join(pieces)}, all else {rest:+.2g} s."
+            f"{', '.join(pieces) or 'nothing that can be named'}."
         )
 
 
