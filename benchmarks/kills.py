@@ -58,6 +58,10 @@ class Campaign:
     kills: Counter[str] = field(default_factory=Counter)
 
     @property
+    def out(self) -> Path:
+        return self.folder / "out.json"
+
+    @property
     def partial(self) -> Path:
         return self.folder / "out.json.partial.jsonl"
 
@@ -72,7 +76,7 @@ class Campaign:
         for key, value in self.kept.items():
             if self.partial.exists() and found.get(key) != value:
                 self.faults.append(f"{key} was finished, and is lost or another")
-        if not self.partial.exists() and self.kept and not (self.folder / "out.json").exists():
+        if not self.partial.exists() and self.kept and not self.out.exists():
             self.faults.append("the partial file is gone and there is no result")
         self.kept |= found
 
@@ -93,7 +97,7 @@ class Campaign:
         check.get(self.command, self.check_calibrate)()
 
     def check_bench(self) -> None:
-        text = (self.folder / "out.json").read_text()
+        text = self.out.read_text()
         said = Counter(map(float, re.findall(r'"elapsed_s": ([0-9.e+-]+)', text)))
         finished = Counter(value["elapsed_s"] for value in self.kept.values())
         if sum(said.values()) != RUNS or max(said.values()) > 1:
@@ -103,8 +107,8 @@ class Campaign:
 
     def check_validate(self) -> None:
         """A measured throughput is the mean of the finished runs of its cell."""
-        json.loads((self.folder / "out.json").read_text())
-        text = (self.folder / "out.json").read_text()
+        text = self.out.read_text()
+        json.loads(text)
         said = list(map(float, re.findall(r'"value": ([0-9.e+-]+)', text)))
         cells: dict[str, list[float]] = {}
         for key, value in self.kept.items():
@@ -181,7 +185,7 @@ def alive(session: int) -> list[int]:
 
 
 def one_life(campaign: Campaign, rng: Random) -> bool:
-    """Call the command, and kill it at a random moment; whether it ended by itself."""
+    """Call the command, and kill it at a random moment; whether the result is there."""
     child = start(COMMANDS[campaign.command], campaign.folder)
     before = len(campaign.lines())
     early = before < 2 and rng.random() < EARLY
@@ -206,7 +210,8 @@ def one_life(campaign: Campaign, rng: Random) -> bool:
     if code not in (None, 0):
         said = (campaign.folder / "log").read_text()[-300:]
         raise SystemExit(f"{campaign.command} ended with {code}: {said}")
-    return code == 0
+    # Killed after it had written the result, while it printed, it had ended too.
+    return code == 0 or (campaign.out.exists() and not campaign.partial.exists())
 
 
 def main() -> None:
