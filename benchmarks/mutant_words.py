@@ -81,6 +81,7 @@ def options(name: str, seeds: Path) -> Make:
             pool = NUMBERS_SAID if numeric and rng.random() < 0.7 else WORDS
             if option.opts[0] in SIZES:
                 most = 4 if name in ENGINE_COMMANDS else 4097
+                most = min(most, 100) if option.opts[0] == "--replications" else most
                 pool = tuple(w for w in pool if not w.isdecimal() or not most < int(w) < 2**31)
             words += [option.opts[0], *rng.choices(pool, k=option.nargs)]
         if rng.random() < 0.1:

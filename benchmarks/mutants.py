@@ -303,20 +303,30 @@ def run_batch(group: str, make: Make, indices: range, log: Path, scratch: Path) 
 
 
 def run_all(count: int, only: str | None, engine: bool, folder: Path) -> list[dict[str, Any]]:
-    """Seeds, then every group's share of `count` mutants."""
-    seeds, log = folder / "seeds", folder / "log.jsonl"
+    """Seeds, then every group's share of `count` mutants, groups spread over the cores."""
+    seeds = folder / "seeds"
     seeds.mkdir()
     if not in_child(lambda: write_seeds(seeds, engine), 300):
         raise SystemExit("the whole inputs could not be made")
-    log.touch()
     found = all_groups(seeds, engine)
     shares = {name: share for name, (share, _) in found.items() if only is None or only in name}
-    for name, share in shares.items():
-        most = max(1, round(count * share / sum(shares.values())))
-        for begin in range(0, most, BATCH):
-            batch = range(begin, min(begin + BATCH, most))
-            run_batch(name, found[name][1], batch, log, folder / "scratch")
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    cores = sorted(os.sched_getaffinity(0))
+    logs, runners = [folder / f"log{core}.jsonl" for core in cores], []
+    for number, (core, log) in enumerate(zip(cores, logs, strict=True)):
+        log.touch()
+        if runner := os.fork():
+            runners.append(runner)
+            continue
+        os.sched_setaffinity(0, {core})
+        for name in list(shares)[number :: len(cores)]:
+            most = max(1, round(count * shares[name] / sum(shares.values())))
+            for begin in range(0, most, BATCH):
+                batch = range(begin, min(begin + BATCH, most))
+                run_batch(name, found[name][1], batch, log, folder / f"scratch{core}")
+        os._exit(0)
+    for runner in runners:
+        os.waitpid(runner, 0)
+    return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def parquet_mutant(rng: Random, content: bytes) -> bytes:
         table = table.drop(name)
     elif kind == 1:
         table = table.rename({name: f"{name}_"})
-    elif kind == 2:
+    elif kind == 2 and table[name].dtype != pl.List:
         table = table.with_columns(table[name].cast(pl.String, strict=False).alias(name))
     elif kind == 3:
         table = table.head(rng.randrange(len(table) + 1))

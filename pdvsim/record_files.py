@@ -210,6 +210,8 @@ def _requests(table: pl.DataFrame) -> list[Request]:
     columns: list[list[Any]] = [_whole(table, name).tolist() for name in COUNTS]
     for name in TIMES:
         values = _floats(table, name, missing=name != "arrival_s")
+        if name == "arrival_s" and np.isnan(values).any():
+            raise ValueError("arrival_s is missing in a row")
         columns.append([None if np.isnan(value) else value for value in values.tolist()])
     columns.append([list(map(int, kept)) for kept in table["accepted_per_round"].to_list()])
     names = (*COUNTS, *TIMES, "kept")

@@ -91,7 +91,7 @@ def bench(old: Old) -> tuple[Plain, Decide]:
     arguments = arguments_of(old)
     rows, named = _rows(old, arguments, _runs)
     machine = old.inside("profile").rest()
-    note = old.maybe("note")
+    note = old.text("note")
     decide = _decided(old, _ranked(named, False, "delivered"), note)
     return {
         "command": machine.get("command", command_line("bench", arguments)),

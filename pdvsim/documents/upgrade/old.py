@@ -35,6 +35,13 @@ class Old:
         """The value of a key that some versions left out."""
         return self._left.pop(key, default)
 
+    def text(self, key: str) -> str | None:
+        """A text that some versions left out."""
+        found = self.maybe(key)
+        if found is not None and not isinstance(found, str):
+            raise InputError(f"{self.place}: {key} is not a text")
+        return found
+
     def inside(self, key: str) -> Old:
         """An object inside."""
         return Old(self.take(key), f"{self.place}, {key}")
