@@ -12,7 +12,7 @@ import numpy as np
 
 from calibration.fit import estimate
 from calibration.stages import Blocker, time_stage
-from pdvsim.core import GRAPH, PREFILLS, Request, Stage, Stream, query_tokens
+from pdvsim.core import PREFILLS, Executor, Request, Stage, Stream, query_tokens
 from pdvsim.profile_file import ContentionFit, StageFit
 from realengine.engine import Engine, Ticket
 
@@ -23,9 +23,15 @@ MOST_LAUNCHES = 40
 OUTPUT_TOKENS = MOST_LAUNCHES + 8
 PREFILL_TOKENS = 256
 _ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
-# Pairs that some architecture runs at the same time: a prefill beside a round, and the lanes of a
-# round beside each other.
-PAIRS = (*product(GRAPH.prefill, _ROUNDS), (Stage.DRAFT, Stage.VERIFY))
+
+
+def side_by_side(executor: Executor) -> list[tuple[Stage, Stage]]:
+    """Pairs of stages that some architecture runs at the same time on `executor`: a prefill beside
+    a round, and the lanes of a round beside each other."""
+    own = (*executor.speculate, *executor.check)
+    rounds = [stage for stage in _ROUNDS if stage in own or stage is Stage.DECODE]
+    lanes = [own] if own == (Stage.DRAFT, Stage.VERIFY) else []
+    return [*product(executor.prefill, rounds), *lanes]
 
 
 def request_tokens(draft_tokens: int) -> int:
@@ -49,9 +55,10 @@ def measure_pairs(
         device seconds that these took, each of them beside the other stage from start to end.
     """
     rows: list[dict[str, Any]] = []
-    for first, second in PAIRS:
+    pairs = side_by_side(engine.executor)
+    for first, second in pairs:
         for repeat in range(REPEATS):
-            start = first_id + 10_000 * repeat + 1_000 * PAIRS.index((first, second))
+            start = first_id + 10_000 * repeat + 1_000 * pairs.index((first, second))
             groups = [
                 _ready(engine, stage, 1 if stage in PREFILLS else batch, start + 500 * i)
                 for i, stage in enumerate((first, second))

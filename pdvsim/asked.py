@@ -22,10 +22,12 @@ from pdvsim.cell import (
     flag,
     only_for,
 )
+from pdvsim.core import Drafter
 from pdvsim.errors import InputError
 from pdvsim.protocols import protocols, takers
 
 if TYPE_CHECKING:
+    from pdvsim.models import Pair
     from pdvsim.profile import Profile
 
 PARAMETERS = ("prefill_batch", "admission_factor")  # that have an option of their own
@@ -171,9 +173,9 @@ class Asked:
         Raises:
             InputError: something that cannot be, or that would have no effect.
         """
-        return self.cells(profile.pair.name, profile.executor.name)
+        return self.cells(profile.pair, profile.executor.name)
 
-    def cells(self, pair: str, executor: str) -> list[Cell]:
+    def cells(self, models: Pair, executor: str) -> list[Cell]:
         """A cell for each concurrency and architecture.
 
         Raises:
@@ -181,7 +183,7 @@ class Asked:
         """
         chosen = references(self.values["architecture"])
         loads = whole_numbers(self.values["concurrency"])
-        found = self.configured(self.base(pair, executor, loads[0]), chosen)
+        found = self.configured(self.base(models, executor, loads[0]), chosen)
         return [replace(cell, concurrency=load) for load in loads for cell in found]
 
     def configured(self, base: Cell, chosen: Sequence[Reference]) -> list[Cell]:
@@ -194,9 +196,11 @@ class Asked:
         from pdvsim.architectures import architecture, shared
 
         architectures = [architecture(one.architecture) for one in chosen]
-        if not any(one.speculative for one in architectures):
+        drafting = [one for one in architectures if one.speculative]
+        if not drafting or base.drafter == Drafter.NONE:
             names = ", ".join(one.name for one in architectures)
-            self.refuse_given(f"{names} drafts nothing", ("acceptance", "draft_tokens"))
+            who = base.pair if drafting else names
+            self.refuse_given(f"{who} drafts nothing", ("acceptance", "draft_tokens"))
         common = {name: self.values.get(name) for name in PARAMETERS}
         owned = shared(architectures, common)
         cells = []
@@ -213,7 +217,7 @@ class Asked:
             cells.append(cell)
         return cells
 
-    def base(self, pair: str, executor: str, concurrency: int, **changes: Any) -> Cell:
+    def base(self, models: Pair, executor: str, concurrency: int, **changes: Any) -> Cell:
         """The cell that the options describe, whatever its architecture.
 
         Args:
@@ -229,7 +233,8 @@ class Asked:
         return Cell(
             **values
             | {
-                "pair": pair,
+                "pair": models.name,
+                "drafter": str(models.drafter),
                 "executor": executor,
                 "architecture": "",
                 "concurrency": concurrency,

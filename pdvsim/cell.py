@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PAIR, DEFAULT_EXECUTOR = "tinyllama-1.1b:llama-2-7b", "graph"
 REAL: Literal["real"] = "real"
+MODEL = "model"  # the drafter of a pair of models
 
 
 def _says(
@@ -48,6 +49,7 @@ class Cell:
     """One cell. Hashable and picklable; a plain object in JSON, which refuses unknown keys.
 
     Attributes:
+        drafter: of the pair (`pdvsim.core.Drafter`).
         parameters: of the architecture, where they are not its defaults.
         batch_cap: requests per turn and base of the admission limit; None: `concurrency`.
         rate_per_s: arrivals of `poisson`.
@@ -67,6 +69,7 @@ class Cell:
     concurrency: int = field(
         metadata=_says("C: requests in flight, and the batch cap.", 1, 100_000)
     )
+    drafter: str = field(default=MODEL, metadata=_says("What drafts."))
     parameters: Values = field(default_factory=Values)
     batch_cap: int | None = field(default=None, metadata=_says("Batch cap.", 1, 100_000))
     protocol: str = field(
@@ -144,6 +147,7 @@ class Cell:
                     check_bounds(one.name, value)
         _check_choice("--protocol", self.protocol, tuple(protocols()))
         _check_executor(self.executor)
+        _check_drafter(self.drafter, self.executor)
         self._check_protocol()
         self._check_acceptance()
 
@@ -201,11 +205,11 @@ class Cell:
             InputError: there is no such architecture, or it has no such parameter.
         """
         from pdvsim.architectures import Config
-        from pdvsim.core import EXECUTORS
+        from pdvsim.core import EXECUTORS, Drafter
 
         return Config(
             self.architecture,
-            EXECUTORS[self.executor],
+            EXECUTORS[self.executor].with_drafter(Drafter(self.drafter)),
             batch_cap=self.batch_cap or self.concurrency,
             draft_tokens=self.draft_tokens,
             parameters=self.parameters,
@@ -335,6 +339,13 @@ def _check_executor(name: str) -> None:
     from pdvsim.core import EXECUTORS
 
     _check_choice("--executor", name, tuple(EXECUTORS))
+
+
+def _check_drafter(drafter: str, executor: str) -> None:
+    from pdvsim.core import EXECUTORS, Drafter, check_drafter
+
+    _check_choice("the drafter", drafter, tuple(Drafter))
+    check_drafter(EXECUTORS[executor], Drafter(drafter))
 
 
 def _adapter() -> TypeAdapter[Cell]:

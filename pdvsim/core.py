@@ -13,6 +13,8 @@ from enum import StrEnum
 from functools import cache
 from typing import TypeAlias
 
+from pdvsim.errors import InputError
+
 
 class Name(StrEnum):
     """Names to look things up by: hashed as the text that they equal, without a Python call."""
@@ -157,6 +159,19 @@ GRAPH = Executor(
     truncates=True,
 )
 EXECUTORS = {executor.name: executor for executor in (EAGER, GRAPH)}
+
+
+def check_drafter(executor: Executor, drafter: Drafter) -> None:
+    """Refuse a drafter that no engine of `executor` has.
+
+    Raises:
+        InputError: naming both.
+    """
+    if executor.synchronous and drafter is not Drafter.MODEL:
+        raise InputError(
+            f"the {executor.name} executor drafts with a model only, not with {drafter}; "
+            f"take --executor {GRAPH.name}"
+        )
 
 
 @cache

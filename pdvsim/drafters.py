@@ -1,16 +1,17 @@
 """What drafters weigh and cost, beside the models of `pdvsim.models`: an EAGLE-3 head by its
 dimensions. `pdvsim.core.Drafter` names the kinds.
 
-A draft model is a `ModelShape` like any other. Looking up n-grams has no weights, and nothing to
-be counted: its floor is 0.
+A draft model is a `ModelShape` like any other. Looking up n-grams, and drafting nothing, has no
+weights, and nothing to be counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeAlias
 
+from pdvsim.core import Drafter
 from pdvsim.errors import InputError
 from pdvsim.model_config import shape_of_config
 from pdvsim.model_shape import BYTES_PER_PARAMETER, ModelShape
@@ -30,6 +31,8 @@ class HeadShape:
         depths: layers of the verifier behind which the head is shown its states.
         norm_before_residual: the normed state, and not the state itself, is what the layer adds to.
     """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     layer: ModelShape
     vocabulary: int
@@ -88,11 +91,80 @@ class HeadShape:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NoModel:
+    """What drafts without weights: a look-up of n-grams, or nothing at all."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["ngram", "none"]
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+    @property
+    def shape(self) -> NoModel:
+        """Itself: there is no checkpoint apart from it."""
+        return self
+
+    weight_bytes: ClassVar[int] = 0
+    kv_bytes_per_token: ClassVar[int] = 0
+    flops_per_token: ClassVar[int] = 0
+
+    def floor_s(
+        self,
+        query_tokens: int,
+        context_tokens: int,
+        copy_bytes_per_s: float,
+        matmul_flops_per_s: float,
+    ) -> float:
+        """As `ModelShape.floor_s`: a look-up counts for nothing."""
+        return 0.0
+
+
+# What drafts, as far as time and memory go.
+Draft: TypeAlias = ModelShape | HeadShape | NoModel
+
+
+def drafter_of(draft: Draft) -> Drafter:
+    """What kind of drafter `draft` is."""
+    if isinstance(draft, NoModel):
+        return Drafter(draft.kind)
+    return Drafter.EAGLE3 if isinstance(draft, HeadShape) else Drafter.MODEL
+
+
+def decoder_of(draft: Draft) -> ModelShape | None:
+    """The decoder whose context bounds what `draft` can follow: of a head its layer."""
+    if isinstance(draft, NoModel):
+        return None
+    return draft.layer if isinstance(draft, HeadShape) else draft
+
+
+def pass_bytes(draft: Draft) -> int:
+    """Weights that one draft step reads."""
+    if isinstance(draft, HeadShape):
+        return draft.step_parameters * BYTES_PER_PARAMETER
+    return draft.weight_bytes
+
+
+def difference(one: Draft, other: Draft) -> str:
+    """What makes `other` take another time than `one`; empty if nothing does."""
+    if isinstance(one, ModelShape) and isinstance(other, ModelShape):
+        return one.difference(other)
+    if isinstance(one, HeadShape) and isinstance(other, HeadShape):
+        apart = [one.layer.difference(other.layer)]
+        for name in ("vocabulary", "target_hidden", "norm_before_residual"):
+            mine, theirs = getattr(one, name), getattr(other, name)
+            apart.append("" if mine == theirs else f"head's {name} {mine} against {theirs}")
+        return ", ".join(filter(None, apart))
+    kinds = drafter_of(one), drafter_of(other)
+    return "" if kinds[0] is kinds[1] else f"{kinds[0]} against {kinds[1]}"
+
+
 def head_for(verifier: ModelShape, vocabulary: int = DRAFT_VOCABULARY) -> HeadShape:
     """The head that one would train for `verifier`: a layer of the verifier's own dimensions."""
-    layer = replace(
-        verifier, name=f"eagle3-{verifier.name}", layers=1, family="llama", qk_norm=False
-    )
+    layer = replace(verifier, name=str(Drafter.EAGLE3), layers=1, family="llama", qk_norm=False)
     layer = replace(layer, qkv_bias=False, output_bias=False, mlp_bias=False, sliding_window=None)
     vocabulary = min(vocabulary, verifier.vocabulary)
     return HeadShape(layer, vocabulary, verifier.hidden, usual_depths(verifier.layers))

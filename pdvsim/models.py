@@ -5,7 +5,14 @@ A *reference* says which model is meant:
     DIRECTORY         a Hugging Face checkpoint; its shape bears the directory's name
     NAME=DIRECTORY    the same under a name of one's own
     NAME=FILE         the shape of a `config.json`, without weights
-A pair is written `DRAFT:VERIFIER`; `toy` is the trained pair that ships with the engine.
+A pair is written `DRAFT:VERIFIER`. In place of a draft model may stand
+    eagle3            an EAGLE-3 head of the verifier's own dimensions, with random weights
+    DIRECTORY         the checkpoint of a head, in the public layout; or NAME=DIRECTORY or
+                      NAME=FILE, as above
+    ngram             a look-up in the request's own text, without a model
+    none              nothing: the engine only decodes.
+`toy` is the trained pair that ships with the engine, and `toy-eagle3` its verifier with a trained
+head.
 """
 
 from __future__ import annotations
@@ -15,8 +22,20 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
+from pdvsim.core import Drafter
+from pdvsim.drafters import (
+    Draft,
+    HeadShape,
+    NoModel,
+    decoder_of,
+    difference,
+    drafter_of,
+    head_for,
+    head_of_config,
+    is_head,
+)
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.model_config import shape_of_config
@@ -25,8 +44,11 @@ from pdvsim.model_shape import BYTES_PER_PARAMETER, ModelShape, Rope
 __all__ = [
     "BYTES_PER_PARAMETER",
     "TOY",
+    "FoundDraft",
+    "FoundHead",
     "FoundModel",
     "ModelShape",
+    "NoModel",
     "Pair",
     "Rope",
     "named_by_hub",
@@ -38,18 +60,29 @@ __all__ = [
 ]
 
 SHIPPED = Path(__file__).parent / "data" / "models"
-TOY = "toy"
-_TOY_PAIR = "toy-draft:toy-verifier"
+SHIPPED_HEADS = SHIPPED.parent / "heads"
+TOY, TOY_HEAD = "toy", "toy-eagle3"
+_TOY_PAIRS = {TOY: "toy-draft:toy-verifier", TOY_HEAD: f"{TOY_HEAD}:toy-verifier"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A draft model and the verifier that checks it."""
+    """What drafts, and the verifier that checks it."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    draft: ModelShape
+    draft: Draft
     verifier: ModelShape
+
+    @property
+    def drafter(self) -> Drafter:
+        return drafter_of(self.draft)
+
+    @property
+    def decoders(self) -> tuple[ModelShape, ...]:
+        """Those whose contexts bound the requests; the verifier is the last."""
+        first = decoder_of(self.draft)
+        return (self.verifier,) if first is None else (first, self.verifier)
 
     @property
     def name(self) -> str:
@@ -62,7 +95,7 @@ class Pair:
     def difference(self, other: Pair) -> str:
         """What makes `other` take another time than this pair; empty if nothing does."""
         sides = (
-            ("draft", self.draft.difference(other.draft)),
+            ("draft", difference(self.draft, other.draft)),
             ("verifier", self.verifier.difference(other.verifier)),
         )
         return "; ".join(f"{side}: {text}" for side, text in sides if text)
@@ -78,6 +111,17 @@ class FoundModel:
 
     shape: ModelShape
     folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundHead:
+    """A head as it was referred to; without a folder its weights are random."""
+
+    shape: HeadShape
+    folder: Path | None = None
+
+
+FoundDraft: TypeAlias = FoundModel | FoundHead | NoModel
 
 
 @cache
@@ -155,24 +199,49 @@ def resolve(reference: str) -> FoundModel:
     return _checkpoint(path, name) if _is_dir(text) else FoundModel(_read(path, name))
 
 
-def resolve_pair(reference: str) -> tuple[FoundModel, FoundModel]:
-    """Draft and verifier of `DRAFT:VERIFIER` or `toy`.
+def resolve_pair(reference: str) -> tuple[FoundDraft, FoundModel]:
+    """Draft and verifier of `DRAFT:VERIFIER`, `toy` or `toy-eagle3`.
 
     Raises:
         InputError: not two references, or one that cannot be resolved.
     """
-    text = _TOY_PAIR if reference.lower() == TOY else reference
+    text = _TOY_PAIRS.get(reference.lower(), reference)
     draft, colon, verifier = text.partition(":")
     if not colon or not draft or not verifier:
         raise InputError(
-            "a pair is written DRAFT:VERIFIER, for example tinyllama-1.1b:llama-2-7b, or toy; "
-            f"got {reference!r}"
+            "a pair is written DRAFT:VERIFIER, for example tinyllama-1.1b:llama-2-7b or "
+            f"eagle3:llama-2-7b, or toy; got {reference!r}"
         )
-    return resolve(draft), resolve(verifier)
+    checked = resolve(verifier)
+    return _draft(draft, checked.shape), checked
+
+
+def _draft(reference: str, verifier: ModelShape) -> FoundDraft:
+    """What drafts for `verifier`; see the module."""
+    known = reference.lower()
+    if known == Drafter.NGRAM or known == Drafter.NONE:
+        return NoModel("ngram" if known == Drafter.NGRAM else "none")
+    if known == Drafter.EAGLE3:
+        return FoundHead(head_for(verifier))
+    if known == TOY_HEAD:
+        path = SHIPPED_HEADS / f"{TOY_HEAD}.json"
+        config = read_json(path, "a head's config.json")
+        return FoundHead(head_of_config(config, verifier, TOY_HEAD, str(path)))
+    if known in shape_names():
+        return resolve(reference)
+    name, _, text = reference.rpartition("=")
+    folder = Path(text) if _is_dir(text) else None
+    path = Path(text) if folder is None else folder / "config.json"
+    if (name or folder) and _is_file(str(path)):
+        config = read_json(path, "a model's config.json")
+        if is_head(config):
+            own = name or path.parent.resolve().name
+            return FoundHead(head_of_config(config, verifier, own, str(path)), folder)
+    return resolve(reference)
 
 
 def pair(reference: str) -> Pair:
-    """The shapes of `DRAFT:VERIFIER` or `toy`.
+    """The shapes of `DRAFT:VERIFIER`, `toy` or `toy-eagle3`.
 
     Raises:
         InputError: not two references, or one that cannot be resolved.

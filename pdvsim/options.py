@@ -41,7 +41,8 @@ pair_option = click.option(
     "--pair",
     default=None,
     help="DRAFT:VERIFIER, each a shipped name (llama-3.1-8b), a checkpoint's directory or "
-    f"NAME=PATH/config.json; or toy. [{DEFAULT_PAIR}, or that of the profile]",
+    "NAME=PATH/config.json; DRAFT may also be a head's directory, eagle3, ngram or none; or toy, "
+    f"toy-eagle3. [{DEFAULT_PAIR}, or that of the profile]",
 )
 executor_option = click.option(
     "--executor",

@@ -109,7 +109,7 @@ class Profile:
         self.file = file
         self.name = file.name
         self.pair: Pair = file.pair
-        self.executor: Executor = EXECUTORS[file.executor]
+        self.executor: Executor = EXECUTORS[file.executor].with_drafter(file.pair.drafter)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Profile:
     def extrapolations(self, record: RunRecord) -> list[str]:
         """Where `record` left what was measured, or what the models can do, a sentence each."""
         drafts = architecture(record.config.architecture).speculative
-        models = (self.pair.draft, self.pair.verifier) if drafts else (self.pair.verifier,)
+        models = self.pair.decoders if drafts else (self.pair.verifier,)
         return [*extrapolations(self.file, record), *too_long(record.requests, models)]
 
 

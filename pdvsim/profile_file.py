@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pdvsim.core import Stage
+from pdvsim.drafters import Draft
 from pdvsim.errors import InputError
 from pdvsim.models import ModelShape, Pair, pair
 
@@ -199,7 +200,7 @@ class ProfileFile(_File):
 
     schema_version: Literal[2]
     name: str
-    draft: ModelShape
+    draft: Draft
     verifier: ModelShape
     executor: str
     draft_tokens: int = Field(ge=1, le=16)

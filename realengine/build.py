@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pdvsim.core import EAGER, Executor
-from pdvsim.models import Pair
-from realengine.checkpoint import check_context, runnable_pair
+from pdvsim.core import EAGER, Executor, check_drafter
+from pdvsim.models import FoundModel, Pair
+from realengine.checkpoint import check_context, runnable_draft
 from realengine.device import open_device, torch_device
 from realengine.eager import EagerEngine
 from realengine.engine import Engine
@@ -67,10 +67,12 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         InputError: unknown pair, damaged checkpoint, or a context that it does not have.
         CapacityError: no such device, or not enough memory.
     """
-    draft, verifier = runnable_pair(reference)
+    draft, verifier = runnable_draft(reference)
     pair, device = Pair(draft.shape, verifier.shape), torch_device(device_name)
-    check_context((draft.shape, verifier.shape), demand.context_tokens)
+    check_drafter(executor, pair.drafter)
+    check_context(pair.decoders, demand.context_tokens)
     if executor is EAGER:
+        assert isinstance(draft, FoundModel)
         cache_tokens = demand.requests * (demand.context_tokens + demand.draft_tokens)
         loaded = load_pair(draft, verifier, device, cache_tokens, demand.seed)
         prompts = prompts_for(verifier, loaded.vocabulary, demand.seed)

@@ -18,7 +18,15 @@ from torch import Tensor
 from pdvsim.errors import InputError
 from pdvsim.json_file import read_json
 from pdvsim.model_config import shape_of_config
-from pdvsim.models import FoundModel, ModelShape, resolve, resolve_pair
+from pdvsim.models import (
+    TOY_HEAD,
+    FoundDraft,
+    FoundHead,
+    FoundModel,
+    ModelShape,
+    resolve,
+    resolve_pair,
+)
 from realengine import toy
 
 MOST_PADDING = 1024  # tokens that a vocabulary is padded by at most
@@ -40,13 +48,30 @@ def runnable(reference: str) -> FoundModel:
 
 
 def runnable_pair(reference: str) -> tuple[FoundModel, FoundModel]:
-    """Draft and verifier of a pair.
+    """Draft model and verifier of a pair of models.
 
     Raises:
-        InputError: as `source`, or not a pair.
+        InputError: as `runnable`, or not a pair of models.
+    """
+    draft, verifier = runnable_draft(reference)
+    if not isinstance(draft, FoundModel):
+        raise InputError(f"{reference}: {draft.shape.name} is no model")
+    return draft, verifier
+
+
+def runnable_draft(reference: str) -> tuple[FoundDraft, FoundModel]:
+    """What drafts, and the verifier.
+
+    Raises:
+        InputError: as `runnable`, or not a pair.
     """
     draft, verifier = resolve_pair(reference)
-    return _with_weights(draft), _with_weights(verifier)
+    if isinstance(draft, FoundHead):
+        own = toy.HEAD if draft.shape.name == TOY_HEAD else None
+        return replace(draft, folder=draft.folder or own), _with_weights(verifier)
+    if isinstance(draft, FoundModel):
+        draft = _with_weights(draft)
+    return draft, _with_weights(verifier)
 
 
 def _with_weights(found: FoundModel) -> FoundModel:

@@ -10,7 +10,7 @@ import torch
 
 from pdvsim.core import Request
 from pdvsim.errors import CapacityError, InputError
-from pdvsim.models import FoundModel, Rope, shape
+from pdvsim.models import FoundModel, NoModel, Rope, shape
 from realengine import toy
 from realengine.graph import GraphConfig, build_engine
 from realengine.graph.build import check_heads
@@ -32,7 +32,7 @@ def test_the_toy_verifier_says_what_transformers_makes_it_say() -> None:
 
 def check_plain(folder: Path, prompt: list[int]) -> None:
     request = Request(0, len(prompt), 24, prompt=prompt)
-    serve(build_engine(f":{folder}", GraphConfig(4, 1, 96), "cpu"), [request], plain=True)
+    serve(build_engine(f"none:{folder}", GraphConfig(4, 1, 96), "cpu"), [request], plain=True)
     assert request.tokens == greedy_tokens(folder, prompt, 24, torch.float32)
 
 
@@ -71,7 +71,7 @@ def test_heads_that_no_kernel_takes_are_refused() -> None:
     check_heads(good, good)
     for size in (16, 80):
         odd = FoundModel(replace(good.shape, name="odd", head_size=size))
-        for pair in ((odd, good), (None, odd)):
+        for pair in ((odd, good), (NoModel("none"), odd)):
             with pytest.raises(InputError, match=f"odd has heads of {size}; on a GPU"):
                 check_heads(*pair)
 

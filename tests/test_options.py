@@ -16,6 +16,7 @@ from pdvsim.cell import Cell, Values
 from pdvsim.commands.crossover import OVER
 from pdvsim.crossover.space import AXES
 from pdvsim.errors import InputError
+from pdvsim.models import pair
 from pdvsim.options import ENGINE, SLO, architecture_option, cell_options
 
 PAIR = "tiny:tiny"
@@ -34,7 +35,7 @@ def cells() -> Run:
         @click.command()
         @cell_options(architecture_option("all"), *SLO, *ENGINE)
         def command(asked: Asked) -> None:
-            found.extend(asked.cells(asked.pair, asked.executor))
+            found.extend(asked.cells(pair(asked.pair), asked.executor))
 
         result = CliRunner().invoke(command, list(words), catch_exceptions=False)
         assert result.exit_code == 0, result.output

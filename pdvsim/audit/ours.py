@@ -20,7 +20,7 @@ from pdvsim.audit.foreign.items import Item
 from pdvsim.audit.rows import NAMES, to_cell
 from pdvsim.audit.table import Cell, Served, Table
 from pdvsim.cell import Cell as Specification
-from pdvsim.core import EXECUTORS
+from pdvsim.core import EXECUTORS, Drafter
 from pdvsim.documents.cells import Benchmark, BenchRow
 from pdvsim.documents.reading import parse
 from pdvsim.errors import InputError
@@ -109,7 +109,8 @@ def _specified(cell: Cell, specification: Specification) -> Cell:
     drafts: float | None = None
     known = ARCHITECTURES.get(specification.architecture)
     if known is not None:  # code that a document names is not run to audit it
-        drafts = specification.draft_tokens if known.speculative else 0
+        drafting = known.speculative and specification.drafter != Drafter.NONE
+        drafts = specification.draft_tokens if drafting else 0
     return replace(
         cell,
         pair=pair,

@@ -75,7 +75,7 @@ def _most_mib(cell: Cell) -> float:
     assert pair is not None
     known = [n for n in (cell.offered, cell.concurrency) if n is not None]
     in_flight = min(known) if known else (cell.samples or 1)
-    tokens = float(min(pair.draft.max_context_tokens, pair.verifier.max_context_tokens))
+    tokens = float(min(one.max_context_tokens for one in pair.decoders))
     if cell.tokens_per_request is not None:
         tokens = min(tokens, LENGTH_SPREAD * cell.tokens_per_request)
     per_token = pair.draft.kv_bytes_per_token + pair.verifier.kv_bytes_per_token

@@ -135,7 +135,7 @@ def _place(
             raise InputError(f"{axis.name} is varied, but both sides have one of their own")
     load = asked.one_load("vary it with --over concurrency")
     begins = {axis.option: axis.low for axis in axes if axis.option == "rate_per_s"}
-    base = asked.base(profile.pair.name, profile.executor.name, load, **begins)
+    base = asked.base(profile.pair, profile.executor.name, load, **begins)
     first, second = (
         Side(one.text, cell, one.fixed)
         for one, cell in zip(chosen, asked.configured(base, chosen), strict=True)

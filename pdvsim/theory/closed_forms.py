@@ -15,6 +15,7 @@ from pdvsim.architectures import Architecture, Config, architecture
 from pdvsim.architectures.architecture import LaneSketch, Work
 from pdvsim.cell import Cell
 from pdvsim.core import PREFILLS, Request, Stage, query_tokens
+from pdvsim.drafters import Draft, pass_bytes
 from pdvsim.models import ModelShape
 from pdvsim.profile import Profile
 from pdvsim.statistics import Interval
@@ -131,7 +132,7 @@ class _Inputs:
 
     @property
     def speculative(self) -> bool:
-        return self.architecture.speculative
+        return self.architecture.speculative and bool(self.config.executor.speculate)
 
     @cached_property
     def tokens_per_round(self) -> float:
@@ -279,11 +280,13 @@ class _Inputs:
         prompts = self.batch / self.rounds  # prefills for each round of the whole batch
         prefilled = prompts * self.cell.prompt_tokens
         draft, verifier = self.profile.pair.draft, self.profile.pair.verifier
+        # Of a head's work on a prompt only the least is known: none.
+        models = [one for one in (draft, verifier) if isinstance(one, ModelShape)]
         lanes = (
             LaneWork(
                 prompts * self.prefill_s,
-                prefilled * (draft.flops_per_token + verifier.flops_per_token),
-                prompts * (draft.weight_bytes + verifier.weight_bytes),
+                prefilled * sum(one.flops_per_token for one in models),
+                prompts * sum(one.weight_bytes for one in models),
             ),
             self._lane(Stage.DRAFT, draft, self.drafts, 1),
             self._lane(Stage.VERIFY, verifier, 1, self.drafts + 1),
@@ -301,10 +304,10 @@ class _Inputs:
             f"{self.batch}, but {streams}",
         )
 
-    def _lane(self, stage: Stage, shape: ModelShape, passes: int, queries: int) -> LaneWork:
+    def _lane(self, stage: Stage, shape: Draft, passes: int, queries: int) -> LaneWork:
         tokens = passes * queries * self.batch
         cached = passes * self.batch * self.context * shape.kv_bytes_per_token
-        moved = passes * shape.weight_bytes + cached
+        moved = passes * pass_bytes(shape) + cached
         return LaneWork(self.stage_s(stage, self.batch), tokens * shape.flops_per_token, moved)
 
     def _mva(self) -> Line:

@@ -56,7 +56,7 @@ def command(
 
     Finished runs are kept beside the output file; call again to go on after a kill."""
     output.make_folder(records)
-    cells = asked.cells(pair(asked.pair).name, asked.executor)
+    cells = asked.cells(pair(asked.pair), asked.executor)
     document, store = measured(cells, asked.pair, device, replications, records, to)
     to.save(document)
     store.remove()
@@ -155,7 +155,7 @@ def check_runnable(cells: Sequence[Cell], models: Pair, replications: int) -> in
                     "most; take fewer --requests, a higher --rate, or --time-scale"
                 )
             requests = plan.requests()
-            for reason in too_long(requests, (models.draft, models.verifier)[not drafts :]):
+            for reason in too_long(requests, models.decoders if drafts else (models.verifier,)):
                 raise InputError(reason)
             longest = max(longest, *(one.prompt_tokens + one.output_tokens for one in requests))
     return longest

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from pdvsim.core import Drafter as Kind
-from pdvsim.drafters import HeadShape, head_for, head_of_config, is_head
+from pdvsim.drafters import decoder_of
 from pdvsim.errors import InputError
-from pdvsim.json_file import read_json
-from pdvsim.models import FoundModel
-from realengine.checkpoint import runnable, runnable_pair, shared_vocabulary
+from pdvsim.models import FoundDraft, FoundModel, NoModel
+from realengine.checkpoint import runnable_draft, shared_vocabulary
 from realengine.device import default_dtype, open_device
 from realengine.graph.eagle3 import Head
 from realengine.graph.engine import GraphConfig, GraphEngine
@@ -25,10 +22,7 @@ from realengine.prompts import prompts_for
 def build_engine(
     reference: str, config: GraphConfig, device: str = "cuda", dtype: torch.dtype | None = None
 ) -> GraphEngine:
-    """An engine for a pair (see `pdvsim.models`). In place of a draft model may stand
-        eagle3:VERIFIER     a head of the verifier's own dimensions, with random weights
-        DIRECTORY:VERIFIER  a checkpoint of a head, in the public EAGLE-3 layout
-        :VERIFIER           nothing: the engine only decodes.
+    """An engine for a pair (see `pdvsim.models`).
 
     Args:
         dtype: bfloat16 on a GPU and float32 on the CPU if not given.
@@ -37,39 +31,11 @@ def build_engine(
         InputError: unknown names, unreadable checkpoints, models that are no pair.
         CapacityError: no such device, or too little memory.
     """
-    drafter, colon, verifier = reference.partition(":")
-    if colon and not drafter:
-        return engine_of(None, runnable(verifier), config, device, dtype)
-    if colon and (found := _head(drafter, verifier)) is not None:
-        return engine_of(found, runnable(verifier), config, device, dtype)
-    return engine_of(*runnable_pair(reference), config, device, dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundHead:
-    """A head as it was referred to; random weights without a folder."""
-
-    shape: HeadShape
-    folder: Path | None = None
-
-
-def _head(drafter: str, verifier: str) -> FoundHead | None:
-    """The head that `drafter` means, if it means one."""
-    if drafter.lower() == Kind.EAGLE3:
-        return FoundHead(head_for(runnable(verifier).shape))
-    where = Path(drafter) / "config.json"
-    if not where.is_file():
-        return None
-    config = read_json(where, "a head's config.json")
-    if not is_head(config):
-        return None
-    name = Path(drafter).resolve().name
-    shape = head_of_config(config, runnable(verifier).shape, name, str(where))
-    return FoundHead(shape, Path(drafter))
+    return engine_of(*runnable_draft(reference), config, device, dtype)
 
 
 def engine_of(
-    draft: FoundModel | FoundHead | None,
+    draft: FoundDraft,
     verifier: FoundModel,
     config: GraphConfig,
     device: str = "cuda",
@@ -93,8 +59,10 @@ def engine_of(
 
     def load_drafter(verifier: Weights) -> Weights | Head | None:
         seed = config.seed + 1
-        if not isinstance(draft, FoundHead):
-            return None if draft is None else load(draft, seed)
+        if isinstance(draft, NoModel):
+            return None
+        if isinstance(draft, FoundModel):
+            return load(draft, seed)
         if draft.folder is None:
             return random_head(draft.shape, verifier, where, kind, seed)
         return load_head(draft.folder, draft.shape, verifier, where, kind)
@@ -104,16 +72,16 @@ def engine_of(
     return GraphEngine(config, checked, load_drafter(checked), opened, prompts=prompts)
 
 
-def check_heads(draft: FoundModel | FoundHead | None, verifier: FoundModel) -> None:
+def check_heads(draft: FoundDraft, verifier: FoundModel) -> None:
     """Refuse heads of sizes that the GPU's kernels cannot take.
 
     Raises:
         InputError: naming the model and the size.
     """
     for found in (verifier, draft):
-        if found is None:
+        shape = decoder_of(found.shape)
+        if shape is None:
             continue
-        shape = found.shape.layer if isinstance(found, FoundHead) else found.shape
         size = shape.head_size
         if size < 32 or size & (size - 1):
             raise InputError(
