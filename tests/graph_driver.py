@@ -14,6 +14,7 @@ from realengine.device import CpuDevice
 from realengine.graph import GraphConfig, GraphEngine
 from realengine.graph.eagle3 import Head
 from realengine.graph.model import Layer, Weights
+from realengine.graph.ngram import Ngram
 from realengine.graph.ops import TorchOps
 from realengine.graph.plan import Sizes
 from realengine.graph.weights import random_weights
@@ -54,7 +55,7 @@ def similar_draft(weights: Weights, noise: float) -> Weights:
 def engine(
     config: GraphConfig,
     verifier: Weights,
-    draft: Weights | Head | None,
+    draft: Weights | Head | Ngram | None,
     prompts: Prompts | None = None,
     sizes: Sizes | None = None,
 ) -> GraphEngine:

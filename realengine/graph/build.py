@@ -15,6 +15,7 @@ from realengine.graph.eagle3 import Head
 from realengine.graph.engine import GraphConfig, GraphEngine
 from realengine.graph.head_weights import load_head, random_head
 from realengine.graph.model import Weights
+from realengine.graph.ngram import Ngram
 from realengine.graph.weights import load_weights, random_weights
 from realengine.prompts import prompts_for
 
@@ -57,10 +58,10 @@ def engine_of(
             whole = load_weights(model.folder, model.shape, where, kind)
         return replace(whole, head=whole.head[:shared])
 
-    def load_drafter(verifier: Weights) -> Weights | Head | None:
+    def load_drafter(verifier: Weights) -> Weights | Head | Ngram | None:
         seed = config.seed + 1
         if isinstance(draft, NoModel):
-            return None
+            return Ngram() if draft.kind == "ngram" else None
         if isinstance(draft, FoundModel):
             return load(draft, seed)
         if draft.folder is None:

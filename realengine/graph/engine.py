@@ -19,6 +19,7 @@ from realengine.graph.drafting import Drafter, ModelDrafter
 from realengine.graph.eagle3 import Eagle3Drafter, Head
 from realengine.graph.memory import MemoryDemand
 from realengine.graph.model import Weights, matrices
+from realengine.graph.ngram import Ngram, NgramDrafter
 from realengine.graph.ops import Ops, TorchOps
 from realengine.graph.paged import PagePool, paged_cache
 from realengine.graph.plan import (
@@ -132,7 +133,7 @@ class GraphEngine:
         self,
         config: GraphConfig,
         verifier: Weights,
-        draft: Weights | Head | None,
+        draft: Weights | Head | Ngram | None,
         device: Device,
         ops: Ops | None = None,
         prompts: Prompts | None = None,
@@ -148,8 +149,10 @@ class GraphEngine:
             CapacityError: the KV cache does not fit.
         """
         shapes = [verifier.shape]
-        if draft is not None:
-            shapes.append(draft.shape.layer if isinstance(draft, Head) else draft.shape)
+        if isinstance(draft, Head):
+            shapes.append(draft.shape.layer)
+        elif isinstance(draft, Weights):
+            shapes.append(draft.shape)
         self.config = config
         self.draft_tokens = config.draft_tokens
         own = [len(draft.head)] if isinstance(draft, Weights) else []
@@ -159,10 +162,14 @@ class GraphEngine:
         self.max_context_tokens = config.max_context_tokens or longest
         check_context(shapes, self.max_context_tokens)
         dtype = verifier.embedding.dtype
+        context_tokens = self.max_context_tokens + config.longest
+        text_bytes = 0
+        if isinstance(draft, Ngram):
+            text_bytes = draft.text_bytes(config.max_requests, context_tokens)
         demand = MemoryDemand(
             models=shapes,
             requests=config.max_requests,
-            context_tokens=self.max_context_tokens + config.longest,
+            context_tokens=context_tokens,
             cache_tokens=config.cache_tokens,
             page_tokens=config.page_tokens,
             chunk_tokens=config.chunk_tokens,
@@ -171,6 +178,7 @@ class GraphEngine:
             states=len(draft.shape.depths) if isinstance(draft, Head) else 0,
             tempered=config.temperature > 0,
             element_bytes=dtype.itemsize,
+            text_bytes=text_bytes,
         )
         pages = demand.pages(free_bytes(device.device))
         self._pool = PagePool(pages, config.page_tokens, config.max_requests)
@@ -209,6 +217,8 @@ class GraphEngine:
         self._drafter = Drafter()
         if isinstance(draft, Head):
             self._drafter = Eagle3Drafter(draft, caches[1], ops, self._state, sampler)
+        elif isinstance(draft, Ngram):
+            self._drafter = NgramDrafter(draft, self._state, demand.context_tokens)
         elif draft is not None:
             self._drafter = ModelDrafter(draft, caches[1], ops, self._state, sampler)
         with enough_memory(device.device, "timing matrix products"):

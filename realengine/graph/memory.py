@@ -18,6 +18,7 @@ class MemoryDemand:
         states: of the verifier that a drafter is shown for each token.
         cache_tokens: wanted; None takes what `requests x context_tokens` needs, or what fits.
         element_bytes: of weights, activations and cache.
+        text_bytes: of a drafter that keeps the requests' texts.
     """
 
     models: Sequence[ModelShape]
@@ -31,6 +32,7 @@ class MemoryDemand:
     states: int
     tempered: bool
     element_bytes: int
+    text_bytes: int = 0
 
     @property
     def page_bytes(self) -> int:
@@ -51,7 +53,7 @@ class MemoryDemand:
         # Tempered rounds hold float32 probabilities of target, proposal, residual and cumulative.
         logit_bytes = self.element_bytes + (4 * 4 if self.tempered else 0)
         logits = self.requests * (self.round_tokens + 1) * vocabulary * logit_bytes
-        return rows * row * self.element_bytes + logits
+        return rows * row * self.element_bytes + logits + self.text_bytes
 
     def pages(self, free_bytes: int) -> int:
         """Pages to allocate, the dummy page included.
