@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from pdvsim.parquet_file import sealed
+
 VALUES: tuple[Any, ...] = (
     *(None, True, "", " ", "NaN", "x", "null", "a:b", "x" * 3000, "\u0000", "<script>", "٣", "1e5"),
     *(0, 1, -1, 2, 3.5, 0.1, -0.0, 1e-300, 5e-324, 1e9, 1e30, 1e308, -1e308, 1e18),
@@ -186,4 +188,4 @@ def _column(rng: Random, values: pl.Series) -> pl.Series:
 def parquet_bytes(table: pl.DataFrame, metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     table.write_parquet(buffer, metadata=metadata or None)
-    return buffer.getvalue()
+    return sealed(buffer.getvalue())

@@ -26,10 +26,12 @@ def write_text(path: Path, text: str) -> None:
 def write_parquet(
     path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a table as Parquet, as `write_bytes` does."""
+    """Write a table as sealed Parquet, as `write_bytes` does."""
+    from pdvsim.parquet_file import sealed
+
     content = io.BytesIO()
     table.write_parquet(content, metadata=None if metadata is None else dict(metadata))
-    write_bytes(path, content.getvalue())
+    write_bytes(path, sealed(content.getvalue()))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

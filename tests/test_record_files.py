@@ -20,8 +20,10 @@ from pdvsim.core import EXECUTORS
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.metrics import summarize
+from pdvsim.parquet_file import read_table
 from pdvsim.record_files import KEY, _digest, paths, read, write
 from pdvsim.records import RunRecord
+from pdvsim.result_file import write_parquet
 from pdvsim.workload import Lengths, closed_loop, poisson
 from tests.fakes import ACCEPTANCE, HOST, FixedCosts, config_of
 
@@ -115,7 +117,7 @@ def test_impossible_records_are_refused_even_with_a_digest(
 
 def rewrite(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     """Change a table and keep its metadata."""
-    change(pl.read_parquet(path)).write_parquet(path, metadata={KEY: metadata(path)})
+    write_parquet(path, change(pl.read_parquet(path)), {KEY: metadata(path)})
 
 
 def metadata(path: Path) -> str:
@@ -163,7 +165,7 @@ def test_changed_metadata_are_refused(key: str, value: Any, tmp_path: Path) -> N
     write(a_run(), tmp_path, "run")
     for path in paths(tmp_path / "run"):
         changed = {**json.loads(metadata(path)), key: value}
-        pl.read_parquet(path).write_parquet(path, metadata={KEY: json.dumps(changed)})
+        write_parquet(path, pl.read_parquet(path), {KEY: json.dumps(changed)})
     with pytest.raises(InputError):
         read(tmp_path / "run")
 
@@ -187,6 +189,30 @@ def test_flipped_bits_are_refused_or_change_nothing(
     else:
         assert np.array_equal(again.stage_rows, record.stage_rows)
         assert again.requests[0].completed_s == record.requests[0].completed_s
+
+
+@pytest.mark.parametrize("bit", [640, 2112, 3664, 8192])
+def test_bits_that_would_end_the_process_are_refused(bit: int, tmp_path: Path) -> None:
+    write(a_run(), tmp_path, "run")
+    path = paths(tmp_path / "run")[0]
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << (bit % 8)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no readable Parquet file"):
+        read(tmp_path / "run")
+
+
+def test_what_others_wrote_is_tried_by_a_process_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pl.DataFrame({"a": [1, 2]}).write_parquet(path)
+    assert read_table(path, "a table").to_dict(as_series=False) == {"a": [1, 2]}
+    content = path.read_bytes()
+    for place in range(4, 40, 4):
+        path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        try:
+            read_table(path, "a table")
+        except InputError as error:
+            assert "no readable Parquet file" in str(error)
 
 
 def test_files_of_two_runs_do_not_go_together(tmp_path: Path) -> None:
