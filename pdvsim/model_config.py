@@ -129,6 +129,8 @@ def _check_neutral(config: Mapping[str, Any], kind: str, where: str) -> None:
         if config.get(key) and not known:
             raise InputError(f"{where}: {key} is set, which no {kind} model has")
     layers = config.get("layer_types") or []
+    if not isinstance(layers, list):
+        raise InputError(f"{where}: layer_types is {_short(layers)}; it must be a list of names")
     if any(layer != "full_attention" for layer in layers):
         raise InputError(
             f"{where}: layer_types has {sorted({str(layer) for layer in layers})}; only models "

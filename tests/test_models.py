@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdvsim.errors import InputError
@@ -222,6 +222,7 @@ def test_families_bring_what_they_imply() -> None:
         max_leaves=4,
     ),
 )
+@example(kind="llama", removed={"architectures"}, key="layer_types", value=1)
 def test_any_config_is_a_shape_or_a_sentence(
     kind: str, removed: set[str], key: str, value: object
 ) -> None:
