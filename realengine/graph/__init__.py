@@ -2,8 +2,9 @@
 
 paged      who holds which page, and the tensors the pages live in
 state      what the device remembers of each request
-ops        attention, norms, gates: what they do, and their plain PyTorch form (CPU, reference)
+ops        products, attention, norms: what they do, and their plain PyTorch form (CPU, reference)
 kernels    the same as Triton device code; triton_ops launches it
+thin       matrix products of few rows, where our kernels beat cuBLAS on the device
 model      a forward pass over ops;  weights: random, or from a checkpoint;  rope: rotary tables
 sampling   greedy and lossless speculative sampling, batched
 drafting   what proposes tokens, and a draft model;  eagle3: a head over the verifier's states
