@@ -50,6 +50,7 @@ class Stage(Name):
     COMMIT_DRAFT = "commit_draft"
     COMMIT_VERIFIER = "commit_verifier"
     DECODE = "decode"
+    MIXED = "mixed"  # a round and chunks of prompts in one pass
 
 
 _MODEL_OF = {
@@ -60,6 +61,7 @@ _MODEL_OF = {
     Stage.COMMIT_DRAFT: Model.DRAFT,
     Stage.COMMIT_VERIFIER: Model.VERIFIER,
     Stage.DECODE: Model.VERIFIER,
+    Stage.MIXED: Model.VERIFIER,
 }
 for _stage, _model in _MODEL_OF.items():
     _stage.model = _model
@@ -71,7 +73,7 @@ DraftTokens: TypeAlias = int | Sequence[int]
 
 # For hot loops: before Python 3.12 it takes 0.1 us to find a member through its class.
 _PREFILL_DRAFT, _PREFILL_VERIFIER = Stage.PREFILL_DRAFT, Stage.PREFILL_VERIFIER
-_DRAFT, _DECODE = Stage.DRAFT, Stage.DECODE
+_DRAFT, _DECODE, _MIXED = Stage.DRAFT, Stage.DECODE, Stage.MIXED
 
 
 class Stream(Name):
@@ -205,6 +207,9 @@ class Request:
         kept: accepted drafts of each round so far, where the engine compared real tokens.
         cancelled: it gets no more work, and leaves as one that is finished does.
         failed_s: when it left without its output, since the engine could not go on with it.
+        prefilled_tokens: of its prompt that mixed passes have taken in.
+        chunk_tokens: of its prompt that the mixed pass which it is in takes, and the draft's
+            prefill before that; a lane says so, and the end of the pass makes it 0 again.
     """
 
     id: int
@@ -222,6 +227,8 @@ class Request:
     completed_s: float | None = None
     failed_s: float | None = None
     cancelled: bool = False
+    prefilled_tokens: int = 0
+    chunk_tokens: int = 0
     kept: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
@@ -276,6 +283,8 @@ def settle(
     """
     if stage is _DECODE:
         tokens = 1
+    elif stage is _MIXED:
+        return _settle_mixed(executor, batch, draft_tokens, now_s, accepted)
     elif stage is executor.settles_round:
         if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
@@ -293,6 +302,33 @@ def settle(
     for request in batch:
         request.emit(tokens, now_s)
     return [tokens] * len(batch)
+
+
+def _settle_mixed(
+    executor: Executor,
+    batch: Sequence[Request],
+    draft_tokens: DraftTokens,
+    now_s: float,
+    accepted: Sequence[int] | None,
+) -> list[int]:
+    """`settle` for a mixed pass: a prompt that ends in it yields what a prefill does, another one
+    nothing, and all others end a round."""
+    emitted = []
+    for i, request in enumerate(batch):
+        tokens = 0
+        if request.chunk_tokens:
+            request.prefilled_tokens += request.chunk_tokens
+            request.chunk_tokens = 0
+            if request.prefilled_tokens == request.prompt_tokens:
+                tokens = executor.prefill_emits
+            request.emit(tokens, now_s)
+        else:
+            drafted = draft_tokens if isinstance(draft_tokens, int) else draft_tokens[i]
+            kept = None if accepted is None else accepted[i : i + 1]
+            round_ = executor.settles_round
+            (tokens,) = settle(executor, round_, (request,), drafted, now_s, kept)
+        emitted.append(tokens)
+    return emitted
 
 
 def _settle_round(
@@ -340,7 +376,9 @@ def query_tokens(
     kept from the last round) and is charged a full draft in its commits.
     """
     if stage is _PREFILL_DRAFT or stage is _PREFILL_VERIFIER:
-        return sum([request.prompt_tokens for request in batch])
+        return sum([request.chunk_tokens or request.prompt_tokens for request in batch])
+    if stage is _MIXED:
+        return _mixed_tokens(executor, batch, draft_tokens)
     count = len(batch)
     if stage is _DECODE:
         return count
@@ -348,3 +386,13 @@ def query_tokens(
     if executor.synchronous:
         return max(0, drafted - count) if stage is _DRAFT else drafted
     return drafted if stage is _DRAFT else drafted + count
+
+
+def _mixed_tokens(executor: Executor, batch: Sequence[Request], draft_tokens: DraftTokens) -> int:
+    """`query_tokens` of a mixed pass: chunks, and of the others one more than was drafted."""
+    if executor.drafter is Drafter.NONE:
+        draft_tokens = 0
+    each = [draft_tokens] * len(batch) if isinstance(draft_tokens, int) else draft_tokens
+    return sum(
+        [request.chunk_tokens or drafted + 1 for request, drafted in zip(batch, each, strict=True)]
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.core import PREFILLS, Request
+from pdvsim.core import PREFILLS, Request, Stage
 from pdvsim.models import ModelShape
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
     """Which stages of `record` left the range that `file` was measured in, one sentence each."""
-    return [*_stages(file, record), *_contention(file, record)]
+    return [*_stages(file, record), *_mixed(file, record), *_contention(file, record)]
 
 
 def too_long(requests: Iterable[Request], models: Iterable[ModelShape]) -> list[str]:
@@ -54,6 +54,15 @@ def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
                     f"{stage}: {name} {values} {verb} outside the measured {low} to {high}"
                 )
     return reasons
+
+
+def _mixed(file: ProfileFile, record: RunRecord) -> list[str]:
+    if not np.any(record.column("stage") == STAGE_CODE[Stage.MIXED]):
+        return []
+    return [
+        "mixed passes were not calibrated: each is composed of its round and of its prompts' "
+        "prefill, with one reading of the weights"
+    ]
 
 
 def _contention(file: ProfileFile, record: RunRecord) -> list[str]:

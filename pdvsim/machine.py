@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from pdvsim.cell import Cell
+from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
-from pdvsim.des.world import StageCosts, simulate
+from pdvsim.des.world import simulate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
 

@@ -146,7 +146,7 @@ def _throughputs(
     output = float(tokens[_inside(when, window)].sum())
     prefilled = record.column("stage") == STAGE_CODE[Stage.PREFILL_VERIFIER]
     prefilled &= _inside(record.column("settled_s"), window)
-    prompts = float(record.column("query_tokens")[prefilled].sum())
+    prompts = float(record.column("query_tokens")[prefilled].sum()) + _mixed_in(record, window)
     completed = float(_inside(times.completed, window).sum())
     return {
         "request_throughput": completed / seconds,
@@ -155,6 +155,18 @@ def _throughputs(
         "completed": completed,
         "duration_s": seconds,
     }
+
+
+def _mixed_in(record: RunRecord, window: tuple[float, float]) -> float:
+    """Prompt tokens of requests whose prompt ended in a mixed pass inside `window`."""
+    stage = np.repeat(record.column("stage"), record.column("batch").astype(np.int64))
+    mixed = set(record.member_ids[stage == STAGE_CODE[Stage.MIXED]].tolist())
+    if not mixed:
+        return 0.0
+    ended = [r for r in record.requests if r.id in mixed and r.first_token_s is not None]
+    times = np.array([r.first_token_s for r in ended], dtype=np.float64)
+    tokens = np.array([r.prompt_tokens for r in ended], dtype=np.float64)
+    return float(tokens[_inside(times, window)].sum())
 
 
 def busy_share(record: RunRecord, window: tuple[float, float]) -> float:

@@ -16,7 +16,7 @@ from reports import chart_rows
 from reports.chart_rows import Record
 
 # Of Okabe and Ito's palette, as the architectures' own: told apart with every common colour vision.
-SPARE_COLOURS = ("#56b4e9", "#cc79a7", "#000000", "#a6761d", "#f0e442")
+SPARE_COLOURS = ("#cc79a7", "#000000", "#a6761d", "#f0e442")
 BLUE, RED = "#0072b2", "#d55e00"
 STAGE_COLOURS = {
     "prefill draft": "#f5c97a",
@@ -26,6 +26,7 @@ STAGE_COLOURS = {
     "verify": "#0072b2",
     "commit verifier": "#003f63",
     "decode": "#009e73",
+    "mixed": "#cc79a7",
 }
 CAUSE_COLOURS = {
     "device": "#0072b2",

@@ -32,7 +32,7 @@ from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import ACCEPTANCE, HOST, FixedCosts, cell, config_of, profile_file
 
 ROOT = Path(__file__).parents[1]
-SIXTH = Path(__file__).with_name("continuous.py")
+SIXTH = Path(__file__).with_name("joining.py")
 EVERY = pytest.mark.parametrize("name", list(ARCHITECTURES))
 BOTH = pytest.mark.parametrize("executor", list(EXECUTORS.values()), ids=list(EXECUTORS))
 BESIDE = {(a, b): [(1, 0.8)] for a in Stage for b in Stage}
@@ -168,16 +168,16 @@ def test_the_sixth_works_in_every_command(
     call = [*arguments.replace("SIXTH", str(SIXTH)).split(), *short.split()]
     assert cli.run([*call, "--json"]) == 0
     text = capsys.readouterr().out
-    assert "continuous" in text
+    assert "joining" in text
     (tmp_path / "result.json").write_text(text)
     page = tmp_path / "page.html"
     assert cli.run(["report", str(tmp_path / "result.json"), "-o", str(page)]) == 0
-    assert "continuous" in page.read_text(encoding="utf-8")
+    assert "joining" in page.read_text(encoding="utf-8")
     if arguments.startswith(("predict", "explain")):
         assert architecture(str(SIXTH)).colour in page.read_text(encoding="utf-8")
     capsys.readouterr()
     assert cli.run(call) == 0
-    assert "continuous" in capsys.readouterr().out
+    assert "joining" in capsys.readouterr().out
 
 
 def test_no_code_is_run_to_read_the_sixths_record(
@@ -190,7 +190,7 @@ def test_no_code_is_run_to_read_the_sixths_record(
     monkeypatch.setattr(registry, "_of_file", None)
     monkeypatch.setattr(registry, "_BY_REFERENCE", {})  # as in another process
     assert cli.run(["explain", "--records", str(tmp_path / "run"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cells"][0]["label"] == "continuous"
+    assert json.loads(capsys.readouterr().out)["cells"][0]["label"] == "joining"
 
 
 def test_the_documentation_shows_the_sixth() -> None:
@@ -202,7 +202,7 @@ def test_the_documentation_shows_the_sixth() -> None:
 
 
 def test_a_side_shows_its_name() -> None:
-    assert Reference.parse(f"{SIXTH}@prefill_batch=2").text == "continuous@prefill_batch=2"
+    assert Reference.parse(f"{SIXTH}@prefill_batch=2").text == "joining@prefill_batch=2"
     assert Reference.parse("PDV").text == "pdv"
 
 
@@ -230,7 +230,7 @@ def test_a_file_that_holds_none_is_refused(text: str, says: str, tmp_path: Path)
 
 def test_an_installed_package_offers_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs.py").write_text(
-        SIXTH.read_text(encoding="utf-8").replace('name="continuous"', 'name="theirs"')
+        SIXTH.read_text(encoding="utf-8").replace('name="joining"', 'name="theirs"')
     )
     info = tmp_path / "theirs-1.dist-info"
     info.mkdir()
@@ -240,7 +240,9 @@ def test_an_installed_package_offers_one(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(registry, "_BY_REFERENCE", {})
     assert architecture("Theirs").name == "theirs"
     assert Config("theirs", EXECUTORS["eager"]).architecture == "theirs"
-    with pytest.raises(InputError, match=r"known are plain, .*, pdv, theirs, and a Python file"):
+    with pytest.raises(
+        InputError, match=r"known are plain, .*, pdv, continuous, theirs, and a Python file"
+    ):
         architecture("ours")
 
 

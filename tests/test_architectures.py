@@ -85,11 +85,11 @@ def test_the_command_says_all_of_them(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.run(["architectures", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["architectures"]
     assert [one["name"] for one in told] == list(ARCHITECTURES)
-    assert told[-1]["parameters"]["admission_factor"]["high"] == 100.0
-    assert cli.run(["architectures", "pd", str(Path(__file__).with_name("continuous.py"))]) == 0
+    assert told[list(ARCHITECTURES).index("pdv")]["parameters"]["admission_factor"]["high"] == 100.0
+    assert cli.run(["architectures", "pd", str(Path(__file__).with_name("joining.py"))]) == 0
     shown = capsys.readouterr().out
     assert "decode -> [decode: draft on stream main, verify on stream main]" in shown
-    assert "continuous: One thread" in shown
+    assert "joining: One thread" in shown
     assert "prefill_batch = 8 (1 to 1024): prompts prefilled in one stage" in shown
     assert cli.run(["architectures", "pvd"]) == 2
     assert "unknown architecture 'pvd'" in capsys.readouterr().err

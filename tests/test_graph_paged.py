@@ -13,7 +13,7 @@ from pdvsim.models import shape
 from realengine.graph.admission import Admission
 from realengine.graph.memory import MemoryDemand
 from realengine.graph.paged import DUMMY_PAGE, OutOfPages, PagePool
-from realengine.graph.plan import Sizes, cuda_sizes, prefill_work, round_work
+from realengine.graph.plan import Piece, Sizes, cuda_sizes, prefill_work, round_work
 
 
 @dataclass
@@ -122,9 +122,10 @@ def test_every_prompt_token_is_in_one_block_and_ends_once() -> None:
     rng = random.Random(2)
     for sizes in (Sizes(), Sizes((), (64, 256))):
         prompts = [(slot, [slot] * rng.randint(1, 90)) for slot in range(100)]
+        pieces = [Piece(slot, prompt, 0, len(prompt)) for slot, prompt in prompts]
         covered = {slot: 0 for slot, _ in prompts}
         ended = []
-        for work in prefill_work(prompts, 200, 16, 555, sizes):
+        for work in prefill_work(pieces, 200, 16, 555, sizes):
             tokens, blocks, ends = work.key
             flat = work.values.tolist()
             assert len(flat) == tokens + 1 + 4 * blocks + 3 * ends

@@ -11,14 +11,14 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from pdvsim.architectures import baseline, pd, pdv, plain, three_lane
+from pdvsim.architectures import baseline, continuous, pd, pdv, plain, three_lane
 from pdvsim.architectures.architecture import Architecture
 from pdvsim.errors import InputError
 
 GROUP = "pdvsim.architectures"
 ARCHITECTURES: dict[str, Architecture] = {
     module.ARCHITECTURE.name: module.ARCHITECTURE
-    for module in (plain, baseline, pd, three_lane, pdv)
+    for module in (plain, baseline, pd, three_lane, pdv, continuous)
 }
 COMPARED = (pd.ARCHITECTURE.name, pdv.ARCHITECTURE.name)  # where nobody says which
 _BY_REFERENCE: dict[str, Architecture] = {}  # those of packages and files, once loaded

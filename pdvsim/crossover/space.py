@@ -12,7 +12,7 @@ from pdvsim.asked import with_draft_tokens
 from pdvsim.cell import Cell, Values
 from pdvsim.core import Model, Stage
 from pdvsim.crossover.search import Sample
-from pdvsim.des.world import StageCosts
+from pdvsim.des.costs import StageCosts
 from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Machine, Replication
 from pdvsim.pool import run_all

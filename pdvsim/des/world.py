@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, repeat
-from typing import Any, Protocol
+from typing import Any
 
 from simpy.events import Event, Timeout
 
@@ -29,6 +29,7 @@ from pdvsim.architectures.lane import (
 )
 from pdvsim.core import Model, Request, Stage, query_tokens, settle
 from pdvsim.des.clock import Clock
+from pdvsim.des.costs import StageCosts, mixed_cost
 from pdvsim.des.gpu import Contention, Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
 from pdvsim.errors import InvariantError
@@ -37,16 +38,6 @@ from pdvsim.source import Source
 from pdvsim.workload import Workload
 
 MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
-
-
-class StageCosts(Protocol):
-    """What a stage takes when nothing disturbs it; a calibrated profile or a theory test."""
-
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
-        """(host seconds to launch, device seconds), both alone."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -287,7 +278,10 @@ class SimulatedWorld:
             self._counted_batch = batch
             self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
         op.context_tokens = context = self._counted_tokens
-        launch_s, device_s = self._cost(stage, len(batch), query, context)
+        if stage is Stage.MIXED:
+            launch_s, device_s = mixed_cost(self.costs, self.executor, batch, drafts)
+        else:
+            launch_s, device_s = self._cost(stage, len(batch), query, context)
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
         op.take = lane.take

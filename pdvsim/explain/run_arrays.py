@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pdvsim.architectures import Config
 from pdvsim.cell import Cell
+from pdvsim.core import Stage
 from pdvsim.errors import ProfileError
 from pdvsim.records import STAGES, RunRecord
 from pdvsim.spans import Spans
@@ -158,20 +159,24 @@ def of_files(stem: Path, profile: Profile | None = None) -> Trace:
 
 
 def priced(trace: Trace, profile: Profile) -> Trace:
-    """The trace with what stages take alone taken from a calibration.
+    """The trace with what stages take alone taken from a calibration. Mixed passes, whose parts the
+    rows don't tell, keep what the run says.
 
     Raises:
         ProfileError: the profile knows nothing of a stage that ran.
     """
     keys = [trace.stage, *(trace.row(name).astype(np.int64) for name in ROW_COUNTS)]
-    points, which = np.unique(np.column_stack(keys), axis=0, return_inverse=True)
     fits = profile.file.stages
-    missing = {str(STAGES[code]) for code in trace.stage.tolist()} - {str(stage) for stage in fits}
+    mixed = trace.stage == STAGES.index(Stage.MIXED)
+    ran = {str(STAGES[code]) for code in trace.stage[~mixed].tolist()}
+    missing = ran - {str(stage) for stage in fits}
     if missing:
         raise ProfileError(f"profile {profile.name} has no costs for {', '.join(sorted(missing))}")
+    points, which = np.unique(np.column_stack(keys)[~mixed], axis=0, return_inverse=True)
     costs = np.array([_cost(fits[STAGES[stage]], *work) for stage, *work in points.tolist()])
-    host, device = costs.reshape(-1, 2)[which.ravel()].T
-    return replace(trace, rows={**trace.rows, "launch_alone_s": host, "device_alone_s": device})
+    alone = np.column_stack([trace.row(name) for name in ROW_ALONE])
+    alone[~mixed] = costs.reshape(-1, 2)[which.ravel()]
+    return replace(trace, rows={**trace.rows, **dict(zip(ROW_ALONE, alone.T, strict=True))})
 
 
 def _cost(fit: StageFit, batch: int, query_tokens: int, context_tokens: int) -> tuple[float, float]:

@@ -184,9 +184,10 @@ class _Inputs:
 
     @property
     def prefill_share(self) -> float:
-        """Of the simulated device time."""
+        """Of the simulated device time, passes that prompts share with rounds included."""
         device = {stage: parts["device"] for stage, parts in self.result.stages.items()}
-        return sum(device.get(str(stage), 0.0) for stage in PREFILLS) / sum(device.values())
+        shared = (*PREFILLS, Stage.MIXED)
+        return sum(device.get(str(stage), 0.0) for stage in shared) / sum(device.values())
 
     # The formulas
 

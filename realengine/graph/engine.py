@@ -10,6 +10,7 @@ import numpy
 import torch
 
 from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
+from pdvsim.core import Drafter as Kind
 from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import CpuDevice, CudaDevice, Device, Execution, enough_memory, free_bytes
@@ -23,6 +24,7 @@ from realengine.graph.ngram import Ngram, NgramDrafter
 from realengine.graph.ops import Ops, TorchOps
 from realengine.graph.paged import PagePool, paged_cache
 from realengine.graph.plan import (
+    Piece,
     Values,
     Work,
     admit_work,
@@ -30,6 +32,7 @@ from realengine.graph.plan import (
     draft_runs,
     draft_shapes,
     empty_prefill_work,
+    mixed_work,
     prefill_work,
     round_work,
 )
@@ -315,19 +318,24 @@ class GraphEngine:
         if stage not in self._stages:
             raise InputError(f"this engine does not run {stage}: it has {', '.join(self._stages)}")
         lengths = self._lengths(batch, draft_tokens)
-        prologue = self._admit(batch) if stage in PREFILLS else None
+        if stage is Stage.MIXED:
+            if self._drafter.kind is Kind.NONE:
+                lengths = [0] * len(batch)
+            self._check_mixed(batch, lengths)
+        admits = stage in PREFILLS or stage is Stage.MIXED
+        prologue = self._admit(batch) if admits else None
         held = self._admission.held(batch)
         drafts = [length for request, length in zip(batch, lengths, strict=True) if request in held]
         work = self._work(stage, held, drafts)
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
         with self._locks[stage]:
             execution = self._runner.run(stage, prologue, work, stream, earlier)
-        for each in held.values():
+        for request, each in held.items():
             each.latest = execution
-            if stage is Stage.VERIFY:
-                each.states = max(drafts) + 1
-            elif stage in PREFILLS:
+            if stage in PREFILLS or (stage is Stage.MIXED and request.chunk_tokens):
                 each.states = 1
+            elif stage is Stage.VERIFY or stage is Stage.MIXED:
+                each.states = max(drafts) + 1
         return GraphTicket(stage, batch, execution, list(held), [item.rows for item in work])
 
     def _lengths(self, batch: Sequence[Request], drafts: DraftTokens | None) -> list[int]:
@@ -350,13 +358,13 @@ class GraphEngine:
         padding, sizes = self.config.max_requests, self._runner.sizes
         slots = [each.holding.slot for each in held.values()]
         if stage in PREFILLS:
-            prompts = [
-                (slot, self._prompt(request)) for slot, request in zip(slots, held, strict=True)
-            ]
+            pieces = self._pieces(held)
             chunk, block = self.config.chunk_tokens, self._block_tokens
-            return list(prefill_work(prompts, chunk, block, padding, sizes))
+            return list(prefill_work(pieces, chunk, block, padding, sizes))
         if not slots:
             return []
+        if stage is Stage.MIXED:
+            return [self._mixed_work(held, drafts)]
         size, longest = sizes.batch(len(slots)), max(drafts)
         if stage is Stage.DECODE:
             return [round_work(slots, [], size, padding)]
@@ -367,6 +375,53 @@ class GraphEngine:
         shapes = draft_runs(self._drafter, self.config.lengths, states, longest)
         return [round_work(slots, drafts, size, padding, *shape) for shape in shapes]
 
+    def _pieces(self, held: Mapping[Request, Held]) -> list[Piece]:
+        """What is prefilled: whole prompts, or the chunks that requests say; one that goes on
+        later comes last."""
+        pieces = []
+        for request, each in held.items():
+            prompt, chunk = self._prompt(request), request.chunk_tokens
+            begin, end = request.prefilled_tokens, request.prefilled_tokens + chunk
+            if not chunk:
+                begin, end = 0, len(prompt)
+            pieces.append(Piece(each.holding.slot, prompt, begin, end))
+        return sorted(pieces, key=lambda piece: piece.end < len(piece.tokens))
+
+    def _check_mixed(self, batch: Sequence[Request], lengths: Sequence[int]) -> None:
+        """Refuse, before anyone is admitted, what cannot be launched."""
+        rounds = [
+            (request, length)
+            for request, length in zip(batch, lengths, strict=True)
+            if not (request.chunk_tokens or request.finished)
+        ]
+        self._forced([request for request, _ in rounds], [length for _, length in rounds])
+        behind = [r for r in batch if r.chunk_tokens and not _ends(r)]
+        if len(behind) > 1:
+            raise InputError(
+                f"{len(behind)} prompts would end behind this pass; only one may be cut by it"
+            )
+        new = sum(length + 1 for _, length in rounds)
+        new += sum(request.chunk_tokens for request in batch)
+        if new > self.config.chunk_tokens:
+            raise InputError(
+                f"a mixed pass of {new} tokens was asked for; this engine takes "
+                f"{self.config.chunk_tokens} in one pass"
+            )
+
+    def _mixed_work(self, held: Mapping[Request, Held], drafts: Sequence[int]) -> Work:
+        prompts = {request: each for request, each in held.items() if request.chunk_tokens}
+        rounds = [request for request in held if not request.chunk_tokens]
+        lengths = dict(zip(held, drafts, strict=True))
+        longest = max([lengths[request] for request in rounds], default=0)
+        return mixed_work(
+            self._pieces(prompts),
+            [held[request].holding.slot for request in rounds],
+            self._forced(rounds, [lengths[request] for request in rounds]),
+            longest,
+            self._block_tokens,
+            self.config.max_requests,
+        )
+
     def _prompt(self, request: Request) -> Sequence[int]:
         """What to prefill: after a pre-emption also the tokens there were."""
         return [*self.prompts.of(request), *request.tokens]
@@ -374,6 +429,8 @@ class GraphEngine:
     def _forced(self, served: Sequence[Request], drafts: Sequence[int]) -> list[int]:
         """Injected accepted drafts of the coming round, -1 where tokens are compared."""
         forced, longest = [], self.config.longest
+        if self._drafter.kind is Kind.NONE:
+            return [-1] * len(served)
         for request, length in zip(served, drafts, strict=True):
             outcomes, done = request.outcomes, request.rounds
             if not outcomes:
@@ -389,20 +446,34 @@ class GraphEngine:
     def settle(self, ticket: Ticket) -> Sequence[int] | None:
         """Append the ticket's tokens to its requests; see `Engine.settle`."""
         assert isinstance(ticket, GraphTicket)
-        if ticket.stage not in (Stage.VERIFY, Stage.DECODE, Stage.PREFILL_VERIFIER):
+        stage, served = ticket.stage, ticket.served
+        if stage not in (Stage.VERIFY, Stage.DECODE, Stage.PREFILL_VERIFIER, Stage.MIXED):
             return None
-        rows = ticket.results().tolist() if ticket.served else []
-        if ticket.stage is not Stage.VERIFY:
-            for request, (token,) in zip(ticket.served, rows, strict=True):
-                _append(request, [token])
+        rows = ticket.results().tolist() if served else []
+        # A mixed pass has rows of rounds, then first tokens; others have one or the other.
+        checked = served if stage is Stage.VERIFY else []
+        begun = [] if stage is Stage.VERIFY else served
+        if stage is Stage.MIXED:
+            checked = [request for request in served if not request.chunk_tokens]
+            begun = [request for request in served if _ends(request)]
+        rows, first = rows[: len(checked)], rows[len(checked) :]
+        for request, (token, *_) in zip(begun, first, strict=True):
+            _append(request, [token])
+        if stage in (Stage.DECODE, Stage.PREFILL_VERIFIER):
             return None
         accepted = dict.fromkeys(ticket.batch, 0)
-        for request, (kept, *tokens) in zip(ticket.served, rows, strict=True):
+        for request, (kept, *tokens) in zip(checked, rows, strict=True):
             accepted[request] = kept
             _append(request, tokens[: kept + 1])
         if all(request.outcomes for request in ticket.batch):
             return None
         return list(accepted.values())
+
+
+def _ends(request: Request) -> bool:
+    """Whether its prompt ends in the mixed pass that it is in."""
+    chunk = request.chunk_tokens
+    return chunk > 0 and request.prefilled_tokens + chunk == request.prompt_tokens
 
 
 def _append(request: Request, tokens: Sequence[int]) -> None:

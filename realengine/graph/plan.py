@@ -127,6 +127,16 @@ def admit_work(
     return Work((len(slots),), numpy.concatenate([head, tables.ravel()]), len(slots))
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a prefill takes of a prompt: `tokens` from `begin` on, up to `end`."""
+
+    slot: int
+    tokens: Sequence[int]
+    begin: int
+    end: int
+
+
 @dataclass(slots=True)
 class _Chunk:
     tokens: list[int] = field(default_factory=list)
@@ -134,11 +144,16 @@ class _Chunk:
     ends: list[tuple[int, int, int]] = field(default_factory=list)
     following: int = 0
 
-    def add(self, slot: int, piece: Sequence[int], position: int, block_tokens: int) -> None:
-        for i in range(0, len(piece), block_tokens):
-            rows = min(block_tokens, len(piece) - i)
-            self.blocks.append((len(self.tokens) + i, rows, slot, position + i))
-        self.tokens.extend(piece)
+    def add(self, slot: int, prompt: Sequence[int], begin: int, end: int, block: int) -> None:
+        """Tokens `begin` to `end` of `prompt`, in blocks of at most `block`."""
+        first = len(self.tokens) - begin
+        for i in range(begin, end, block):
+            self.blocks.append((first + i, min(block, end - i), slot, i))
+        self.tokens.extend(prompt[begin:end])
+        if end < len(prompt):
+            self.following = prompt[end]
+        else:
+            self.ends.append((len(self.tokens) - 1, slot, end))
 
     def work(self, sizes: Sizes, block_tokens: int, padding: int) -> Work:
         key = sizes.prefill_key(len(self.tokens), len(self.blocks), len(self.ends), block_tokens)
@@ -164,27 +179,41 @@ def _prefill_values(
 
 
 def prefill_work(
-    prompts: Sequence[tuple[int, Sequence[int]]],
+    pieces: Sequence[Piece],
     chunk_tokens: int,
     block_tokens: int,
     padding: int,
     sizes: Sizes,
 ) -> Iterator[Work]:
-    """Cut `(slot, prompt)`s into chunks of at most `chunk_tokens`, in order; a long prompt spans
-    several, and its later pieces find the earlier ones in the cache."""
+    """Cut `pieces` into chunks of at most `chunk_tokens`, in order; a long one spans several, and
+    later ones of a prompt find the earlier ones in the cache. A prompt that does not end in its
+    piece must be the last: a chunk says what follows its last token only."""
     chunk = _Chunk()
-    for slot, prompt in prompts:
-        done = 0
-        while done < len(prompt):
-            piece = prompt[done : done + chunk_tokens - len(chunk.tokens)]
-            chunk.add(slot, piece, done, block_tokens)
-            done += len(piece)
-            if done < len(prompt):
-                chunk.following = prompt[done]
-            else:
-                chunk.ends.append((len(chunk.tokens) - 1, slot, done))
+    for each in pieces:
+        done = each.begin
+        while done < each.end:
+            begin, done = done, min(each.end, done + chunk_tokens - len(chunk.tokens))
+            chunk.add(each.slot, each.tokens, begin, done, block_tokens)
             if len(chunk.tokens) == chunk_tokens or len(chunk.ends) == CHUNK_ENDS:
                 yield chunk.work(sizes, block_tokens, padding)
                 chunk = _Chunk()
     if chunk.tokens:
         yield chunk.work(sizes, block_tokens, padding)
+
+
+def mixed_work(
+    pieces: Sequence[Piece],
+    slots: Sequence[int],
+    forced: Sequence[int],
+    length: int,
+    block_tokens: int,
+    padding: int,
+) -> Work:
+    """Input of a mixed pass, at its exact size: one chunk of `pieces`, and a round of `length`
+    drafts for `slots`."""
+    chunk = _Chunk()
+    for each in pieces:
+        chunk.add(each.slot, each.tokens, each.begin, each.end, block_tokens)
+    prompts = chunk.work(Sizes(), block_tokens, padding)
+    values = numpy.concatenate([prompts.values, numpy.array([*slots, *forced], numpy.int64)])
+    return Work((*prompts.key, len(slots), length), values, len(slots) + prompts.rows)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pdvsim.core import Stage
 from realengine.graph.drafting import Drafter, Key, Program, Prompts
 from realengine.graph.model import Ends, Tap, Weights, forward, logits
-from realengine.graph.ops import Ops, Uniform, View
+from realengine.graph.ops import Ops, Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
 from realengine.graph.state import State
@@ -28,6 +28,7 @@ class Stages:
         verify: key (batch, drafts); slots, then forced outcomes (or -1).
         decode: key (batch,); slots, then numbers without a meaning.
         prefill: see `Prompts.of`.
+        mixed: key (tokens, blocks, prompts that end, batch, drafts); prompts, then as verify.
         admit: key (requests,); slots, random keys, page tables.
     """
 
@@ -42,6 +43,7 @@ class Stages:
         own: dict[Stage, Program] = {
             Stage.PREFILL_VERIFIER: self.prefill,
             Stage.DECODE: self.decode,
+            Stage.MIXED: self.mixed,
         }
         drafters = self.drafter.programs()
         return own | drafters | ({Stage.VERIFY: self.verify} if drafters else {})
@@ -56,32 +58,44 @@ class Stages:
     def prefill(self, flat: Tensor, key: Key) -> Tensor:
         """Fill the verifier's cache. Returns `[ends, 1]`, the first token of each ended prompt."""
         prompts = Prompts.of(flat, key)
-        rows, slots, lengths = prompts.rows, prompts.slots, prompts.lengths
-        ends = Ends.of(rows, slots, lengths - 1)
+        ends = Ends.of(prompts.rows, prompts.slots, prompts.lengths - 1)
         hidden, states = self._forward(prompts.tokens, prompts.view, ends)
-        scores = logits(self.verifier, self.ops, hidden)
-        first = self.sampler.first(scores, self.state, slots, lengths)
-        self.state.last[slots] = torch.stack([prompts.tokens[rows], first], 1)
-        self.state.lengths[slots] = lengths + 1
-        self.drafter.see_prompts(prompts, states, first)
-        return first[:, None]
+        return self._begin(prompts, logits(self.verifier, self.ops, hidden), states)
 
     def verify(self, flat: Tensor, key: Key) -> Tensor:
         """Check the drafts and commit. Returns `[batch, g + 2]`: accepted drafts, then the
         committed tokens, of which the first accepted + 1 count."""
         batch, length = key
         slots, forced = flat.view(2, batch)
-        state = self.state
-        drafts = state.drafts[slots, :length]
-        tokens = torch.cat([state.last[slots, 1:], drafts], 1)
+        tokens = self._newest(slots, length)
         hidden, states = self._forward(tokens.flatten(), Uniform(slots, length + 1, -1))
-        scores = logits(self.verifier, self.ops, hidden).view(batch, length + 1, -1)
-        accepted, final = self.sampler.judge(scores, drafts, forced, state, slots)
-        self._commit(slots, accepted + 1, tokens.gather(1, accepted[:, None])[:, 0], final)
-        committed = torch.cat([drafts, final[:, None]], 1)
-        committed.scatter_(1, accepted[:, None], final[:, None])
-        self.drafter.see_round(slots, states, committed, accepted + 1)
-        return torch.cat([accepted[:, None], committed], 1)
+        return self._check(slots, forced, tokens, logits(self.verifier, self.ops, hidden), states)
+
+    def mixed(self, flat: Tensor, key: Key) -> Tensor:
+        """A verify and a prefill in one pass: every request's newest tokens are a block of their
+        own. Returns what verify does, then first tokens of prompts that end, `[., g + 2]`."""
+        prompt_key, (batch, length) = key[:-2], key[-2:]
+        if not batch:
+            return self.prefill(flat, prompt_key)
+        assert length < self.ops.block_tokens
+        prompts = Prompts.of(flat[: -2 * batch], prompt_key)
+        slots, forced = flat[-2 * batch :].view(2, batch)
+        tokens = self._newest(slots, length)
+        count = tokens.numel()
+        first_rows = torch.arange(0, count, length + 1, device=flat.device)
+        begin = self.state.lengths[slots] - 1
+        newest = torch.stack([first_rows, torch.full_like(slots, length + 1), slots, begin], 1)
+        behind = prompts.view.blocks.clone()
+        behind[:, 0] += count
+        hidden, states = self._forward(
+            torch.cat([tokens.flatten(), prompts.tokens]), Ragged(torch.cat([newest, behind]))
+        )
+        # One product with the head: its weights are read once.
+        hidden = torch.cat([hidden[:count], hidden[count + prompts.rows]])
+        scores = logits(self.verifier, self.ops, hidden)
+        checked = self._check(slots, forced, tokens, scores[:count], states[:count])
+        first = self._begin(prompts, scores[count:], states[count:])
+        return torch.cat([checked, first.expand(-1, length + 2)])
 
     def decode(self, flat: Tensor, key: Key) -> Tensor:
         """One token of the verifier alone, of which the drafter sees nothing. Returns
@@ -94,6 +108,32 @@ class Stages:
         final = self.sampler.first(scores, self.state, slots, positions)
         self._commit(slots, torch.ones_like(final), tokens, final)
         return final[:, None]
+
+    def _newest(self, slots: Tensor, length: int) -> Tensor:
+        """What a round checks: `[batch, g + 1]`, each newest token and the drafts behind it."""
+        return torch.cat([self.state.last[slots, 1:], self.state.drafts[slots, :length]], 1)
+
+    def _check(
+        self, slots: Tensor, forced: Tensor, tokens: Tensor, scores: Tensor, states: Tensor
+    ) -> Tensor:
+        """The end of a round, from logits `[batch x (g + 1), V]`; see `verify`."""
+        drafts = tokens[:, 1:]
+        scores = scores.view(*tokens.shape, scores.shape[1])
+        accepted, final = self.sampler.judge(scores, drafts, forced, self.state, slots)
+        self._commit(slots, accepted + 1, tokens.gather(1, accepted[:, None])[:, 0], final)
+        committed = torch.cat([drafts, final[:, None]], 1)
+        committed.scatter_(1, accepted[:, None], final[:, None])
+        self.drafter.see_round(slots, states, committed, accepted + 1)
+        return torch.cat([accepted[:, None], committed], 1)
+
+    def _begin(self, prompts: Prompts, scores: Tensor, states: Tensor) -> Tensor:
+        """The end of a prefill, from logits `[ends, V]`; see `prefill`."""
+        slots, lengths = prompts.slots, prompts.lengths
+        first = self.sampler.first(scores, self.state, slots, lengths)
+        self.state.last[slots] = torch.stack([prompts.tokens[prompts.rows], first], 1)
+        self.state.lengths[slots] = lengths + 1
+        self.drafter.see_prompts(prompts, states, first)
+        return first[:, None]
 
     def _forward(
         self, tokens: Tensor, view: View, ends: Ends | None = None

@@ -46,12 +46,12 @@ def worker(lanes: Lanes) -> Program:
 
 
 ARCHITECTURE = Architecture(
-    name="continuous",
+    name="joining",
     summary="One thread: waiting prompts join the batch between two rounds of all in service.",
     programs=lambda lanes: {"worker": worker(lanes)},
     admits=admits,
     sketch=(LaneSketch("worker", ("prefill", "running"), WORK, ("running",)),),
     parameters=Parameters,
     switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
-    colour="#56b4e9",
+    colour="#cc79a7",
 )
