@@ -66,6 +66,7 @@ def test_predict_prints_one_json_document(
         "pd",
         "three_lane",
         "pdv",
+        "continuous",
     ]
     for cell in document["cells"]:
         assert cell["cell"]["executor"] == "eager"
