@@ -62,6 +62,10 @@ class Campaign:
         return self.folder / "out.json"
 
     @property
+    def samples(self) -> Path:
+        return self.folder / "out_samples.parquet"
+
+    @property
     def partial(self) -> Path:
         return self.folder / "out.json.partial.jsonl"
 
@@ -121,9 +125,10 @@ class Campaign:
 
     def check_calibrate(self) -> None:
         """Each kept sample of a stage is a row of the samples, with its number of the pass."""
-        import polars as pl
-
-        rows = pl.read_parquet(self.folder / "out_samples.parquet").to_dicts()
+        # In a process of its own: what is forked after polars has threads would wait for them.
+        code = f"import polars; print(polars.read_parquet({str(self.samples)!r}).write_json())"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+        rows = json.loads(said)
         known = Counter(self._sample(row) for row in rows)
         for key, value in self.kept.items():
             if key.startswith("rounds-") and Counter(map(self._sample, value)) - known:

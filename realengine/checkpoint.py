@@ -90,10 +90,11 @@ def _check_config(folder: Path, shape: ModelShape) -> None:
     where = folder / "config.json"
     content = read_json(where, "a model's config.json")
     try:
-        config = AutoConfig.for_model(**content)
+        config = AutoConfig.for_model(**content).to_dict()
     except Exception as error:  # its validators raise many kinds
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from None
-    described = shape_of_config(config.to_dict(), shape.name, str(where))
+        why = " ".join(str(error).split())
+        raise InputError(f"{where}: transformers cannot read it ({why})") from None
+    described = shape_of_config(config, shape.name, str(where))
     if described != shape:
         raise InputError(
             f"{where}: transformers reads it as {described}, pdvsim as {shape}; write out the keys "

@@ -31,6 +31,14 @@ def opened(reference: str, executor: Executor, context_tokens: int = 64) -> Open
     return open_engine(reference, executor, "cpu", Demand(2, 2, context_tokens))
 
 
+def test_what_transformers_cannot_read_is_refused(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", FAMILIES["qwen3"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"layer_types": []}))
+    with pytest.raises(InputError, match=r"config\.json"):
+        opened(f"{folder}:{folder}", GRAPH)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = make_checkpoint(tmp_path / "model", FAMILIES["llama-2"])
