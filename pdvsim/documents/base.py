@@ -8,6 +8,7 @@ page and Python say the same.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -145,17 +146,17 @@ class Document(Model):
 
     NAME: ClassVar[str] = "document"  # in a sentence
 
+    @abstractmethod
     def tables(self) -> Iterator[Table]:
         """What terminal and notebook show."""
-        raise NotImplementedError
 
     def said(self) -> Iterator[str]:
         """What came out, a sentence each; the verdict's first."""
         yield self.verdict.sentence
 
+    @abstractmethod
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of `frame`."""
-        raise NotImplementedError
 
     def frame(self) -> pl.DataFrame:
         """Its numbers as a data frame: a row per cell and metric with `value`, `low`, `high` and
