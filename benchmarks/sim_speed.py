@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import simpy
+from published_system import PublishedSystem
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config
@@ -35,9 +36,7 @@ from pdvsim.cell import Cell
 from pdvsim.core import GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.invariants import check
-from pdvsim.machine import Machine
 from pdvsim.metrics import summarize
-from pdvsim.records import RunRecord
 from pdvsim.sweep import sweep
 from pdvsim.workload import Lengths, trace
 
@@ -88,28 +87,6 @@ class H100:
         draft = stage is Stage.PREFILL_DRAFT
         flops, least_s = self.DRAFT_PREFILL if draft else self.VERIFIER_PREFILL
         return self.LAUNCH_S, max(query_tokens * flops / self.FLOPS_PER_S, least_s)
-
-
-class PublishedSystem:
-    """Constant stage times near the published ones, with 5 % between runs; `Calibration`."""
-
-    def draw(self, seed: np.random.SeedSequence) -> Machine:
-        factor = float(np.random.default_rng(seed).normal(1.0, 0.05))
-        host = HostCosts(wake_s=50e-6, gil_speeds=(1.0, 0.69, 0.43))
-        return Machine(Constant(factor), host, {})
-
-    def extrapolations(self, record: RunRecord) -> list[str]:
-        return []
-
-
-class Constant:
-    def __init__(self, factor: float) -> None:
-        self._factor = factor
-
-    def cost(self, stage: Stage, *_: int) -> tuple[float, float]:
-        seconds = {Stage.DRAFT: 0.051, Stage.PREFILL_DRAFT: 0.02, Stage.PREFILL_VERIFIER: 0.025}
-        host_s = seconds.get(stage, 0.019) * self._factor
-        return host_s, host_s
 
 
 def replay(path: Path, time_scale: float, requests: int = REQUESTS) -> dict[str, Any]:

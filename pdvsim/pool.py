@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import IO, Any, TypeVar
 
@@ -39,7 +40,8 @@ def run_all(
     """`[function(task) for task in tasks]`.
 
     Args:
-        function: of a module; helpers import it from there.
+        function: of a module; helpers import it from there. What helpers cannot import, such as
+            a class of the calling script or notebook, is worked on by this process alone.
         workers: processes; None takes one per usable core, 1 stays in this one.
         on_run: called with (tasks done, tasks in all) after each.
 
@@ -48,13 +50,15 @@ def run_all(
     """
     results: dict[int, R] = {}
     waiting: SimpleQueue[tuple[int, T]] = SimpleQueue()
-    done: SimpleQueue[tuple[int, R] | BaseException] = SimpleQueue()
+    done: SimpleQueue[tuple[int, R] | _Undone | BaseException] = SimpleQueue()
     for item in enumerate(tasks):
         waiting.put(item)
 
-    def keep(outcome: tuple[int, R] | BaseException) -> None:
+    def keep(outcome: tuple[int, R] | _Undone | BaseException) -> None:
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, _Undone):
+            outcome = outcome.index, function(outcome.task)
         index, result = outcome
         results[index] = result
         if on_run is not None:
@@ -64,7 +68,10 @@ def run_all(
         try:
             while True:
                 index, task = waiting.get_nowait()
-                done.put((index, helper.call(function, task)))
+                try:
+                    done.put((index, helper.call(function, task)))
+                except _NotPortableError:
+                    done.put(_Undone(index, task))
         except Empty:
             pass
         except BaseException as error:
@@ -115,8 +122,9 @@ class Helper:
             CapacityError: the helper has died.
         """
         assert self._to is not None and self._from is not None
+        call = _portable(function, task)
         try:
-            _send(self._to, (function, task))
+            _send_frame(self._to, call)
             result, error = _receive(self._from)
         except (EOFError, BrokenPipeError):
             raise CapacityError(
@@ -197,8 +205,27 @@ def _pickled_error(error: BaseException) -> bytes:
     return reply
 
 
-def _send(pipe: IO[bytes], content: Any) -> None:
-    _send_frame(pipe, pickle.dumps(content))
+@dataclass(frozen=True, slots=True)
+class _Undone:
+    """A task that a helper cannot take."""
+
+    index: int
+    task: Any
+
+
+class _NotPortableError(Exception):
+    """A call holds something that a helper cannot import."""
+
+
+def _portable(function: Any, task: Any) -> bytes:
+    """The call for a helper."""
+    try:
+        content = pickle.dumps((function, task))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise _NotPortableError from None
+    if b"__main__" in content:  # of a script or a notebook
+        raise _NotPortableError
+    return content
 
 
 def _receive(pipe: IO[bytes]) -> Any:

@@ -90,6 +90,27 @@ def test_scripts_need_no_guard(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr, done.returncode) == ("2.0\n", "", 0)
 
 
+def test_what_only_the_script_has_is_worked_on_by_the_script(tmp_path: Path) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(
+        "from pdvsim.pool import run_all\n"
+        "class Own:\n"
+        "    value = 3\n"
+        "def own(task): return task.value\n"
+        "print(run_all(own, [Own()] * 9, 2), run_all(lambda x: x, [1, 2, 3], 2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == f"{[3] * 9} [1, 2, 3]"
+    assert done.stderr == ""
+
+
 def test_threads_and_forks_may_call_it() -> None:
     done = run_script(
         SCRIPT
