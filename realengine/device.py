@@ -166,8 +166,8 @@ class _Thread(threading.local):
 class CudaDevice:
     """One GPU with a CUDA stream for each of `pdvsim.core.Stream`.
 
-    A thread's current stream stays the one that it last launched on: to set it anew and back for
-    each launch took 46 of the 290 us in which an H100 waited for the host between two rounds.
+    A thread's current stream stays the one that it last launched on: the device waits meanwhile
+    where it is set anew and back for each launch.
     """
 
     def __init__(self, device: torch.device) -> None:
