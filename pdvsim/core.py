@@ -281,10 +281,10 @@ def settle(
     Returns:
         New output tokens per request; empty if the stage yields none.
     """
+    if stage is _DRAFT:
+        return []
     if stage is _DECODE:
         tokens = 1
-    elif stage is _MIXED:
-        return _settle_mixed(executor, batch, draft_tokens, now_s, accepted)
     elif stage is executor.settles_round:
         if accepted is not None:
             for request, kept in zip(batch, accepted, strict=True):
@@ -295,6 +295,8 @@ def settle(
             _settle_round(executor, (request,), drafted, now_s, accepted is None)[0]
             for request, drafted in zip(batch, draft_tokens, strict=True)
         ]
+    elif stage is _MIXED:
+        return _settle_mixed(executor, batch, draft_tokens, now_s, accepted)
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
         tokens = executor.prefill_emits
     else:
@@ -375,13 +377,13 @@ def query_tokens(
     The synchronous executor drafts one token less than it proposes (the first comes from logits
     kept from the last round) and is charged a full draft in its commits.
     """
+    count = len(batch)
+    if stage is _DECODE:
+        return count
     if stage is _PREFILL_DRAFT or stage is _PREFILL_VERIFIER:
         return sum([request.chunk_tokens or request.prompt_tokens for request in batch])
     if stage is _MIXED:
         return _mixed_tokens(executor, batch, draft_tokens)
-    count = len(batch)
-    if stage is _DECODE:
-        return count
     drafted = draft_tokens * count if isinstance(draft_tokens, int) else sum(draft_tokens)
     if executor.synchronous:
         return max(0, drafted - count) if stage is _DRAFT else drafted

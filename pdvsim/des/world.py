@@ -40,6 +40,9 @@ from pdvsim.workload import Workload
 MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
 
 
+_MIXED = Stage.MIXED  # for the hot path, as in `pdvsim.core`
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     index: int
@@ -278,7 +281,7 @@ class SimulatedWorld:
             self._counted_batch = batch
             self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
         op.context_tokens = context = self._counted_tokens
-        if stage is Stage.MIXED:
+        if stage is _MIXED:
             launch_s, device_s = mixed_cost(self.costs, self.executor, batch, drafts)
         else:
             launch_s, device_s = self._cost(stage, len(batch), query, context)
