@@ -21,12 +21,13 @@ class Demand:
     """What a run asks of its engine.
 
     Attributes:
-        draft_tokens: drafted tokens per round.
+        draft_tokens: drafted tokens per round; an eager engine drafts any number up to these.
         requests: in service at once.
         context_tokens: longest prompt plus output of one request.
         cache_tokens: size of a paged KV cache; None takes what the above need, or what fits.
         seed: of random weights and made-up prompts.
         temperature: of sampling by the graph executor; 0 is greedy.
+        draft_lengths: other numbers of drafts that rounds of the graph executor may have.
     """
 
     draft_tokens: int
@@ -35,6 +36,7 @@ class Demand:
     cache_tokens: int | None = None
     seed: int = 0
     temperature: float = 0.0
+    draft_lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +90,7 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         cache_tokens=demand.cache_tokens,
         temperature=demand.temperature,
         seed=demand.seed,
+        draft_lengths=demand.draft_lengths,
     )
     engine = engine_of(draft, verifier, config, device_name)
     return Opened(engine, pair, device, engine.prompts)

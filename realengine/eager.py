@@ -134,6 +134,10 @@ class EagerEngine:
         self.start()
 
     @property
+    def draft_lengths(self) -> tuple[int, ...]:
+        return tuple(range(self.draft_tokens + 1))
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         return ()
 

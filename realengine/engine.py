@@ -40,6 +40,11 @@ class Engine(Protocol):
     draft_tokens: int
 
     @property
+    def draft_lengths(self) -> tuple[int, ...]:
+        """The numbers of drafts that its rounds are made for, `draft_tokens` among them."""
+        ...
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """What a round's batch is padded to; empty where it runs at its exact size."""
         ...

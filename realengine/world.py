@@ -51,9 +51,13 @@ class RealWorld:
         self, config: Config, workload: Workload, engine: Engine, stuck_s: float = STUCK_S
     ) -> None:
         """`stuck_s`: the run fails if requests are in flight and no stage ends for so long."""
-        if engine.executor is not config.executor or engine.draft_tokens != config.draft_tokens:
+        if (
+            engine.executor is not config.executor
+            or config.draft_tokens not in engine.draft_lengths
+        ):
+            lengths = ", ".join(map(str, engine.draft_lengths))
             raise InputError(
-                f"the engine is {engine.executor.name} with {engine.draft_tokens} draft tokens; "
+                f"the engine is {engine.executor.name} with {lengths} draft tokens; "
                 f"the configuration wants {config.executor.name} with {config.draft_tokens}"
             )
         self.config = config

@@ -40,6 +40,10 @@ class IdleEngine:
         self.draft_tokens = draft_tokens
 
     @property
+    def draft_lengths(self) -> tuple[int, ...]:
+        return (self.draft_tokens,)
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         return ()
 

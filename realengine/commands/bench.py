@@ -92,12 +92,14 @@ def measured(
     check_replications(replications, most=1000)
     first, requests = cells[0], max(cell.concurrency for cell in cells)
     longest = check_runnable(cells, pair(reference), replications)
+    lengths = sorted({cell.draft_tokens for cell in cells})
     demand = Demand(
-        first.draft_tokens,
+        lengths[-1],
         requests,
-        longest + 2 * first.draft_tokens,
+        longest + 2 * lengths[-1],
         seed=first.seed,
         temperature=first.temperature,
+        draft_lengths=tuple(lengths[:-1]),
     )
     opened = open_engine(reference, EXECUTORS[first.executor], device, demand)
     kept = first.acceptance_text
@@ -133,16 +135,12 @@ def check_runnable(cells: Sequence[Cell], models: Pair, replications: int) -> in
         Tokens of the longest request, prompt and output.
 
     Raises:
-        InputError: requests that do not fit the models, or cells that need different engines.
+        InputError: requests that do not fit the models.
     """
     from pdvsim.architectures import architecture
     from pdvsim.extrapolation import too_long
     from pdvsim.machine import plan_of
 
-    if len({cell.draft_tokens for cell in cells}) > 1:
-        raise InputError(
-            "one engine has one number of draft tokens; bench the others by themselves"
-        )
     longest = 0
     for cell in cells:
         drafts = architecture(cell.architecture).speculative

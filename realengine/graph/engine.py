@@ -279,6 +279,10 @@ class GraphEngine:
         self._admission.release(request)
 
     @property
+    def draft_lengths(self) -> tuple[int, ...]:
+        return self.config.lengths
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """What a round's batch is padded to; empty where it runs at its exact size."""
         return self._runner.sizes.batches
