@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Request, Stage
 from pdvsim.errors import InputError
-from pdvsim.quantities import METRICS, STATISTICS
+from pdvsim.quantities import METRICS, OF_SLO, QUANTILES
 from pdvsim.records import STAGE_CODE, STAGES, RunRecord
 from pdvsim.spans import Spans
 from pdvsim.statistics import Distribution
@@ -108,9 +108,10 @@ def summarize(record: RunRecord, slo: Slo | None = None, warmup: int | None = No
     metrics.update(_throughputs(record, times, window))
     metrics["gpu_busy"] = busy_share(record, window)
     _latencies(record, times, last, window, metrics, reasons)
-    metrics["request_goodput"] = _goodput(times, last, window, slo)
     if slo is None:
-        reasons["request_goodput"] = "no SLO was given"
+        reasons |= dict.fromkeys(OF_SLO, "no SLO was given")
+    else:
+        _keeping(slo, times, last, window, metrics, reasons)
     per_position = _speculation(record, metrics, reasons)
     return Summary(window, metrics, per_position, reasons)
 
@@ -219,13 +220,12 @@ def _latencies(
         "e2el": e2el,
     }
     for name, distribution in found.items():
-        values = (
-            distribution.mean(),
-            distribution.quantile(0.5),
-            distribution.std(),
-            distribution.quantile(0.99),
-        )
-        for stat, value in zip(STATISTICS, values, strict=True):
+        values = {
+            "mean": distribution.mean(),
+            "std": distribution.std(),
+            **{stat: distribution.quantile(share) for stat, share in QUANTILES.items()},
+        }
+        for stat, value in values.items():
             metric = f"{stat}_{name}_ms"
             metrics[metric] = None if value is None else 1e3 * value
             if value is None:
@@ -263,13 +263,17 @@ def _gaps(record: RunRecord, window: tuple[float, float]) -> Distribution:
     return Distribution.of(gap[inside], count[inside])
 
 
-def _goodput(
-    times: _Times, last: NDArray[np.float64], window: tuple[float, float], slo: Slo | None
-) -> float | None:
-    """Requests per second that completed inside the window and kept `slo`."""
-    if slo is None:
-        return None
-    kept = _inside(times.completed, window)
+def _keeping(
+    slo: Slo,
+    times: _Times,
+    last: NDArray[np.float64],
+    window: tuple[float, float],
+    metrics: dict[str, float | None],
+    reasons: dict[str, str],
+) -> None:
+    """Requests per second that completed inside the window and kept `slo`, and their share."""
+    done = _inside(times.completed, window)
+    kept = done.copy()
     measured = (
         (times.first - times.arrival, slo.ttft_ms),
         (np.nan_to_num(_tpot(times, last)), slo.tpot_ms),
@@ -278,7 +282,11 @@ def _goodput(
     for seconds, limit_ms in measured:
         if limit_ms is not None:
             kept &= seconds * 1e3 <= limit_ms
-    return float(kept.sum()) / (window[1] - window[0])
+    metrics["request_goodput"] = float(kept.sum()) / (window[1] - window[0])
+    if done.any():
+        metrics["slo_attainment"] = float(kept.sum() / done.sum())
+    else:
+        reasons["slo_attainment"] = "no request completed inside the window"
 
 
 def _speculation(

@@ -12,16 +12,16 @@ from pdvsim.protocols import protocols
 from pdvsim.quantity import Better as Better
 from pdvsim.quantity import Quantity as Quantity
 
-STATISTICS = ("mean", "median", "std", "p99")
+STATISTICS = ("mean", "median", "std", "p90", "p95", "p99")
+QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 _TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
-_WORDS = {"mean": "mean", "median": "p50", "std": "std", "p99": "p99"}
 
 
 def _latency(statistic: str, name: str) -> Quantity:
     # What is counted in tokens is short enough for milliseconds.
     shown, scale = ("ms", 1.0) if name in ("tpot", "itl") else ("s", 1e-3)
-    heading = f"{_TITLES[name]} {_WORDS[statistic]}"
+    heading = f"{_TITLES[name]} {'p50' if statistic == 'median' else statistic}"
     return Quantity(f"{statistic}_{name}_ms", "ms", heading, shown, scale, "lower")
 
 
@@ -30,6 +30,7 @@ _ALL = (
     Quantity("output_throughput", "tokens/s", "output tokens/s", "", better="higher"),
     Quantity("total_token_throughput", "tokens/s", "all tokens/s", "", better="higher"),
     Quantity("request_goodput", "requests/s", "goodput requests/s", "", better="higher"),
+    Quantity("slo_attainment", "", "within the SLO", "%", 100.0, "higher"),
     *(_latency(statistic, name) for name in LATENCIES for statistic in STATISTICS),
     Quantity("spec_decode_acceptance_rate", "", "acceptance rate", "%", 100.0),
     Quantity("spec_decode_acceptance_length", "tokens", "acceptance length", ""),
@@ -45,6 +46,11 @@ QUANTITIES = {quantity.name: quantity for quantity in (*_ALL, *_OF_PROTOCOLS)}
 METRICS = tuple(quantity.name for quantity in _ALL)
 # Of protocols, and better one way.
 PROTOCOL_METRICS = tuple(figure.name for figure in _OF_PROTOCOLS if figure.better is not None)
+OF_SLO = ("request_goodput", "slo_attainment")
+# That documents of earlier versions do not have.
+LATER = frozenset(
+    {"slo_attainment", *(f"{p}_{name}_ms" for p in ("p90", "p95") for name in LATENCIES)}
+)
 LATENCY_METRICS = tuple(f"{statistic}_{name}_ms" for name in LATENCIES for statistic in STATISTICS)
 
 
@@ -73,11 +79,17 @@ def columns(known: Collection[str]) -> list[str]:
 COLUMNS = (
     *("output_throughput", "request_throughput"),
     *PROTOCOL_METRICS,
-    *("request_goodput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "p99_e2el_ms"),
+    *OF_SLO,
+    *("median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "p99_e2el_ms"),
     "gpu_busy",
 )
 # What predictions are held against measurements by.
-COMPARED = ("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
+COMPARED = (
+    *("output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms"),
+    *("p99_ttft_ms", "p99_tpot_ms", "p99_e2el_ms", *OF_SLO),
+)
+# Those that every validation has.
+ALWAYS_COMPARED = COMPARED[:4]
 # What two configurations can be compared by: all that is better one way.
 COMPARABLE = tuple(name for name, quantity in QUANTITIES.items() if quantity.better is not None)
 

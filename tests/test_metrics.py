@@ -141,9 +141,18 @@ def test_goodput_counts_what_keeps_the_slo() -> None:
     record = record_of({0: [(1.0, 4)], 1: [(3.0, 4)]}, {0: 0.0, 1: 1.0}, 4, 4.0)
     assert summarize(record, Slo(ttft_ms=1500))["request_goodput"] == 1 / 4
     assert summarize(record, Slo(e2el_ms=3000, tpot_ms=1))["request_goodput"] == 2 / 4
+    assert summarize(record, Slo(ttft_ms=1500))["slo_attainment"] == 1 / 2
     assert summarize(record)["request_goodput"] is None
     with pytest.raises(InputError, match="ttft_ms is 0"):
         Slo(ttft_ms=0)
+
+
+def test_percentiles_between_the_median_and_the_99th() -> None:
+    rounds = {i: [(i + 0.001 * (i + 1), 4)] for i in range(100)}
+    summary = summarize(record_of(rounds, {i: float(i) for i in range(100)}, 4, 100.0))
+    for share in (90, 95, 99):
+        assert summary[f"p{share}_e2el_ms"] == pytest.approx(share)
+    assert summary["median_e2el_ms"] == pytest.approx(50)
 
 
 def test_busy_is_the_union_of_what_ran() -> None:

@@ -21,7 +21,7 @@ from pdvsim.documents.base import (
     Table,
 )
 from pdvsim.models import Pair
-from pdvsim.quantities import QUANTITIES, Better, columns, told_by
+from pdvsim.quantities import LATER, QUANTITIES, Better, columns, told_by
 from pdvsim.statistics import Interval
 
 
@@ -87,10 +87,11 @@ class Row(Model):
     @field_validator("metrics", mode="after")
     @classmethod
     def _whole(cls, metrics: dict[str, Interval | None]) -> dict[str, Interval | None]:
-        missing = [name for name in told_by(metrics) if name not in metrics]
+        names = told_by(metrics)
+        missing = [name for name in names if name not in {*metrics, *LATER}]
         if missing:
             raise ValueError(f"{missing[0]!r} is missing")
-        return metrics
+        return {name: metrics.get(name) for name in names}
 
     @model_validator(mode="after")
     def _one_load(self) -> Row:
@@ -341,19 +342,21 @@ class Benchmark(CellsDocument):
     models: Pair | None
 
 
-def of_all(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """`found`, whose keys are exactly `names`.
+def of_all(
+    found: dict[str, Any], names: tuple[str, ...], needed: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """`found` under `names`, null where it is not; those `needed` (None: all) are there.
 
     Raises:
         ValueError: names the first that is unknown or missing.
     """
     unknown = [name for name in found if name not in names]
-    missing = [name for name in names if name not in found]
+    missing = [name for name in needed or names if name not in found]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is unknown")
     if missing:
         raise ValueError(f"{missing[0]!r} is missing")
-    return found
+    return {name: found.get(name) for name in names}
 
 
 def one_of(names: tuple[str, ...]) -> Callable[[str], str]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, field_validator
 
 from pdvsim.documents.base import Calibration, Finite, Machine, Metrics, Model, Table
 from pdvsim.documents.cells import CellsDocument, Row, Telemetry, frame_row, of_all, one_of, told
-from pdvsim.quantities import COMPARED, QUANTITIES
+from pdvsim.quantities import ALWAYS_COMPARED, COMPARED, QUANTITIES
 
 # Of each metric in `COMPARED`; null where a side could not say.
 Errors = dict[str, Finite | None]
@@ -36,7 +36,7 @@ class ValidationRow(Row):
     @field_validator("measured", "errors", "errors_as_calibrated", mode="after")
     @classmethod
     def _compared(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return of_all(found, COMPARED)
+        return of_all(found, COMPARED, ALWAYS_COMPARED)
 
 
 class ErrorSummary(Model):
@@ -80,6 +80,7 @@ class Validation(CellsDocument):
 
     def held(self) -> Table:
         """The error of each prediction, and what was measured and predicted."""
+        shown = [n for n in COMPARED if any(row.errors[n] is not None for row in self.cells)]
         lines = []
         for row in self.cells:
             factors = row.host_factors
@@ -87,13 +88,13 @@ class Validation(CellsDocument):
                 (
                     (str(row.concurrency), ""),
                     (row.label, f"host {sum(factors) / len(factors):.2f}" if factors else ""),
-                    *(self._compared(row, name) for name in COMPARED),
+                    *(self._compared(row, name) for name in shown),
                 )
             )
         title = "Error of each prediction; below, measured : predicted"
         if any(row.host_factors for row in self.cells):
             title += "; host: times its calibrated seconds"
-        return Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in COMPARED)), lines)
+        return Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in shown)), lines)
 
     @staticmethod
     def _compared(row: ValidationRow, name: str) -> tuple[str, str]:

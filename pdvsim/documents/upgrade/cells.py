@@ -10,7 +10,7 @@ from pdvsim.cell import FIELDS
 from pdvsim.documents.cells import Rank, Row
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
-from pdvsim.quantities import QUANTITIES, told_by
+from pdvsim.quantities import LATER, QUANTITIES, told_by
 from pdvsim.verdict import PENDING, Contender, cell_notes, rank, ranking_metric
 
 # Options that every command had, and those that some had.
@@ -169,7 +169,7 @@ def _rows(
 
 def _row(cell: Old, named: Plain, arguments: Plain | None) -> Plain:
     known = [name for name in QUANTITIES if name in cell]
-    metrics = {name: cell.take(name) for name in told_by(known)}
+    metrics = {n: cell.maybe(n) if n in LATER else cell.take(n) for n in told_by(known)}
     seconds, requests = metrics["duration_s"], metrics["completed"]
     return {
         "label": named["architecture"],
