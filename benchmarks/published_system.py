@@ -21,6 +21,9 @@ class PublishedSystem:
     def extrapolations(self, record: RunRecord) -> list[str]:
         return []
 
+    def impossible(self, record: RunRecord) -> list[str]:
+        return []
+
 
 class Constant:
     def __init__(self, factor: float) -> None:

@@ -6,6 +6,7 @@ Both hash, compare by what they hold, and are plain objects in JSON.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class TraceFile:
         Raises:
             InputError: it cannot be read.
         """
-        return cls(str(path), _sha256(path), columns)
+        return cls(str(path), digest_of(path, "trace"), columns)
 
     def check(self) -> None:
         """Refuse to run what is no longer the same.
@@ -82,13 +83,28 @@ class TraceFile:
         Raises:
             InputError: the file is gone, or holds something else than it did.
         """
-        if self.sha256 is not None and _sha256(Path(self.path)) != self.sha256:
+        if self.sha256 not in (None, digest_of(Path(self.path), "trace")):
             raise InputError(f"the trace {self.path} has changed since the cell was specified")
 
 
-def _sha256(path: Path) -> str:
+def digest_of(path: Path, what: str) -> str:
+    """The SHA-256 of a file that is read again later.
+
+    Args:
+        what: it is meant to be, for errors: "trace".
+
+    Raises:
+        InputError: it cannot be read, or not twice.
+    """
     try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise InputError(
+                f"cannot read the {what} {path}: a pipe or device can be read once only; write it "
+                "to a file first"
+            )
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read the trace {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read the {what} {path}: {reason}") from None

@@ -59,6 +59,13 @@ class HeadShape:
         return one.layer_parameters + wider + 2 * one.hidden + self.vocabulary * one.hidden
 
     @property
+    def prompt_parameters(self) -> int:
+        """Of what a prompt's token goes through, which the head's cache needs keys and values of:
+        the fusion, two norms, and the projections to keys and values."""
+        one = self.layer
+        return self.fusion_parameters + 2 * one.hidden + 2 * one.hidden * 2 * one.kv_width
+
+    @property
     def parameters(self) -> int:
         """Without an embedding table: it has the verifier's, or reads a row of its own a token."""
         return self.fusion_parameters + self.step_parameters
@@ -146,6 +153,13 @@ def pass_bytes(draft: Draft) -> int:
     if isinstance(draft, HeadShape):
         return draft.step_parameters * BYTES_PER_PARAMETER
     return draft.weight_bytes
+
+
+def prompt_work(draft: Draft) -> tuple[int, int]:
+    """FLOPs of a prompt token without attention, and bytes of the weights it goes through."""
+    if isinstance(draft, HeadShape):
+        return 2 * draft.prompt_parameters, draft.prompt_parameters * BYTES_PER_PARAMETER
+    return draft.flops_per_token, draft.weight_bytes
 
 
 def difference(one: Draft, other: Draft) -> str:

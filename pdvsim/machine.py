@@ -49,6 +49,10 @@ class Calibration(Protocol):
         """What `record` asked for outside the measured range, one reason each."""
         ...
 
+    def impossible(self, record: RunRecord) -> Sequence[str]:
+        """Why no engine can run what `record` holds, one reason each; empty if one can."""
+        ...
+
 
 def replication_seeds(
     seed: int, index: int

@@ -175,10 +175,14 @@ class Profile:
         )
 
     def extrapolations(self, record: RunRecord) -> list[str]:
-        """Where `record` left what was measured, or what the models can do, a sentence each."""
+        """Where `record` left what was measured, a sentence each."""
+        return extrapolations(self.file, record)
+
+    def impossible(self, record: RunRecord) -> list[str]:
+        """Why the models cannot do what `record` holds, a sentence each."""
         drafts = architecture(record.config.architecture).speculative
         models = self.pair.decoders if drafts else (self.pair.verifier,)
-        return [*extrapolations(self.file, record), *too_long(record.requests, models)]
+        return too_long(record.requests, models)
 
 
 def _drawn(fit: CostFit, rng: np.random.Generator, miss: float = 0.0) -> _Cost:

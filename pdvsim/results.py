@@ -29,6 +29,7 @@ def row(result: CellResult) -> dict[str, Any]:
         "acceptance_per_position": result.acceptance_per_position,
         "reasons": result.reasons,
         "extrapolated": result.extrapolated,
+        "impossible": result.impossible,
         "stages": result.stages,
         "timeline": result.timeline,
     }

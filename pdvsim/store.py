@@ -102,6 +102,13 @@ class Store:
             self._path.unlink(missing_ok=True)
         self.close()
 
+    def abandon(self) -> None:
+        """Let another run have the file; without any measurement it is deleted."""
+        if self._kept:
+            self.close()
+        else:
+            self.remove()
+
     def close(self) -> None:
         """Let another run have the file."""
         if self._file is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Run:
     extrapolated: tuple[str, ...]
     stages: dict[str, dict[str, float]]
     timeline: list[dict[str, Any]] = field(default_factory=list)
+    impossible: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,7 @@ class CellResult:
         metrics: prediction interval by metric name; None where most runs could not say.
         reasons: why a metric is None, or rests on fewer runs than there were.
         extrapolated: what lay outside the calibrated range, in any run.
+        impossible: why no engine can run it.
         stages: seconds by stage and cause, mean over the runs (`metrics.stage_seconds`).
         timeline: stage executions of the first run after its warm-up.
     """
@@ -67,6 +69,7 @@ class CellResult:
     extrapolated: list[str]
     stages: dict[str, dict[str, float]]
     timeline: list[dict[str, Any]]
+    impossible: list[str]
 
 
 def sweep(
@@ -111,10 +114,9 @@ def check_replications(
 
 def simulate_cell(task: Replication) -> Run:
     """One replication, checked against the invariants; the first keeps a timeline."""
-    record = task.run()
-    return evaluate(
-        task.cell, record, task.calibration.extrapolations(record), draw=task.index == 0
-    )
+    record, calibration = task.run(), task.calibration
+    run = evaluate(task.cell, record, calibration.extrapolations(record), draw=task.index == 0)
+    return replace(run, impossible=tuple(calibration.impossible(record)))
 
 
 def evaluate(
@@ -181,6 +183,7 @@ def combine(cell: Cell, label: str, runs: Sequence[Run]) -> CellResult:
         _alike_once(reason for run in runs for reason in run.extrapolated),
         _mean_stages(runs),
         runs[0].timeline,
+        _alike_once(reason for run in runs for reason in run.impossible),
     )
 
 

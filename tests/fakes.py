@@ -77,6 +77,9 @@ class FakeModel:
         batch = record.column("batch").max()
         return [f"batch {batch:.0f} is outside the measured 1 to 8"] if batch > 8 else []
 
+    def impossible(self, record: RunRecord) -> list[str]:
+        return []
+
 
 def cell(
     architecture: str = "pdv",

@@ -9,6 +9,8 @@ import pytest
 from pdvsim import cli
 from pdvsim.acceptance import Acceptance
 from pdvsim.cell import Cell
+from pdvsim.drafters import NoModel, head_for, prompt_work
+from pdvsim.models import shape
 from pdvsim.profile import Profile
 from pdvsim.sweep import sweep
 from pdvsim.theory.closed_forms import Line, closed_forms
@@ -97,3 +99,13 @@ def test_predict_prints_them(graph_profile: str, capsys: pytest.CaptureFixture[s
     assert all(line["why"] for line in document["formulas"])
     assert cli.run([*arguments, "--architecture", "plain,pdv", "--formulas"]) == 0
     assert "Leviathan" in capsys.readouterr().out
+
+
+def test_a_heads_work_on_prompts_counts_in_the_overlap_bound() -> None:
+    """It fuses the states of every prompt token, and its cache needs keys and values of them."""
+    head = head_for(shape("llama-2-7b"))
+    flops, moved = prompt_work(head)
+    assert flops == 2 * (3 * 4096 * 4096 + 2 * 4096 * 2 * 4096 + 2 * 4096) == moved
+    assert head.prompt_parameters > head.fusion_parameters
+    assert prompt_work(shape("llama-2-7b"))[0] == shape("llama-2-7b").flops_per_token
+    assert prompt_work(NoModel("ngram")) == (0, 0)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.architectures import ARCHITECTURES
+from pdvsim.architectures import ARCHITECTURES, Config
 from pdvsim.architectures.lane import ADMISSION_LIMIT, BATCH_END
 from pdvsim.architectures.pdv import PREFILL_IN_TURN
 from pdvsim.cli import run as pdvsim
-from pdvsim.core import EXECUTORS, Stage
+from pdvsim.core import EXECUTORS, GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.gpu import Contention
 from pdvsim.des.world import SimulatedWorld
@@ -33,7 +33,7 @@ from pdvsim.explain import (
     thread_seconds,
 )
 from pdvsim.quantities import CAUSES
-from pdvsim.records import RunRecord
+from pdvsim.records import STAGES, RunRecord
 from pdvsim.spans import Spans
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 from tests.fakes import HOST, FixedCosts, config_of
@@ -299,3 +299,35 @@ def test_the_command(profile: str, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_bad_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert pdvsim(["explain", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_mixed_pass_wastes_what_its_rounds_had_of_it() -> None:
+    """Two short requests round while a third's prompt is taken in: all drafts are rejected, so
+    their drafts, and the rounds' share of every pass, were for nothing."""
+    plan = Workload("poisson", [4, 4, 99], [30, 30, 2], [bytes(30)] * 3, arrival_s=[0.0, 0.0, 0.1])
+    config = Config("continuous", GRAPH, 3, parameters={"token_budget": 20})
+    record = simulate(config, plan, FixedCosts(0.0, 0.01))
+    found = explain_requests(of_record(record))
+    mixed = record.column("stage") == STAGES.index(Stage.MIXED)
+    for i, wasted_s in zip(found.index, found.wasted_s, strict=True):
+        request = record.requests[i]
+        expected_s = 0.0
+        start = 0
+        for row, batch in enumerate(record.column("batch").astype(int)):
+            members = record.member_ids[start : start + batch].tolist()
+            start += batch
+            if request.id not in members:
+                continue
+            spent_s = record.column("device_alone_s")[row]
+            stage = STAGES[int(record.column("stage")[row])]
+            if stage in (Stage.DRAFT, Stage.VERIFY):
+                expected_s += spent_s
+            elif mixed[row] and request.first_token_s < record.column("settled_s")[row]:
+                rounds = sum(
+                    record.requests[member].first_token_s < record.column("settled_s")[row]
+                    for member in members
+                )
+                expected_s += spent_s * rounds * 5 / record.column("query_tokens")[row]
+        assert wasted_s == pytest.approx(expected_s)
+        assert bool(expected_s > 0) is (request.rounds > 0)
+    assert mixed.sum() > 5

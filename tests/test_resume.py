@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pdvsim import cli
+from pdvsim.errors import InputError
+from pdvsim.store import Store
 
 pytest.importorskip("torch")
 
@@ -111,3 +113,27 @@ def test_another_engine_is_refused(
     said = capsys.readouterr().err
     assert "holds an unfinished run of something else (engine differ)" in said
     assert said.count("\n") == 1
+
+
+def test_a_second_bench_on_an_output_is_refused_before_its_engine_opens(
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def opening(*arguments: Any) -> Any:
+        opened.append(arguments)
+        raise InputError("no engine today")
+
+    opened: list[Any] = []
+    monkeypatch.setattr("realengine.build.open_engine", opening)
+    write_trace(tmp_path / "trace.csv", 3)
+    partial = tmp_path / "bench.json.partial.jsonl"
+    with Store(partial, {"another": "run"}):
+        assert bench() == 2
+        assert "another run is writing to it" in capsys.readouterr().err
+        assert not opened
+    partial.unlink()
+    # One that fails to open leaves nothing in the way.
+    assert bench() == 2 and len(opened) == 1
+    assert "no engine today" in capsys.readouterr().err and not partial.exists()

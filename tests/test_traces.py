@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,16 @@ def test_a_shuffled_trace_is_predicted_as_the_sorted_one(predicted: Any) -> None
 def test_requests_that_no_model_can_take_are_named(predicted: Any) -> None:
     document = predicted(str(CASES / "T03_too_long.csv"), "--architecture", "baseline")
     (row,) = document["cells"]
-    assert row["extrapolated"][0].startswith(
+    assert row["impossible"][0].startswith(
         "10 of 40 requests, of up to 9400 tokens with their output, do not fit the context of "
         "tinyllama-1.1b (2048) and llama-2-7b (4096)"
     )
-    assert document["verdict"]["validity"] != "valid"
+    verdict = document["verdict"]
+    assert verdict["validity"] == "invalid"
+    assert verdict["caveats"][0] == "no engine can run baseline (listed below)"
+    assert any(
+        note.startswith("Impossible, baseline: 10 of 40 requests") for note in document["notes"]
+    )
 
 
 def test_columns_can_be_mapped_on_the_command_line(predicted: Any, tmp_path: Path) -> None:
@@ -180,3 +186,14 @@ def test_columns_can_be_mapped_on_the_command_line(predicted: Any, tmp_path: Pat
     columns = "arrival_ms=when,prompt_tokens=in,output_tokens=out"
     document = predicted(str(path), "--trace-columns", columns, "--architecture", "pd")
     assert document["cells"][0]["cell"]["trace"]["columns"] == columns
+
+
+def test_a_pipe_is_refused_as_it_can_be_read_once_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        assert pdvsim(["predict", "--protocol", "trace", "--trace", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and f"cannot read the trace {path}: " in said
+        assert ("can be read once only; write it to a file first" in said) is (path != tmp_path)

@@ -152,6 +152,9 @@ class DraftTimes:
     def extrapolations(self, record: RunRecord) -> Sequence[str]:
         return self.calibration.extrapolations(record)
 
+    def impossible(self, record: RunRecord) -> Sequence[str]:
+        return self.calibration.impossible(record)
+
 
 @dataclass(frozen=True, slots=True)
 class _Slower:

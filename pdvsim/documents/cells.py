@@ -71,6 +71,7 @@ class Row(Model):
         reasons: why a metric is null, or rests on fewer runs than there were.
         extrapolated: what lay outside the calibrated range, a sentence each.
         timeline: stage executions of the first run after its warm-up.
+        impossible: why no engine can run it, a sentence each.
     """
 
     label: str
@@ -83,6 +84,7 @@ class Row(Model):
     extrapolated: tuple[str, ...]
     stages: dict[Stage, StageSeconds]
     timeline: tuple[Execution, ...]
+    impossible: tuple[str, ...] = ()
 
     @field_validator("metrics", mode="after")
     @classmethod

@@ -37,6 +37,7 @@ from pdvsim.spans import Spans
 # What a row costs whoever waits for it, in the order of its moments.
 OWN = ("lock wait", "launch", "queueing", "device", "wake-up and polling")
 DRAFTING = (STAGES.index(Stage.DRAFT), STAGES.index(Stage.VERIFY))
+MIXED = STAGES.index(Stage.MIXED)
 _LEAST_ROWS = 8  # to tell this run's host speed from
 _UNDISTURBED = 0.01  # share of a launch in which another thread was launching too
 
@@ -51,7 +52,7 @@ class Requests:
         seconds: shape (requests, len(CAUSES)); each row sums to `e2e_s`.
         wasted_s: memo: part of launch, GIL wait and device that went into drafting and verifying
             rejected tokens: the request's share of rejected drafts times its draft and verify
-            stages.
+            stages, and times what rounds had of its mixed passes, by tokens.
         turn_end_s: memo: part of batch mates after the request's last own stage.
     """
 
@@ -219,9 +220,8 @@ def explain_requests(trace: Trace) -> Requests:
     wait = waits(trace, moments)
     parts = own_seconds(trace, trace.entry_row, np.diff(moments[:, 1:], axis=1))
     rejected = _rejected(trace)
-    drafting = np.isin(trace.stage[trace.entry_row], DRAFTING)
     effort = sum(parts[name] for name in ("launch", "GIL wait", "device", "device slow-down"))
-    wasted = np.where(drafting, effort * rejected[trace.entry_request], 0.0)
+    wasted = effort * _drafting_share(trace) * rejected[trace.entry_request]
     for name, seconds in queue_seconds(trace, wait).items():
         parts[name] = parts.get(name, 0.0) + seconds
     parts["launch"] = parts["launch"] + wait.own
@@ -256,6 +256,22 @@ def last_leg(trace: Trace, moments: Times) -> tuple[Times, Times]:
     end = np.clip(trace.take_end[trace.take[trace.entry_row[last]]], known, done)
     turn_end[of], rest[of] = end - known, done - end
     return turn_end, rest
+
+
+def _drafting_share(trace: Trace) -> Times:
+    """How much of each entry's row went into the drafts of its round: all of a draft or verify
+    stage; of a mixed pass in which the request has a round, the share of its tokens that are
+    rounds'; else nothing."""
+    stage = trace.stage[trace.entry_row]
+    share = np.isin(stage, DRAFTING).astype(np.float64)
+    # A round in a mixed pass has just been drafted; a chunk has not.
+    before = np.concatenate(([-1], stage[:-1]))
+    round_ = (stage == MIXED) & (before == DRAFTING[0]) & ~trace.first_entry
+    rows = trace.entry_row[round_]
+    rounds = np.bincount(rows, minlength=len(trace.stage))[rows]
+    tokens = rounds * (1 + trace.config.draft_tokens) / trace.row("query_tokens")[rows]
+    share[round_] = np.minimum(tokens, 1.0)
+    return share
 
 
 def _rejected(trace: Trace) -> Times:

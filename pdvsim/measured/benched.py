@@ -181,3 +181,6 @@ class OnHost:
 
     def extrapolations(self, record: RunRecord) -> list[str]:
         return self.profile.extrapolations(record)
+
+    def impossible(self, record: RunRecord) -> list[str]:
+        return self.profile.impossible(record)

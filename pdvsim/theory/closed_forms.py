@@ -15,8 +15,7 @@ from pdvsim.architectures import Architecture, Config, architecture
 from pdvsim.architectures.architecture import LaneSketch, Work
 from pdvsim.cell import Cell
 from pdvsim.core import PREFILLS, Request, Stage, query_tokens
-from pdvsim.drafters import Draft, pass_bytes
-from pdvsim.models import ModelShape
+from pdvsim.drafters import Draft, pass_bytes, prompt_work
 from pdvsim.profile import Profile
 from pdvsim.statistics import Interval
 from pdvsim.sweep import CellResult
@@ -281,14 +280,9 @@ class _Inputs:
         prompts = self.batch / self.rounds  # prefills for each round of the whole batch
         prefilled = prompts * self.cell.prompt_tokens
         draft, verifier = self.profile.pair.draft, self.profile.pair.verifier
-        # Of a head's work on a prompt only the least is known: none.
-        models = [one for one in (draft, verifier) if isinstance(one, ModelShape)]
+        flops, moved = map(sum, zip(prompt_work(draft), prompt_work(verifier), strict=True))
         lanes = (
-            LaneWork(
-                prompts * self.prefill_s,
-                prefilled * sum(one.flops_per_token for one in models),
-                prompts * sum(one.weight_bytes for one in models),
-            ),
+            LaneWork(prompts * self.prefill_s, prefilled * flops, prompts * moved),
             self._lane(Stage.DRAFT, draft, self.drafts, 1),
             self._lane(Stage.VERIFY, verifier, 1, self.drafts + 1),
         )

@@ -40,7 +40,10 @@ def of_ranks(document: CellsDocument) -> Verdict:
         caveats.append(f"the first place is too close to call{where}")
     if not any(rank.order for rank in ranks):
         return verdict("No cell has a value to be ranked by.", caveats, invalid=True)
-    return verdict(" ".join(rank.sentence for rank in ranks), caveats)
+    impossible = dict.fromkeys(row.label for row in document.cells if row.impossible)
+    if impossible:
+        caveats.insert(0, f"no engine can run {', '.join(impossible)} (listed below)")
+    return verdict(" ".join(rank.sentence for rank in ranks), caveats, invalid=bool(impossible))
 
 
 def _caveats(rows: Sequence[Row]) -> list[str]:
@@ -60,10 +63,13 @@ def _caveats(rows: Sequence[Row]) -> list[str]:
 
 
 def cell_notes(rows: Sequence[Row]) -> list[str]:
-    """What is extrapolated, censored or unknown, one sentence each."""
+    """What is impossible, extrapolated, censored or unknown, one sentence each."""
     several = len({row.concurrency for row in rows}) > 1
     named = [(row.label + (f" at C = {row.concurrency}" if several else ""), row) for row in rows]
     lines = [
+        f"Impossible, {name}: {'; '.join(row.impossible)}." for name, row in named if row.impossible
+    ]
+    lines += [
         f"Extrapolated, {name}: {'; '.join(row.extrapolated)}."
         for name, row in named
         if row.extrapolated

@@ -85,7 +85,7 @@ def measured(
     from pdvsim.sweep import check_replications
     from realengine.bench import bench, warm_up
     from realengine.build import Demand, open_engine
-    from realengine.device import physical_index
+    from realengine.device import physical_index, torch_device
     from realengine.document import benchmark
     from realengine.provenance import identity, provenance
 
@@ -101,12 +101,7 @@ def measured(
         temperature=first.temperature,
         draft_lengths=tuple(lengths[:-1]),
     )
-    opened = open_engine(reference, EXECUTORS[first.executor], device, demand)
-    kept = first.acceptance_text
-    if first.acceptance == REAL:
-        kept += f", of {opened.prompts.kind}"
-    about = provenance(opened.device, first.seed, kept)
-    warm_up(first, opened.engine)
+    about = provenance(torch_device(device), first.seed, first.acceptance_text)
     # What would make finished runs wrong for this call; each run's key knows its whole cell.
     same = {
         "device": device,
@@ -115,16 +110,24 @@ def measured(
         **identity(about, reference),
     }
     store = Store(partial_path(to.out), same)
-    with to.progress("running") as update:
-        results = bench(
-            cells,
-            replications,
-            opened.engine,
-            store,
-            records,
-            physical_index(opened.device),
-            update,
-        )
+    try:  # opened behind the store: another run with this output is refused before minutes of it
+        opened = open_engine(reference, EXECUTORS[first.executor], device, demand)
+        if first.acceptance == REAL:
+            about["acceptance"] += f", of {opened.prompts.kind}"
+        warm_up(first, opened.engine)
+        with to.progress("running") as update:
+            results = bench(
+                cells,
+                replications,
+                opened.engine,
+                store,
+                records,
+                physical_index(opened.device),
+                update,
+            )
+    except BaseException:
+        store.abandon()
+        raise
     return benchmark(results, about, opened.pair, command_line()), store
 
 
