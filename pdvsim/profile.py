@@ -27,6 +27,12 @@ from pdvsim.models import Pair, pair
 from pdvsim.profile_file import HINGES, TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
+from pdvsim.strata import Strata
+
+# How far another machine of the kind lies from the calibrated one, as the standard deviation of a
+# logarithm: host seconds by executor, and device seconds (results/machine_spread.json).
+HOST_SPREAD = {"graph": 0.36, "eager": 0.21}
+DEVICE_SPREAD = 0.008
 
 SHIPPED = Path(__file__).parent / "data" / "profiles"
 DEFAULT_MACHINE = "h100"
@@ -48,11 +54,8 @@ class HostState:
 class Costs:
     """Stage costs of one plausible machine: `pdvsim.des.StageCosts`."""
 
-    def __init__(
-        self, stages: dict[Stage, tuple[_Cost, _Cost, list[int]]], host_factor: float
-    ) -> None:
+    def __init__(self, stages: dict[Stage, tuple[_Cost, _Cost, list[int]]]) -> None:
         self._stages = stages
-        self._host_factor = host_factor
 
     def cost(
         self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
@@ -64,7 +67,7 @@ class Costs:
             raise ProfileError(
                 f"the profile has no costs for stage {stage}; calibrate that stage"
             ) from None
-        host_s = host.draw(batch, query_tokens, context_tokens) * self._host_factor
+        host_s = host.draw(batch, query_tokens, context_tokens)
         batch, query_tokens = padded(buckets, batch, query_tokens)
         return host_s, device.draw(batch, query_tokens, context_tokens)
 
@@ -122,46 +125,49 @@ class Profile:
         }
 
     def draw(self, seed: np.random.SeedSequence, state: HostState | None = None) -> Machine:
-        """One plausible machine: parameters drawn from their bootstrap and intervals.
+        """One plausible machine: parameters drawn from their bootstrap and intervals, and how far
+        a machine lies from the calibrated one.
 
         Args:
+            seed: draws of one family, i = 0, 1, ..., are spread evenly; see `Strata`.
             state: of the host, where it is known: resampled, as it changes while a run goes on.
-                Else its speed is drawn from the run-to-run spread.
+                Else its speed is drawn from the run-to-run and the host-to-host spread.
         """
         state = state or HostState()
-        rng = np.random.default_rng(seed)
+        luck = Strata(seed)
+        host = self.file.host
+        spread = float(np.hypot(host.run_spread, HOST_SPREAD[self.executor.name]))
+        factor = float(np.exp(luck.normal(spread)))
+        device_factor = float(np.exp(luck.normal(DEVICE_SPREAD)))
+        if state.factors:
+            # Of spans of equal length, speeds average, which are the factors' inverses.
+            speed = np.mean(1.0 / luck.rng.choice(state.factors, len(state.factors)))
+            factor = float(1.0 / speed)
         # A run stays near one point of a stage, where what the fit of the device misses does not
         # average out as noise does. How far the host is off is drawn once, for all stages.
         stages = {
             stage: (
-                _drawn(fit.host, rng),
-                _drawn(fit.device, rng, fit.device.residual_rms),
+                _drawn(fit.host, luck, factor),
+                _drawn(fit.device, luck, device_factor, fit.device.residual_rms),
                 fit.buckets,
             )
             for stage, fit in self.file.stages.items()
         }
-        host = self.file.host
-        factor = float(np.exp(rng.normal(0.0, host.run_spread)))
-        if state.factors:
-            # Of spans of equal length, speeds average, which are the factors' inverses.
-            speed = np.mean(1.0 / rng.choice(state.factors, len(state.factors)))
-            factor = float(1.0 / speed)
-        costs = Costs(stages, factor)
-        speeds = [max(_draw(speed, rng), 1e-3) for speed in host.gil_speeds]
+        speeds = [max(_draw(speed, luck), 1e-3) for speed in host.gil_speeds]
         if state.gil_speeds:
-            speeds = [1.0, float(rng.choice(state.gil_speeds))]
+            speeds = [1.0, float(luck.rng.choice(state.gil_speeds))]
         host_costs = HostCosts(
-            wake_s=_draw(host.wake_s, rng),
-            lock_wake_s=_draw(host.lock_wake_s, rng),
-            event_wake_s=_draw(host.event_wake_s, rng),
-            poll_overhead_s=_draw(host.poll_overhead_s, rng),
+            wake_s=factor * _draw(host.wake_s, luck),
+            lock_wake_s=factor * _draw(host.lock_wake_s, luck),
+            event_wake_s=factor * _draw(host.event_wake_s, luck),
+            poll_overhead_s=factor * _draw(host.poll_overhead_s, luck),
             gil_speeds=tuple(speeds),
         )
         contention: dict[tuple[Stage, Stage], list[tuple[int, float]]] = {}
         for entry in sorted(self.file.contention, key=lambda entry: entry.batch):
-            point = entry.batch, max(_draw(entry.speed, rng), 1e-3)
+            point = entry.batch, max(_draw(entry.speed, luck), 1e-3)
             contention.setdefault((entry.stage, entry.other), []).append(point)
-        return Machine(costs, host_costs, contention)
+        return Machine(Costs(stages), host_costs, contention)
 
     def host_costs(self) -> HostCosts:
         """The host's figures as estimated, without their uncertainty."""
@@ -185,16 +191,16 @@ class Profile:
         return too_long(record.requests, models)
 
 
-def _drawn(fit: CostFit, rng: np.random.Generator, miss: float = 0.0) -> _Cost:
-    """A plausible cost: a bootstrap draw, off by a draw of `miss`."""
-    weights = fit.draws[int(rng.integers(len(fit.draws)))]
-    off = float(np.exp(rng.normal(0.0, miss)))
-    return _Cost(fit, [off * weight for weight in weights], rng)
+def _drawn(fit: CostFit, luck: Strata, factor: float, miss: float = 0.0) -> _Cost:
+    """A plausible cost: a bootstrap draw, times `factor`, off by a draw of `miss`."""
+    weights = fit.draws[luck.below(len(fit.draws))]
+    times = factor * float(np.exp(luck.normal(miss)))
+    return _Cost(fit, [times * weight for weight in weights], luck.rng)
 
 
-def _draw(estimate: Estimate, rng: np.random.Generator) -> float:
+def _draw(estimate: Estimate, luck: Strata) -> float:
     """A normal draw whose 95 % interval is the estimate's, each side by itself, never below 0."""
-    z = float(rng.standard_normal())
+    z = luck.normal()
     half = (estimate.high - estimate.value) if z > 0 else (estimate.value - estimate.low)
     return max(0.0, estimate.value + z * half / 1.96)
 

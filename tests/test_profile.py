@@ -14,6 +14,8 @@ from pdvsim.errors import InputError, ProfileError
 from pdvsim.models import SHIPPED as SHIPPED_MODELS
 from pdvsim.models import ModelShape, Pair, Rope
 from pdvsim.profile import (
+    DEVICE_SPREAD,
+    HOST_SPREAD,
     HostState,
     Profile,
     load_profile,
@@ -125,6 +127,48 @@ def test_machines_differ_by_what_the_fit_misses() -> None:
     seconds = [profile.draw(seed).costs.cost(Stage.VERIFY, 1, 5, 100)[1] for seed in seeds]
     assert np.std(np.log(seconds)) == pytest.approx(0.2, rel=0.15)
     assert np.median(seconds) == pytest.approx(0.016, rel=0.05)
+
+
+def test_another_machine_differs_in_its_host_and_a_little_in_its_device() -> None:
+    file = profile_file()
+    stages = {
+        stage: fit.model_copy(
+            update={
+                "host": fit.host.model_copy(update={"noise": [1.0]}),
+                "device": fit.device.model_copy(update={"noise": [1.0], "residual_rms": 0.0}),
+            }
+        )
+        for stage, fit in file.stages.items()
+    }
+    profile = Profile(file.model_copy(update={"stages": stages}))
+    machines = [profile.draw(seed) for seed in np.random.SeedSequence(1).spawn(128)]
+    costs = np.log([[m.costs.cost(s, 1, 5, 100) for s in stages] for m in machines])
+    host, device = costs[:, :, 0], costs[:, :, 1]
+    spread = np.hypot(HOST_SPREAD[file.executor], file.host.run_spread)
+    assert host.std(axis=0) == pytest.approx(spread, rel=0.15)
+    bootstrap = 0.01 * np.sqrt(2.0)  # of the made-up draws
+    assert device.std(axis=0) == pytest.approx(np.hypot(DEVICE_SPREAD, bootstrap), rel=0.15)
+    wakes = np.log([m.host.wake_s for m in machines])
+    assert np.corrcoef([host[:, 0], host[:, -1], wakes]).min() > 0.9  # one host, not one a stage
+
+
+def test_what_a_known_host_is_needs_no_spread() -> None:
+    profile = Profile(profile_file())
+    state = HostState((1.0,))
+    seeds = np.random.SeedSequence(1).spawn(64)
+    wakes = [profile.draw(seed, state).host.wake_s for seed in seeds]
+    assert np.std(np.log(wakes)) < 0.2
+
+
+def test_the_measured_spread_is_the_one_used() -> None:
+    found = json.loads((Path(__file__).parents[1] / "results/machine_spread.json").read_text())
+    host = found["host factor of another host"]
+    assert HOST_SPREAD["graph"] == pytest.approx(
+        found["host, two hosts apart"]["graph"]["log_rms"], abs=0.005
+    )
+    assert HOST_SPREAD["eager"] == pytest.approx(host["eager"]["log_rms"], abs=0.005)
+    device = found["device, two hosts apart"]["stages of plain"]["log_rms"]
+    assert pytest.approx(device, abs=0.0005) == DEVICE_SPREAD
 
 
 def test_a_known_host_factor_scales_host_time_only() -> None:
