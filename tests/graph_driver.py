@@ -22,7 +22,7 @@ from realengine.prompts import Prompts
 
 CPU = torch.device("cpu")
 SHAPE = ModelShape("test", 2, 32, 4, 2, 48, 64, 128)
-PADDED = Sizes((3, 6, 9), (16, 64))
+PADDED = Sizes((3, 6, 9), (16, 64), ((16, 3, 3), (40, 6, 3), (40, 6, 0)))
 ROUND = GRAPH.speculate + GRAPH.check
 
 

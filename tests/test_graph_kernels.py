@@ -34,10 +34,11 @@ def test_kernels_agree_with_plain_pytorch() -> None:
 
 
 def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
-    """A ragged prefill in two pieces, then `queries`: (new tokens per request, offset)."""
+    """A ragged prefill in two pieces, then `queries`: (new tokens per request, offset); and each
+    of these beside a chunk of another prompt."""
     from pdvsim.models import ModelShape
-    from realengine.graph.model import forward
-    from realengine.graph.ops import Ops, Ragged, TorchOps, Uniform, View
+    from realengine.graph.model import Ends, forward
+    from realengine.graph.ops import Mixed, Ops, Ragged, TorchOps, Uniform, View
     from realengine.graph.paged import PagedCache, paged_cache
     from realengine.graph.triton_ops import TritonOps
     from realengine.graph.weights import random_weights
@@ -51,13 +52,15 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
         lengths = torch.tensor([20, 70, 2])
         return paged_cache(shape, 19, 16, table, lengths, torch.float32)
 
-    def states(ops: Ops, views: list[View], rows: list[int]) -> list[torch.Tensor]:
+    def states(
+        ops: Ops, views: list[View], rows: list[int], ends: list[Ends | None]
+    ) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(2)
         cache = new_cache()
         outputs = []
-        for view, count in zip(views, rows, strict=True):
+        for view, count, last in zip(views, rows, ends, strict=True):
             tokens = torch.randint(64, (count,), generator=generator)
-            outputs.append(forward(weights, ops, cache, tokens, view))
+            outputs.append(forward(weights, ops, cache, tokens, view, ends=last))
         return [*outputs, *(layer[:, 1:] for layer in cache.layers)]
 
     first = [[0, 20, 0, 0], [20, 64, 1, 0], [84, 2, 2, 0], [0, 0, 0, 0]]
@@ -67,9 +70,17 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
         *(Uniform(torch.tensor([2, 1, 0]), query, offset) for query, offset in queries),
     ]
     rows = [86, 6, *(3 * query for query, _ in queries)]
+    ends: list[Ends | None] = [None] * len(views)
+    chunk = Ragged(torch.tensor([[0, 5, 0, 20], [5, 0, 2, 0]]))
+    for query, offset in queries:
+        rounds = Uniform(torch.tensor([2, 1]), query, offset)
+        views += [Mixed(rounds, chunk)] * 2
+        rows += [2 * query + 5] * 2
+        last = Ends.of(*(torch.tensor([each]) for each in (4, 0, 24)), rounds)
+        ends += [None, last]
     pairs = zip(
-        states(TritonOps(multiprocessors), views, rows),
-        states(TorchOps(), views, rows),
+        states(TritonOps(multiprocessors), views, rows, ends),
+        states(TorchOps(), views, rows, ends),
         strict=True,
     )
     for ours, plain in pairs:

@@ -14,10 +14,11 @@ from pdvsim.records import STAGE_CODE
 from pdvsim.workload import Workload
 from realengine.graph import GraphConfig
 from realengine.graph.head_weights import random_head
+from realengine.graph.plan import Sizes
 from realengine.prompts import Prompts
 from realengine.world import RealWorld
 from tests.fakes import config_of
-from tests.graph_driver import CPU, SHAPE, engine, serve, similar_draft, verifier_weights
+from tests.graph_driver import CPU, PADDED, SHAPE, engine, serve, similar_draft, verifier_weights
 
 VERIFIER = verifier_weights()
 HEAD = random_head(head_for(SHAPE), VERIFIER, CPU, VERIFIER.embedding.dtype)
@@ -28,8 +29,9 @@ CONFIG = GraphConfig(3, 12, 96, 4)
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("budget", [5, 13, 40])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("sizes", [Sizes(), PADDED], ids=["exact", "padded"])
 def test_chunks_beside_rounds_leave_tokens_as_they_are(
-    drafter: str, budget: int, temperature: float
+    drafter: str, budget: int, temperature: float, sizes: Sizes
 ) -> None:
     """Sampled ones too where nothing is drafted: the same random numbers decide."""
     if temperature and drafter != "none":
@@ -39,7 +41,7 @@ def test_chunks_beside_rounds_leave_tokens_as_they_are(
     workload = Workload("closed-loop", *lengths, [()] * 14, in_flight=6)
     prompts = Prompts(SHAPE.vocabulary, text=[rng.randrange(SHAPE.vocabulary) for _ in range(499)])
     sized = GraphConfig(3, 12, 96, 4, temperature=temperature)
-    served = engine(sized, VERIFIER, DRAFTERS[drafter], prompts)
+    served = engine(sized, VERIFIER, DRAFTERS[drafter], prompts, sizes)
     asked = config_of(
         "continuous",
         GRAPH.with_drafter(Drafter(drafter)),

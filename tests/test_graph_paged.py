@@ -110,7 +110,7 @@ def test_memory_is_asked_for_in_pages_and_refusals_say_how_much() -> None:
 
 
 def test_rounds_are_padded_to_the_next_captured_size() -> None:
-    sizes = cuda_sizes(100)
+    sizes = cuda_sizes(100, 4)
     assert sizes.batch(5) == 6 and sizes.batch(97) == 100 and sizes.batch(1) == 1
     assert Sizes().batch(5) == 5
     work = round_work([3, 1], [4, -1], 4, padding=9)

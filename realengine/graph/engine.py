@@ -31,6 +31,7 @@ from realengine.graph.plan import (
     cuda_sizes,
     draft_runs,
     draft_shapes,
+    empty_mixed_work,
     empty_prefill_work,
     mixed_work,
     prefill_work,
@@ -108,7 +109,7 @@ class GraphTicket:
     batch: Sequence[Request]
     execution: Execution
     served: Sequence[Request]
-    rows: Sequence[int]
+    work: Sequence[Work]
 
     def wait(self) -> None:
         self.execution.wait()
@@ -118,8 +119,8 @@ class GraphTicket:
 
     def results(self) -> Values:
         """The result rows of `served`, `[requests, .]`."""
-        parts = self.execution.result
-        kept = [part[:rows] for part, rows in zip(parts, self.rows, strict=True)]
+        parts = zip(self.work, self.execution.result, strict=True)
+        kept = [item.counted(part) for item, part in parts]
         return kept[0] if len(kept) == 1 else numpy.concatenate(kept)
 
 
@@ -237,7 +238,8 @@ class GraphEngine:
         if isinstance(device, CpuDevice):
             return DirectRunner(device, stages.admit, programs)
         assert isinstance(device, CudaDevice)
-        sizes = cuda_sizes(self.config.max_requests)
+        drafts = 0 if self._drafter.kind is Kind.NONE else self.draft_tokens
+        sizes = cuda_sizes(self.config.max_requests, drafts)
         runner = GraphRunner(device, stages.admit, programs, sizes, self.config.graph_bytes)
         padding, lengths = self.config.max_requests, self.config.lengths
         prompts = [
@@ -257,8 +259,10 @@ class GraphEngine:
                     checks = [round_work([], [], b, padding, length) for b in batches]
                     runner.capture(Stage.VERIFY, checks)
                 for shape in draft_shapes(self._drafter, lengths):
-                    drafts = [round_work([], [], b, padding, *shape) for b in batches]
-                    runner.capture(Stage.DRAFT, drafts)
+                    steps = [round_work([], [], b, padding, *shape) for b in batches]
+                    runner.capture(Stage.DRAFT, steps)
+            mixed = [empty_mixed_work(s, self._block_tokens, padding) for s in sizes.mixed]
+            runner.capture(Stage.MIXED, mixed[::-1])
         return runner
 
     @property
@@ -330,17 +334,20 @@ class GraphEngine:
         prologue = self._admit(batch) if admits else None
         held = self._admission.held(batch)
         drafts = [length for request, length in zip(batch, lengths, strict=True) if request in held]
-        work = self._work(stage, held, drafts)
+        program = stage
+        if stage is Stage.MIXED and all(request.chunk_tokens for request in held):
+            program = Stage.PREFILL_VERIFIER
+        work = self._work(program, held, drafts)
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
-        with self._locks[stage]:
-            execution = self._runner.run(stage, prologue, work, stream, earlier)
+        with self._locks[program]:
+            execution = self._runner.run(program, prologue, work, stream, earlier)
         for request, each in held.items():
             each.latest = execution
             if stage in PREFILLS or (stage is Stage.MIXED and request.chunk_tokens):
                 each.states = 1
             elif stage is Stage.VERIFY or stage is Stage.MIXED:
                 each.states = max(drafts) + 1
-        return GraphTicket(stage, batch, execution, list(held), [item.rows for item in work])
+        return GraphTicket(stage, batch, execution, list(held), work)
 
     def _lengths(self, batch: Sequence[Request], drafts: DraftTokens | None) -> list[int]:
         """Each request's number of drafts."""
@@ -424,6 +431,7 @@ class GraphEngine:
             longest,
             self._block_tokens,
             self.config.max_requests,
+            self._runner.sizes,
         )
 
     def _prompt(self, request: Request) -> Sequence[int]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pdvsim.models import ModelShape
-from realengine.graph.ops import Ops, Ragged, View
+from realengine.graph.ops import Mixed, Ops, Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
 
 
@@ -82,23 +82,30 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The only tokens of a prefill whose states behind the last layer are wanted.
+    """The only tokens of a pass over prompts whose states behind the last layer are wanted.
 
     Attributes:
         rows: `[ends]`, their rows.
-        view: where they stand, a block each; None if there are none.
+        view: where they stand, those of prompts a block each; None if there are none.
     """
 
     rows: Tensor
-    view: Ragged | None
+    view: View | None
 
     @classmethod
-    def of(cls, rows: Tensor, slots: Tensor, positions: Tensor) -> Ends:
-        if not len(rows):
-            return cls(rows, None)
-        one = torch.ones_like(rows)
-        blocks = torch.stack([one.cumsum(0) - 1, one, slots, positions], 1)
-        return cls(rows, Ragged(blocks))
+    def of(
+        cls, rows: Tensor, slots: Tensor, positions: Tensor, rounds: Uniform | None = None
+    ) -> Ends:
+        """`rows` are the last ones of prompts; beside them stand all of `rounds`, if any."""
+        prompts = None
+        if len(rows):
+            one = torch.ones_like(rows)
+            prompts = Ragged(torch.stack([one.cumsum(0) - 1, one, slots, positions], 1))
+        if rounds is None:
+            return cls(rows, prompts)
+        before = len(rounds.slots) * rounds.query
+        rows = torch.cat([torch.arange(before, device=rows.device), rows + before])
+        return cls(rows, rounds if prompts is None else Mixed(rounds, prompts))
 
 
 def forward(
@@ -125,7 +132,6 @@ def forward(
         if tap is not None:
             tap.take(i, residual)
         if ends is not None and i == last:
-            assert isinstance(view, Ragged)
             _fill(weights, layer, ops, cache, x, view)
             x, residual = x[ends.rows], residual[ends.rows]
             if ends.view is None:
@@ -146,9 +152,12 @@ def forward(
 
 
 def _fill(
-    weights: Weights, layer: Layer, ops: Ops, cache: PagedCache, x: Tensor, view: Ragged
+    weights: Weights, layer: Layer, ops: Ops, cache: PagedCache, x: Tensor, view: View
 ) -> None:
-    """Keys and values of the last layer for all of `x [rows, hidden]`."""
+    """Keys and values of the last layer for all prompt tokens of `x [rows, hidden]`."""
+    if isinstance(view, Mixed):
+        x, view = x[view.round_rows :], view.prompts
+    assert isinstance(view, Ragged)
     heads, begin = weights.shape.heads, weights.shape.query_width
     bias = None if layer.qkv_bias is None else layer.qkv_bias[begin:]
     kv = ops.linear(x, layer.qkv[begin:], bias)

@@ -43,7 +43,23 @@ class Ragged:
     blocks: Tensor
 
 
-View: TypeAlias = Uniform | Ragged
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """New tokens of a mixed pass: those of rounds, then those of prompts.
+
+    Attributes:
+        prompts: their rows are counted from the first prompt token on.
+    """
+
+    rounds: Uniform
+    prompts: Ragged
+
+    @property
+    def round_rows(self) -> int:
+        return len(self.rounds.slots) * self.rounds.query
+
+
+View: TypeAlias = Uniform | Ragged | Mixed
 
 
 class Ops(Protocol):
@@ -157,6 +173,10 @@ class TorchOps:
             _append(_rotate(key, cache, positions), value, cache, kv, slots, positions)
 
     def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+        if isinstance(view, Mixed):
+            rounds, prompts = qkv[: view.round_rows], qkv[view.round_rows :]
+            parts = ((rounds, view.rounds), (prompts, view.prompts))
+            return torch.cat([self.attend(x, heads, cache, layer, part) for x, part in parts])
         kv = cache.layers[layer]
         kv_heads, head_size = kv.shape[2], kv.shape[4]
         new = qkv.view(-1, heads + 2 * kv_heads, head_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -14,6 +14,9 @@ from realengine.graph.drafting import Drafter, Key
 Values = numpy.typing.NDArray[numpy.int64]
 
 CHUNK_ENDS = 64  # prompts that may end in one chunk: rows of the head's matrix product
+MIXED_ENDS = 8  # of those, beside a round in a captured pass
+MIXED_ROWS = 640  # of the largest captured mixed pass: a longer one hides its own launch
+MIXED_TOKENS = (64, 128, 192, 256, 384, 512)  # of prompts, in captured mixed passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,53 +24,95 @@ class Work:
     """One run of a device program.
 
     Attributes:
-        rows: leading rows of the result that count; the rest is padding.
+        rows: leading rows of the result that count.
+        more: begin and end of further ones that do; the rest is padding.
     """
 
     key: Key
     values: Values
     rows: int
+    more: tuple[int, int] = (0, 0)
+
+    def counted(self, result: Values) -> Values:
+        """The rows of `result` that count."""
+        first, more = result[: self.rows], result[slice(*self.more)]
+        return numpy.concatenate([first, more]) if len(more) else first
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Batch sizes of rounds, and token counts of prefill, that are padded up to.
+    """Batch sizes of rounds, token counts of prefill, and shapes of mixed passes (prompt tokens,
+    batch, drafts), that are padded up to.
 
-    Larger ones, and all of them on the CPU where both are empty, run at their exact size.
+    Larger ones, and all of them on the CPU where all are empty, run at their exact size.
     """
 
     batches: tuple[int, ...] = ()
     prefill_tokens: tuple[int, ...] = ()
+    mixed: tuple[tuple[int, int, int], ...] = ()
 
     def prefill_key(self, tokens: int, blocks: int, ends: int, block_tokens: int) -> Key:
         padded = _at_least(tokens, self.prefill_tokens)
         if padded not in self.prefill_tokens:
             return tokens, blocks, ends
-        return captured_prefill_key(padded, block_tokens)
+        return captured_key(padded, block_tokens, CHUNK_ENDS)
 
     def batch(self, requests: int) -> int:
         return _at_least(requests, self.batches)
 
+    def mixed_shape(self, tokens: int, ends: int, batch: int, drafts: int) -> tuple[int, int]:
+        """Prompt tokens and batch of the captured pass of the fewest rows that holds this one;
+        these themselves if there is none."""
+        fitting = [
+            (length + batch_ * (drafts + 1), length, batch_)
+            for length, batch_, drafts_ in self.mixed
+            if drafts_ == drafts and length >= tokens and batch_ >= batch
+        ]
+        return min(fitting)[1:] if fitting and ends <= MIXED_ENDS else (tokens, batch)
 
-def captured_prefill_key(tokens: int, block_tokens: int) -> Key:
-    """Each of up to CHUNK_ENDS + 1 pieces has at most one block that is not full."""
-    return tokens, tokens // block_tokens + CHUNK_ENDS + 1, CHUNK_ENDS
+
+def captured_key(tokens: int, block_tokens: int, ends: int) -> Key:
+    """Each of up to `ends` + 1 pieces has at most one block that is not full."""
+    return tokens, tokens // block_tokens + ends + 1, ends
 
 
 def empty_prefill_work(tokens: int, block_tokens: int, padding: int) -> Work:
     """A prefill of nothing at all, of a captured size."""
-    key = captured_prefill_key(tokens, block_tokens)
+    key = captured_key(tokens, block_tokens, CHUNK_ENDS)
     return _prefill_values(key, [], [], [], padding)
 
 
-def cuda_sizes(max_requests: int) -> Sizes:
+def cuda_sizes(max_requests: int, drafts: int) -> Sizes:
     """Sizes worth a CUDA graph on a GPU: close enough together that padding costs under a fifth.
 
     A prefill of more than 1,024 tokens keeps the device busy longer than its launches take.
+
+    Args:
+        drafts: of the rounds in mixed passes; those of other lengths have no graphs.
     """
     steps = [1, 2, 3, 4, 6, *range(8, 33, 4), *range(40, 129, 8), *range(144, 513, 16)]
     batches = [size for size in steps if size < max_requests] + [min(max_requests, steps[-1])]
-    return Sizes(tuple(batches), (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024))
+    mixed = [
+        (tokens, batch, drafts)
+        for tokens in MIXED_TOKENS
+        for batch in _spaced(batches, -(-16 // (drafts + 1)))
+        if tokens + batch * (drafts + 1) <= MIXED_ROWS
+    ]
+    return Sizes(
+        tuple(batches),
+        (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024),
+        tuple(mixed),
+    )
+
+
+def _spaced(sizes: Iterable[int], step: int) -> list[int]:
+    """Of ascending `sizes` as few as leave gaps of at most `step`, where `sizes` have none."""
+    kept = [0]
+    for size in sizes:
+        if len(kept) > 1 and size - kept[-2] <= step:
+            kept.pop()
+        kept.append(size)
+    return kept[1:]
 
 
 def _at_least(count: int, sizes: tuple[int, ...]) -> int:
@@ -157,6 +202,9 @@ class _Chunk:
 
     def work(self, sizes: Sizes, block_tokens: int, padding: int) -> Work:
         key = sizes.prefill_key(len(self.tokens), len(self.blocks), len(self.ends), block_tokens)
+        return self.padded(key, padding)
+
+    def padded(self, key: Key, padding: int) -> Work:
         tokens = [*self.tokens, self.following]
         return _prefill_values(key, tokens, self.blocks, self.ends, padding)
 
@@ -208,12 +256,28 @@ def mixed_work(
     length: int,
     block_tokens: int,
     padding: int,
+    sizes: Sizes,
 ) -> Work:
-    """Input of a mixed pass, at its exact size: one chunk of `pieces`, and a round of `length`
-    drafts for `slots`."""
+    """Input of a mixed pass: one chunk of `pieces`, and a round of `length` drafts for `slots`."""
     chunk = _Chunk()
     for each in pieces:
         chunk.add(each.slot, each.tokens, each.begin, each.end, block_tokens)
-    prompts = chunk.work(Sizes(), block_tokens, padding)
-    values = numpy.concatenate([prompts.values, numpy.array([*slots, *forced], numpy.int64)])
-    return Work((*prompts.key, len(slots), length), values, len(slots) + prompts.rows)
+    exact = len(chunk.tokens), len(slots)
+    shape = sizes.mixed_shape(exact[0], len(chunk.ends), exact[1], length)
+    key: Key = exact[0], len(chunk.blocks), len(chunk.ends)
+    if (*shape, length) in sizes.mixed:
+        key = captured_key(shape[0], block_tokens, MIXED_ENDS)
+    return _beside(chunk.padded(key, padding), round_work(slots, forced, shape[1], padding, length))
+
+
+def empty_mixed_work(shape: tuple[int, int, int], block_tokens: int, padding: int) -> Work:
+    """A mixed pass of nothing at all; `shape` as in `Sizes.mixed`."""
+    tokens, batch, length = shape
+    prompts = _prefill_values(captured_key(tokens, block_tokens, MIXED_ENDS), [], [], [], padding)
+    return _beside(prompts, round_work([], [], batch, padding, length))
+
+
+def _beside(prompts: Work, rounds: Work) -> Work:
+    key, values = (*prompts.key, *rounds.key), numpy.concatenate([prompts.values, rounds.values])
+    batch = rounds.key[0]
+    return Work(key, values, rounds.rows, (batch, batch + prompts.rows))

@@ -14,7 +14,7 @@ from torch import Tensor
 from pdvsim.core import Stage
 from realengine.graph.drafting import Drafter, Key, Program, Prompts
 from realengine.graph.model import Ends, Tap, Weights, forward, logits
-from realengine.graph.ops import Ops, Ragged, Uniform, View
+from realengine.graph.ops import Mixed, Ops, Uniform, View
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
 from realengine.graph.state import State
@@ -72,26 +72,19 @@ class Stages:
         return self._check(slots, forced, tokens, logits(self.verifier, self.ops, hidden), states)
 
     def mixed(self, flat: Tensor, key: Key) -> Tensor:
-        """A verify and a prefill in one pass: every request's newest tokens are a block of their
-        own. Returns what verify does, then first tokens of prompts that end, `[., g + 2]`."""
+        """A verify and a prefill in one pass. Returns what verify does, then first tokens of
+        prompts that end, `[., g + 2]`."""
         prompt_key, (batch, length) = key[:-2], key[-2:]
-        if not batch:
-            return self.prefill(flat, prompt_key)
-        assert length < self.ops.block_tokens
         prompts = Prompts.of(flat[: -2 * batch], prompt_key)
         slots, forced = flat[-2 * batch :].view(2, batch)
-        tokens = self._newest(slots, length)
+        tokens, rounds = self._newest(slots, length), Uniform(slots, length + 1, -1)
         count = tokens.numel()
-        first_rows = torch.arange(0, count, length + 1, device=flat.device)
-        begin = self.state.lengths[slots] - 1
-        newest = torch.stack([first_rows, torch.full_like(slots, length + 1), slots, begin], 1)
-        behind = prompts.view.blocks.clone()
-        behind[:, 0] += count
         hidden, states = self._forward(
-            torch.cat([tokens.flatten(), prompts.tokens]), Ragged(torch.cat([newest, behind]))
+            torch.cat([tokens.flatten(), prompts.tokens]),
+            Mixed(rounds, prompts.view),
+            Ends.of(prompts.rows, prompts.slots, prompts.lengths - 1, rounds),
         )
         # One product with the head: its weights are read once.
-        hidden = torch.cat([hidden[:count], hidden[count + prompts.rows]])
         scores = logits(self.verifier, self.ops, hidden)
         checked = self._check(slots, forced, tokens, scores[:count], states[:count])
         first = self._begin(prompts, scores[count:], states[count:])

@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 
 from realengine.graph import kernels, thin
-from realengine.graph.ops import Ragged, Uniform, View
+from realengine.graph.ops import Mixed, Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
 
 MOST_SPLITS = 16
@@ -157,20 +157,38 @@ class TritonOps:
         )
 
     def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+        out = qkv.new_empty(len(qkv), heads * cache.layers[layer].shape[4])
+        if isinstance(view, Mixed):
+            rows = view.round_rows
+            self._attend(qkv[:rows], out[:rows], heads, cache, layer, view.rounds)
+            self._attend(qkv[rows:], out[rows:], heads, cache, layer, view.prompts)
+        else:
+            self._attend(qkv, out, heads, cache, layer, view)
+        return out
+
+    def _attend(
+        self,
+        qkv: Tensor,
+        out: Tensor,
+        heads: int,
+        cache: PagedCache,
+        layer: int,
+        view: Uniform | Ragged,
+    ) -> None:
         if isinstance(view, Uniform):
-            return self._decode(qkv, heads, cache, cache.layers[layer], view)
-        self.append(qkv, heads, cache, layer, view)
-        return self._prefill(qkv, heads, cache, cache.layers[layer], view)
+            self._decode(qkv, out, heads, cache, cache.layers[layer], view)
+        else:
+            self.append(qkv, heads, cache, layer, view)
+            self._prefill(qkv, out, heads, cache, cache.layers[layer], view)
 
     def _decode(
-        self, qkv: Tensor, heads: int, cache: PagedCache, kv: Tensor, view: Uniform
-    ) -> Tensor:
+        self, qkv: Tensor, out: Tensor, heads: int, cache: PagedCache, kv: Tensor, view: Uniform
+    ) -> None:
         _, _, kv_heads, page_tokens, head_size = kv.shape
         rows = view.query * (heads // kv_heads)
         block_m = min(64, max(16, triton.next_power_of_2(rows)))
         head_tiles = kv_heads * triton.cdiv(rows, block_m)
         splits = self._splits(len(view.slots) * head_tiles)
-        out = qkv.new_empty(len(qkv), heads * head_size)
         places = len(qkv) * heads if splits > 1 else 1
         parts = splits + 1 if splits > 1 else 1
         partial = torch.empty(places, parts, head_size, device=qkv.device)
@@ -208,7 +226,6 @@ class TritonOps:
             kernels.combine_kernel[(places,)](
                 partial, partial_log, out, parts, SIZE=head_size, MOST=2 * MOST_SPLITS, num_warps=4
             )
-        return out
 
     def _splits(self, programs: int) -> int:
         """Splits of the cached tokens that fill the device: a power of two."""
@@ -216,10 +233,9 @@ class TritonOps:
         return 1 << (wanted.bit_length() - 1)
 
     def _prefill(
-        self, qkv: Tensor, heads: int, cache: PagedCache, kv: Tensor, view: Ragged
-    ) -> Tensor:
+        self, qkv: Tensor, out: Tensor, heads: int, cache: PagedCache, kv: Tensor, view: Ragged
+    ) -> None:
         _, _, kv_heads, page_tokens, head_size = kv.shape
-        out = qkv.new_empty(len(qkv), heads * head_size)
         table_width = cache.page_table.shape[1]
         geometry = {
             "HEADS": heads,
@@ -243,7 +259,6 @@ class TritonOps:
             num_warps=4,
             num_stages=2,
         )
-        return out
 
 
 def _precision(x: Tensor) -> str:
