@@ -41,21 +41,25 @@ def validate(
         workers: processes; None takes one per usable core.
     """
     hosts = Hosts(benches, profile)
+    calibrated: list[CellResult] = []
     results: list[CellResult] = []
     rows: list[ValidationRow] = []
     for bench in benches:
-        predicted, compared = _compare(bench, profile, hosts, replications, workers, on_run)
+        plain, predicted, compared = _compare(bench, profile, hosts, replications, workers, on_run)
+        calibrated += plain
         results += predicted
         rows += compared
-    as_calibrated = summarize_errors([one.errors_as_calibrated for one in rows])
+    measured = [one.measured for one in rows]
+    ahead = [one.errors_as_calibrated for one in rows]
+    as_calibrated = summarize_errors(ahead, [one.metrics for one in calibrated], measured)
     as_it_was: list[ErrorSummary] = []
     if profile.executor.synchronous:
-        as_it_was = summarize_errors([one.errors for one in rows])
+        now = [one.errors for one in rows]
+        as_it_was = summarize_errors(now, [one.metrics for one in rows], measured)
     first = results[0].cell
     notes = [
         f"Acceptance: {first.acceptance_text}. {replications} predictions, seed {first.seed}.",
-        *_told("on the host as calibrated", as_calibrated),
-        *_told("on the host as it was during the runs", as_it_was),
+        *_told("on the host as calibrated", as_calibrated if as_it_was else ()),
     ]
     document = Validation(
         **head("validate", command),
@@ -78,7 +82,8 @@ def _compare(
     replications: int,
     workers: int | None,
     on_run: Callable[[int, int], None] | None,
-) -> tuple[list[CellResult], list[ValidationRow]]:
+) -> tuple[list[CellResult], list[CellResult], list[ValidationRow]]:
+    """Predictions as calibrated and on the host as it was, and the rows made of them."""
     plans = max(len(one.runs) for one in bench.cells)
     cells = [one.cell for one in bench.cells]
 
@@ -104,7 +109,7 @@ def _compare(
                 telemetry=tuple(one.telemetry),
             )
         )
-    return predicted, rows
+    return calibrated, predicted, rows
 
 
 def errors(predicted: Metrics, measured: Metrics) -> Errors:
@@ -118,21 +123,32 @@ def errors(predicted: Metrics, measured: Metrics) -> Errors:
     return found
 
 
-def summarize_errors(rows: Sequence[Errors]) -> list[ErrorSummary]:
-    """Median and largest absolute error by metric, and how many cells have one."""
+def summarize_errors(
+    rows: Sequence[Errors], predicted: Sequence[Metrics], measured: Sequence[Metrics]
+) -> list[ErrorSummary]:
+    """Absolute errors by metric over the cells that have one, and how many of their measurements
+    lie in the predicted interval."""
     summary = []
     for name in COMPARED:
         known = [abs(error) for row in rows if (error := row[name]) is not None]
+        pairs = [(a[name], m[name]) for a, m in zip(predicted, measured, strict=True)]
         if known:
             summary.append(
                 ErrorSummary(
                     metric=name,
                     median_abs=float(np.median(known)),
+                    p95_abs=float(np.quantile(known, 0.95)),
                     max_abs=max(known),
+                    inside=sum(_holds(a, m.value) for a, m in pairs if a and m),
                     cells=len(known),
                 )
             )
     return summary
+
+
+def _holds(predicted: Interval, value: float) -> bool:
+    low, high = predicted.low, predicted.high
+    return low is not None and high is not None and low <= value <= high
 
 
 def _told(where: str, summary: Sequence[ErrorSummary]) -> list[str]:

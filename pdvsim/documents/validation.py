@@ -40,11 +40,18 @@ class ValidationRow(Row):
 
 
 class ErrorSummary(Model):
-    """Absolute errors of one metric over all cells that have one."""
+    """Absolute errors of one metric over all cells that have one.
+
+    Attributes:
+        p95_abs: 95th percentile; None in documents from before it was asked for.
+        inside: cells whose measurement lies in the predicted interval; None likewise.
+    """
 
     metric: Annotated[str, AfterValidator(one_of(COMPARED))]
     median_abs: Finite
+    p95_abs: Finite | None = None
     max_abs: Finite
+    inside: int | None = None
     cells: int
 
 
@@ -77,6 +84,20 @@ class Validation(CellsDocument):
 
     def tables(self) -> Iterator[Table]:
         yield self.held()
+        yield self.summary()
+
+    def summary(self) -> Table:
+        """Errors by metric, on the host as it was during the runs where that is known."""
+        title = "Absolute errors over all cells, and measurements inside their 95 % interval"
+        lines = [
+            (
+                (QUANTITIES[one.metric].heading, ""),
+                *((_percent(error), "") for error in (one.median_abs, one.p95_abs, one.max_abs)),
+                ("n/a" if one.inside is None else f"{one.inside} of {one.cells}", ""),
+            )
+            for one in self.at_run_speed or self.as_calibrated
+        ]
+        return Table(title, ("", "median", "95th percentile", "largest", "inside"), lines)
 
     def held(self) -> Table:
         """The error of each prediction, and what was measured and predicted."""
@@ -102,3 +123,7 @@ class Validation(CellsDocument):
         measured, predicted = told(row.measured[name], scale)[0], told(row.metric(name), scale)[0]
         off = "n/a" if error is None else f"{100 * error:+.1f} %"
         return off, f"{measured} : {predicted}"
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.1f} %"
