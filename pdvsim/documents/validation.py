@@ -101,7 +101,8 @@ class Validation(CellsDocument):
 
     def held(self) -> Table:
         """The error of each prediction, and what was measured and predicted."""
-        shown = [n for n in COMPARED if any(row.errors[n] is not None for row in self.cells)]
+        # Of the tails the summary is enough: their columns would not fit.
+        shown = [n for n in COMPARED if not n.startswith("p99") and self._known(n)]
         lines = []
         for row in self.cells:
             factors = row.host_factors
@@ -116,6 +117,9 @@ class Validation(CellsDocument):
         if any(row.host_factors for row in self.cells):
             title += "; host: times its calibrated seconds"
         return Table(title, ("C", "architecture", *(QUANTITIES[n].title for n in shown)), lines)
+
+    def _known(self, name: str) -> bool:
+        return any(row.errors[name] is not None for row in self.cells)
 
     @staticmethod
     def _compared(row: ValidationRow, name: str) -> tuple[str, str]:
