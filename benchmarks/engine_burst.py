@@ -1,12 +1,14 @@
 """A burst of C requests through the graph executor: output tokens per second.
 
     python benchmarks/engine_burst.py --json OUT.json [--quick] [--pair DRAFTER:VERIFIER]
+        [--bursts 1,8,32] [--modes speculation] [--stages 1,32]
 
 256 prompt tokens and 128 output tokens each, end of sequence ignored; drafts are accepted with 0.7
 a position (injected: all kernels run), 4 drafted tokens a round; and the verifier alone. All
 requests arrive together, are prefilled together and then go round by round, as one `baseline` or
 `plain` worker runs them. The clock runs from the first launch to the last token on the host.
-DRAFTER is a draft model, or eagle3 for a head of the verifier's shape.
+DRAFTER is a draft model, or eagle3 for a head of the verifier's shape. With --stages the engine's
+stages are timed too, at these batches and context 256, as `engine_stages.py` does.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from engine_stages import Report, launch
+from engine_stages import Report, ceilings, launch, time_pair
 
 from pdvsim.core import GRAPH, Request, Stage
+from pdvsim.models import pair
 from realengine.graph import GraphConfig, GraphEngine, build_engine
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 128
 DRAFT_TOKENS, ACCEPTANCE = 4, 0.7
-RUNS = {1: 15, 8: 7}  # the fewer requests, the more their luck decides; 3 elsewhere
+# Bursts of each size: the fewer requests, the more their luck decides.
+RUNS, ELSEWHERE = {1: 15, 8: 7}, 3
+QUICK_RUNS, QUICK_ELSEWHERE = {1: 5, 8: 3}, 1
+STAGE_CONTEXT, STAGE_ROOM, STAGE_REPEATS = 256, 300, 12  # tokens, tokens, launches
 
 # Output tokens/s of vLLM 0.25.1 on one H100 for the same burst of a Llama-2-7B shape, measured
 # 2026-11-25: without speculation, with a TinyLlama draft, with an EAGLE-3 head.
@@ -83,19 +89,31 @@ def measure(engine: GraphEngine, count: int, speculate: bool, runs: int) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where results go")
-    parser.add_argument("--quick", action="store_true", help="one run of each burst")
+    parser.add_argument("--quick", action="store_true", help="fewer runs of each burst")
     parser.add_argument("--pair", default="tinyllama-1.1b:llama-2-7b")
     parser.add_argument("--bursts", default="1,8,32,64,128,256", help="values of C")
+    parser.add_argument("--modes", default="speculation,plain")
+    parser.add_argument("--stages", default="", help="batches to time stages at")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
-    counts = [int(count) for count in options.bursts.split(",")]
+    counts, batches = (
+        [int(count) for count in text.split(",") if count]
+        for text in (options.bursts, options.stages)
+    )
+    modes = options.modes.split(",")
+    runs, elsewhere = (QUICK_RUNS, QUICK_ELSEWHERE) if options.quick else (RUNS, ELSEWHERE)
     report, held = Report(options.json), list[GraphEngine]()
+    longest = PROMPT_TOKENS + OUTPUT_TOKENS + (STAGE_ROOM if batches else 0)
 
     def build() -> dict[str, Any]:
         config = GraphConfig(
             DRAFT_TOKENS,
-            max_requests=max(counts),
-            max_context_tokens=PROMPT_TOKENS + OUTPUT_TOKENS,
+            max_requests=max(*counts, *batches),
+            max_context_tokens=longest,
+            cache_tokens=max(
+                max(counts) * (PROMPT_TOKENS + OUTPUT_TOKENS + 2 * DRAFT_TOKENS + 16),
+                max(batches, default=0) * (longest + 2 * DRAFT_TOKENS + 16),
+            ),
         )
         began_s = time.perf_counter()
         held.append(build_engine(options.pair, config, options.device))
@@ -107,15 +125,29 @@ def main() -> None:
         }
 
     report.section("build", build)
+    rates = report.section("ceilings", ceilings) if batches and held else {}
+    for batch in batches if held else ():
+        report.section(
+            f"stages {batch}",
+            lambda b=batch: time_pair(
+                held[0], pair(options.pair), b, STAGE_CONTEXT, rates, STAGE_REPEATS
+            ),
+        )
+        print(report.results[f"stages {batch}"], flush=True)
     for count in counts if held else ():
-        for speculate in (True, False):
+        for mode in modes:
             report.section(
-                f"C {count} {'speculation' if speculate else 'plain'}",
-                lambda c=count, s=speculate: measure(
-                    held[0], c, s, 1 if options.quick else RUNS.get(c, 3)
+                f"C {count} {mode}",
+                lambda c=count, m=mode: measure(
+                    held[0], c, m == "speculation", runs.get(c, elsewhere)
                 ),
             )
-    print(f"\n{options.pair}, output tokens/s")
+    table(report, options.pair, counts)
+
+
+def table(report: Report, name: str, counts: Sequence[int]) -> None:
+    vllm = VLLM if name.endswith(":llama-2-7b") else {}
+    print(f"\n{name}, output tokens/s")
     print("   C  speculation    plain   vLLM none, model, head    round ms   prefill s")
     for count in counts:
         speculated, plain = (
@@ -123,7 +155,7 @@ def main() -> None:
         )
         print(
             f"{count:4d} {speculated.get('tokens_per_s', 0):12.0f} "
-            f"{plain.get('tokens_per_s', 0):8.0f}   {VLLM.get(count)!s:24}"
+            f"{plain.get('tokens_per_s', 0):8.0f}   {vllm.get(count, '-')!s:24}"
             f"{speculated.get('round_ms', 0):6.2f}/{plain.get('round_ms', 0):6.2f} "
             f"{speculated.get('prefill_s', 0):8.3f}"
         )

@@ -1,11 +1,12 @@
 """Each stage of the graph executor on a GPU: first its results, then its time beside its floor.
 
-    python benchmarks/engine_stages.py --json OUT.json [--quick]
+    python benchmarks/engine_stages.py --json OUT.json [--quick] [--pair DRAFTER:VERIFIER]
 
 Checks come first: logits of the Triton kernels against float64, and greedy speculation of the toy
 pair against its verifier alone, token for token. Then every stage is timed over batch and context
 with a cold L2 cache, beside max(bytes / copy rate, FLOPs / matmul rate) with both rates measured on
 the same device; and the host's share of a decode round. Results are written after each section.
+With --pair only the stages of that pair are timed, which may have any drafter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pdvsim.core import GRAPH, Request, Stage, Stream, settle
-from pdvsim.models import ModelShape, shape
+from pdvsim.models import ModelShape, Pair, pair, shape
 from realengine import toy
 from realengine.device import CudaDevice
 from realengine.graph import GraphConfig, GraphEngine, build_engine
@@ -235,17 +236,17 @@ def requests_of(batch: int, context: int) -> list[Request]:
 
 def time_pair(
     engine: GraphEngine,
-    shapes: tuple[ModelShape, ModelShape],
+    models: Pair,
     batch: int,
     context: int,
     rates: dict[str, float],
     repeats: int,
 ) -> dict[str, Any]:
-    """All stages of one batch and context."""
+    """All stages of one batch and context; a draft stage is told by its steps."""
     requests = requests_of(batch, context)
-    draft, verifier = shapes
+    draft, verifier = models.draft, models.verifier
     began_s = time.perf_counter()
-    start_s, end_s = launch(engine, GRAPH.prefill, requests).device_span_s()
+    start_s, end_s = launch(engine, engine.executor.prefill, requests).device_span_s()
     row: dict[str, Any] = {
         "batch": batch,
         "context": context,
@@ -318,8 +319,7 @@ def measure_pair(
     """Build the engine of a pair, time its cells, and profile two of its stages."""
     most = max(batch for batch, _ in cells)
     needed = max(batch * (context + 300) for batch, context in cells)
-    draft, _, verifier = name.partition(":")
-    shapes = shape(draft), shape(verifier)
+    models = pair(name)
     held: list[GraphEngine] = []
 
     def build() -> dict[str, float]:
@@ -334,7 +334,7 @@ def measure_pair(
         if held:
             report.section(
                 f"{name} batch {batch} context {context}",
-                lambda b=batch, c=context: time_pair(held[0], shapes, b, c, rates, repeats),
+                lambda b=batch, c=context: time_pair(held[0], models, b, c, rates, repeats),
             )
     for stage in (Stage.DRAFT, Stage.VERIFY):
         for batch in (1, most):
@@ -370,11 +370,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where results go")
     parser.add_argument("--quick", action="store_true", help="fewer cells and repeats")
-    parser.add_argument("--only", default="", help="run only the sections of this pair")
+    parser.add_argument("--pair", help="time the stages of this pair alone")
     options = parser.parse_args()
     report = Report(options.json)
     rates = report.section("ceilings", ceilings)
-    if not options.only:
+    if not options.pair:
         for model, layers, batch in (
             ("tinyllama-1.1b", 4, 9),
             ("llama-2-7b", 2, 5),
@@ -398,9 +398,10 @@ def main() -> None:
         "llama-3.2-1b:llama-3.1-8b": small,
         "qwen3-0.6b:qwen3-8b": small,
     }
+    if options.pair:
+        cells = {options.pair: cells.get(options.pair, small)}
     for name, wanted in cells.items():
-        if options.only in name:
-            measure_pair(report, name, wanted, rates, 8 if options.quick else 20)
+        measure_pair(report, name, wanted, rates, 8 if options.quick else 20)
     table(report)
 
 
