@@ -10,7 +10,7 @@ from pdvsim.documents.base import RunLength
 from pdvsim.documents.cells import Rank, Row, Tie
 from pdvsim.protocols import protocols
 from pdvsim.sweep import CellResult
-from pdvsim.verdict import PENDING, Contender, cell_notes, rank, ranking_metric
+from pdvsim.verdict import PENDING, Contender, better_on, cell_notes, rank, ranking_metric
 
 
 def row(result: CellResult) -> dict[str, Any]:
@@ -35,15 +35,21 @@ def row(result: CellResult) -> dict[str, Any]:
     }
 
 
-def ranks(results: Sequence[CellResult], verb: str = "delivers") -> list[Rank]:
-    """Who is best at each load, in the order of loads."""
+def ranks(
+    results: Sequence[CellResult], verb: str = "delivers", machines: bool = True
+) -> list[Rank]:
+    """Who is best at each load, in the order of loads.
+
+    Args:
+        machines: each run is of another plausible machine, as simulated ones are.
+    """
     found = []
     for load in sorted({result.cell.concurrency for result in results}):
         here = [result for result in results if result.cell.concurrency == load]
         cell = here[0].cell
         metric = ranking_metric(cell.protocol, cell.slo is not None)
         contenders = [
-            Contender(result.label, value, [run.metrics[metric] for run in result.runs])
+            Contender(result.label, value, [run.metrics[metric] for run in result.runs], machines)
             for result in here
             if (value := result.metrics[metric]) is not None
         ]
@@ -68,12 +74,21 @@ def subject(cells: Sequence[Cell]) -> str:
 
 
 def ranked(
-    results: Sequence[CellResult], rows: Sequence[Row], notes: Sequence[str], verb: str
+    results: Sequence[CellResult],
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    verb: str,
+    machines: bool = True,
 ) -> dict[str, Any]:
-    """Cells, ranks and notes of a document, which is still to be judged."""
-    found = ranks(results, verb)
+    """Cells, ranks and notes of a document, which is still to be judged.
+
+    Args:
+        machines: as in `ranks`.
+    """
+    found = ranks(results, verb, machines)
     close = [
         f"{tie.first} and {tie.second} are too close to call at C = {one.concurrency}"
+        + ("" if tie.share is None else f" ({better_on(tie.first, tie.share)})")
         + _advice(results[0].cell, tie)
         for one in found
         for tie in one.ties

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,7 +95,10 @@ class Interval:
 def prediction_interval(
     samples: Sequence[float], least: float = -np.inf, most: float = np.inf, level: float = 0.95
 ) -> Interval:
-    """Where one further run will fall: mean +- t s sqrt(1 + 1/n), for n >= 2 independent runs.
+    """The mean of n >= 2 independent runs, and where one further run will fall: mean +- t s
+    sqrt(1 + 1/n). Of a quantity that cannot be negative, and is above 0 in every run, these are
+    mean and deviation of its logarithm: waits are skewed, and none is below zero. (Not of fewer
+    than five runs: t is so large there that the upper end would be any number.)
 
     It does not shrink to nothing with more runs; the confidence interval of the mean,
     mean +- t s / sqrt(n), does, and says where the average of many runs lies. What a
@@ -107,8 +111,37 @@ def prediction_interval(
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, None, None)
+    logarithmic = least >= 0.0 and len(values) >= 5 and bool((values > 0.0).all())
+    scaled = np.log(values) if logarithmic else values
+    half = student(level, len(values) - 1) * further(scaled)
+    ends = np.array([scaled.mean() - half, scaled.mean() + half])
+    low, high = map(float, np.exp(np.minimum(ends, _LARGEST)) if logarithmic else ends)
+    return Interval(mean, max(min(low, mean), least), min(max(high, mean), most))
+
+
+def further(samples: NDArray[np.float64]) -> Any:
+    """Standard deviation of one further run about the mean of these, along the first axis."""
+    runs = len(samples)
+    return samples.std(axis=0, ddof=1) * np.sqrt(1.0 + 1.0 / runs)
+
+
+def student(level: float, dof: int) -> float:
+    """The two-sided critical value of Student's t."""
     from scipy.special import stdtrit
 
-    t = float(stdtrit(len(values) - 1, 0.5 + level / 2))
-    half = t * float(values.std(ddof=1)) * float(np.sqrt(1.0 + 1.0 / len(values)))
-    return Interval(mean, max(mean - half, least), min(mean + half, most))
+    return float(stdtrit(dof, 0.5 + level / 2.0))
+
+
+def share_above(samples: NDArray[np.float64]) -> Any:
+    """The share of further runs that will be above 0, seen from n >= 2 runs of about normal
+    distribution, along the first axis: Student's t of what `further` says. A prediction interval
+    leaves 0 out where this is beyond 2.5 or 97.5 %."""
+    from scipy.special import stdtr
+
+    mean, spread = samples.mean(axis=0), further(samples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(spread > 0.0, mean / spread, np.where(mean == 0.0, 0.0, mean * np.inf))
+    return stdtr(len(samples) - 1, t)
+
+
+_LARGEST = 700.0  # the exponential of more is no number

@@ -40,7 +40,7 @@ def benchmark(
         subject=subject([result.cell for result in results]),
         valid_for=f"pdvsim's {first.executor} executor, {first.pair}, on {about['gpu']}",
         interval=f"{OF_ONE_RUN}; none from a single replication",
-        **ranked(results, rows, notes, "delivered"),
+        **ranked(results, rows, notes, "delivered", machines=False),
         machine=Machine(**about),
         models=models,
     )

@@ -15,9 +15,10 @@ from pdvsim import cli
 from pdvsim.core import Model, Stage
 from pdvsim.crossover import Budget, Pairs, compare
 from pdvsim.crossover.contour import contour
-from pdvsim.crossover.curve import root, skewed_t, student
+from pdvsim.crossover.curve import root, skewed_t
 from pdvsim.crossover.space import AXES, DraftTimes, Place, Side
 from pdvsim.errors import InputError
+from pdvsim.statistics import student
 from tests.fakes import FakeModel, cell
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)

@@ -19,7 +19,7 @@ from pdvsim.metrics import Slo, stage_seconds, summarize
 from pdvsim.pdverify.protocol import figures
 from pdvsim.quantities import METRICS
 from pdvsim.records import STAGE_COLUMNS, Recorder, RunRecord
-from pdvsim.statistics import Distribution, prediction_interval
+from pdvsim.statistics import Distribution, prediction_interval, share_above
 from pdvsim.workload import Workload
 from tests.fakes import config_of
 
@@ -271,3 +271,23 @@ def test_any_sound_record_passes(tokens: list[int], cut: int) -> None:
     record = record_of({0: rounds}, {0: 0.0}, sum(tokens), 0.5 * len(tokens) + 1)
     check(record)
     assert summarize(record)["censored"] == (0 if sum(n for _, n in rounds) == sum(tokens) else 1)
+
+
+def test_an_interval_of_a_wait_stays_above_zero_and_holds_the_next_wait() -> None:
+    rng = np.random.default_rng(4)
+    runs = rng.lognormal(0.0, 1.2, (4000, 9))
+    intervals = [prediction_interval(run[:8].tolist(), least=0.0) for run in runs]
+    assert all(0.0 < i.low <= i.value <= i.high for i in intervals)
+    hits = np.mean([i.low <= run[8] <= i.high for i, run in zip(intervals, runs, strict=True)])
+    assert hits == pytest.approx(0.95, abs=0.015)
+    # Where some run had none, there is no logarithm.
+    assert prediction_interval([0.0, 1.0, 2.0], least=0.0).low == 0.0
+
+
+def test_the_share_of_further_runs_above_zero_is_what_a_prediction_interval_says() -> None:
+    samples = np.array([0.4, 1.0, 1.9, 2.5, -0.2])
+    share = float(share_above(samples))
+    found = prediction_interval(samples.tolist(), level=2.0 * share - 1.0)
+    assert found.low == pytest.approx(0.0, abs=1e-9)
+    assert share_above(-samples) == pytest.approx(1.0 - share)
+    assert [float(share_above(np.full(3, x))) for x in (-1.0, 0.0, 1.0)] == [0.0, 0.5, 1.0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from pdvsim.documents.cells import Row
+from pdvsim.documents.cells import Rank, Row
 from pdvsim.results import ranked, row
 from pdvsim.statistics import Interval, prediction_interval
 from pdvsim.sweep import sweep
-from pdvsim.verdict import Contender, rank, ranking_metric
+from pdvsim.verdict import Contender, cell_notes, rank, ranking_metric
 from tests.documents import CALIBRATION, made
 from tests.fakes import FakeModel, cell
 
@@ -66,6 +67,36 @@ def test_what_differs_by_less_than_matters_is_alike(other: tuple[float, ...]) ->
     assert found.first_place == "alike"
     assert found.ties[0].alike
     assert found.sentence.endswith("b is alike: less than 1 % apart.")
+
+
+def test_what_differs_between_machines_is_said_as_a_share_of_them() -> None:
+    ours = [100.0, 103.0, 96.0, 101.0, 105.0, 99.0, 102.0, 98.0]
+    theirs = [98.0, 99.0, 98.0, 97.0, 99.0, 100.0, 98.0, 99.0]
+
+    def found(machines: bool) -> Rank:
+        pair = [
+            Contender(label, prediction_interval(runs), runs, machines)
+            for label, runs in (("a", ours), ("b", theirs))
+        ]
+        return rank(pair, SPEED, 8, "C = 8")
+
+    assert found(machines=False).ties[0].share is None
+    (tie,) = found(machines=True).ties
+    assert tie.share is not None and 0.6 < tie.share < 0.9
+    shown = f"{100 * tie.share:.0f} % of machines"
+    assert found(True).sentence.endswith(f"too close to call (a is better on {shown}).")
+
+
+def test_more_runs_do_not_make_machines_agree() -> None:
+    rng = np.random.default_rng(1)
+    for count in (8, 32, 128):
+        ours = np.full(count, 100.0)
+        theirs = ours * np.exp(rng.normal(-0.01, 0.02, count))
+        pair = [
+            Contender(label, prediction_interval(runs.tolist()), runs.tolist(), machines=True)
+            for label, runs in (("a", ours), ("b", theirs))
+        ]
+        assert rank(pair, SPEED, 8, "C = 8").first_place == "open"
 
 
 def test_single_runs_decide_nothing() -> None:
@@ -124,3 +155,12 @@ def test_an_open_loop_is_ranked_by_latency_and_under_an_slo_by_goodput() -> None
 
     assert metric() == "median_e2el_ms"
     assert metric(slo_ttft_ms=100.0) == "request_goodput"
+
+
+def test_a_p99_of_few_requests_is_marked() -> None:
+    few, many = (
+        cell_notes([Row(**row(sweep([cell(requests=count)], FakeModel(), 2, workers=1)[0]))])
+        for count in (24, 160)
+    )
+    assert any(line.startswith("Few requests: a p99") and "pdv 24" in line for line in few)
+    assert not any(line.startswith("Few requests") for line in many)

@@ -16,7 +16,7 @@ from math import inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.statistics import Interval
+from pdvsim.statistics import Interval, student
 
 GRID = 2001  # places inside a bracket at which the interval of a crossing is inverted
 Array = NDArray[np.float64]
@@ -94,13 +94,6 @@ def skewed_t(samples: Array) -> Array:
         corrected: Array = (mean + shift) * np.sqrt(runs / variance)
     certain = np.where(mean == 0.0, 0.0, np.copysign(inf, mean))
     return np.where(variance > 0.0, corrected, certain)
-
-
-def student(level: float, dof: int) -> float:
-    """The two-sided critical value of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(dof, 0.5 + level / 2.0))
 
 
 def root(

@@ -122,12 +122,15 @@ class Tie(Model):
     Attributes:
         ratio: the second's metric over the first's.
         alike: the ratio is certainly so close to 1 that it does not matter; else it is open.
+        share: of machines on which the first is better; null where all runs are of one machine,
+            or that was not yet recorded.
     """
 
     first: str
     second: str
     ratio: Interval | None
     alike: bool
+    share: Finite | None = None
 
 
 class Rank(Model):
@@ -135,8 +138,9 @@ class Rank(Model):
 
     Attributes:
         order: labels, the best first; those without a value are left out.
-        first_place: whether the first is certainly better than the second; `unknown` where there
-            is no second, or single runs say nothing of certainty.
+        first_place: whether the first is certainly better than the second, in a prediction on
+            at least 97.5 % of machines; `unknown` where there is no second, or single runs say
+            nothing of certainty.
         ties: neighbours in the order of which either may be better.
         sentence: all that in words.
     """

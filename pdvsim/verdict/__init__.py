@@ -21,9 +21,9 @@ from pdvsim.verdict.judging import (
     of_reproduction,
     of_validation,
 )
-from pdvsim.verdict.ranking import Contender, rank, ranking_metric
+from pdvsim.verdict.ranking import Contender, better_on, rank, ranking_metric
 
-__all__ = ["PENDING", "Contender", "cell_notes", "judged", "rank", "ranking_metric"]
+__all__ = ["PENDING", "Contender", "better_on", "cell_notes", "judged", "rank", "ranking_metric"]
 
 Kind = TypeVar("Kind", bound=Document)
 

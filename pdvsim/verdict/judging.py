@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # To be replaced by the verdict on what it stands in.
 PENDING = Verdict(sentence="", validity="valid", caveats=())
 SINGLE = "a single run has no interval"
+TAIL_REQUESTS = 100  # of fewer, the 99th percentile is the largest but at most one
 ENOUGH_INSIDE = 0.85  # of the measured values, where 95 % are promised
 
 
@@ -83,6 +84,18 @@ def cell_notes(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"Censored: requests in flight at the end ({', '.join(in_flight)}); TTFT and E2E "
             f"latency are Kaplan-Meier estimates."
+        )
+    few = [
+        f"{name} {requests:.0f}"
+        for name, row in named
+        if (requests := row.length.requests) is not None
+        and requests < TAIL_REQUESTS
+        and row.metric("p99_e2el_ms") is not None
+    ]
+    if few:
+        lines.append(
+            f"Few requests: a p99 rests on fewer than {TAIL_REQUESTS} in a run "
+            f"({', '.join(few)}), and is close to the largest of them."
         )
     for name, row in named:
         shown = [n for n in COLUMNS if n in row.reasons and n != "request_goodput"]

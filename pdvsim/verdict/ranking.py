@@ -4,9 +4,11 @@ What ranks depends on what was asked. Under an SLO it is goodput. In a closed lo
 throughput. In an open loop throughput is the offered rate, whoever serves it, so latency ranks.
 
 Two neighbours are told apart by their paired runs (run i of both has the same workload and, in a
-simulation, the same machine): the interval of the ratio of their means (Fieller) leaves 1 out.
-They are alike where it stays within 1 % of 1, as in a crossover. Where there are no single runs to
-pair, by whether their two intervals overlap.
+simulation, the same machine). Simulated runs are of several plausible machines, of which a user
+has one: their order is certain where it holds on at least 97.5 % of machines. Measured runs are
+of one machine: it is certain where the interval of the ratio of the means (Fieller) leaves 1 out.
+Two are alike where the ratio's interval stays within 1 % of 1, as in a crossover. Where there are
+no single runs to pair, by whether their two intervals overlap.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pdvsim.documents.cells import Rank, Standing, Tie
 from pdvsim.output import number
 from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES
-from pdvsim.statistics import Interval
+from pdvsim.statistics import Interval, prediction_interval, share_above
 
 # A tie that is known from elsewhere; None: find out.
 Known = Callable[[str, str], bool | None]
@@ -34,11 +36,27 @@ class Contender:
 
     Attributes:
         runs: the metric of each run, None where a run could not say; empty if not known.
+        machines: whether each run is of another plausible machine; else all are of one.
     """
 
     label: str
     value: Interval
     runs: Sequence[float | None] = ()
+    machines: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is known of two neighbours.
+
+    Attributes:
+        ratio: the second's metric over the first's.
+        share: of machines on which the first is better.
+    """
+
+    standing: Standing
+    ratio: Interval | None = None
+    share: float | None = None
 
 
 def ranking_metric(protocol: str, slo: bool) -> str:
@@ -72,32 +90,41 @@ def rank(
     sign = -1.0 if quantity.better == "higher" else 1.0
     ranked = sorted(contenders, key=lambda one: sign * one.value.value)
     ties: list[Tie] = []
-    standings: list[Standing] = []
+    every: list[_Told] = []
     for first, second in pairwise(ranked):
-        known, ratio = tied(first.label, second.label), None
-        standing: Standing = "open" if known else "certain"
+        known = tied(first.label, second.label)
+        found = _Told("open" if known else "certain")
         if known is None:
-            standing, ratio = _standing(first, second)
-        if standing in ("alike", "open"):
-            alike = standing == "alike"
-            ties.append(Tie(first=first.label, second=second.label, ratio=ratio, alike=alike))
-        standings.append(standing)
-    first_place = standings[0] if standings else "unknown"
+            found = _standing(first, second, sign)
+        if found.standing in ("alike", "open"):
+            ties.append(
+                Tie(
+                    first=first.label,
+                    second=second.label,
+                    ratio=found.ratio,
+                    alike=found.standing == "alike",
+                    share=found.share,
+                )
+            )
+        every.append(found)
+    best = every[0] if every else _Told("unknown")
     return Rank(
         concurrency=concurrency,
         metric=metric,
         better=quantity.better,
         order=tuple(one.label for one in ranked),
-        first_place=first_place,
+        first_place=best.standing,
         ties=tuple(ties),
-        sentence=_sentence(ranked, metric, at, verb, first_place),
+        sentence=_sentence(ranked, metric, at, verb, best),
     )
 
 
-def _standing(first: Contender, second: Contender) -> tuple[Standing, Interval | None]:
-    """Whether the first is certainly better than the second, and the ratio where it is known."""
-    from pdvsim.crossover.curve import Pairs
+def _standing(first: Contender, second: Contender, sign: float) -> _Told:
+    """Whether the first is certainly better than the second.
 
+    Args:
+        sign: 1 where less is better, else -1.
+    """
     pairs = [
         (a, b)
         for a, b in zip(first.runs, second.runs, strict=False)
@@ -106,17 +133,25 @@ def _standing(first: Contender, second: Contender) -> tuple[Standing, Interval |
     if len(first.runs) == len(second.runs) and len(pairs) > 1 and min(map(min, pairs)) > 0.0:
         ours, theirs = np.array(pairs).T
         if np.array_equal(ours, theirs):
-            return "alike", Interval(1.0, 1.0, 1.0)
-        ratio = Pairs(ours, theirs).ratio()
-        if ratio.low is None or ratio.high is None:
-            return "open", ratio
-        if ratio.low > 1.0 - INDIFFERENCE and ratio.high < 1.0 + INDIFFERENCE:
-            return "alike", ratio
-        return "open" if ratio.low <= 1.0 <= ratio.high else "certain", ratio
+            return _Told("alike", Interval(1.0, 1.0, 1.0))
+        if first.machines and second.machines:
+            share = float(share_above(sign * np.log(theirs / ours)))
+            return _decided(prediction_interval(theirs / ours, least=0.0), share)
+        from pdvsim.crossover.curve import Pairs
+
+        return _decided(Pairs(ours, theirs).ratio())
     a, b = first.value, second.value
     if a.low is None or a.high is None or b.low is None or b.high is None:
-        return "unknown", None
-    return "certain" if a.low > b.high or b.low > a.high else "open", None
+        return _Told("unknown")
+    return _Told("certain" if a.low > b.high or b.low > a.high else "open")
+
+
+def _decided(ratio: Interval, share: float | None = None) -> _Told:
+    if ratio.low is None or ratio.high is None:
+        return _Told("open", ratio, share)
+    if ratio.low > 1.0 - INDIFFERENCE and ratio.high < 1.0 + INDIFFERENCE:
+        return _Told("alike", ratio, share)
+    return _Told("open" if ratio.low <= 1.0 <= ratio.high else "certain", ratio, share)
 
 
 def _sentence(
@@ -124,7 +159,7 @@ def _sentence(
     metric: str,
     at: str,
     verb: str,
-    first_place: Standing,
+    told: _Told,
 ) -> str:
     if not ranked:
         return f"At {at} no cell has a value to be ranked by."
@@ -132,21 +167,34 @@ def _sentence(
     if metric == "request_goodput" and best.value.value == 0.0:
         return f"At {at} no request of any architecture keeps the SLO."
     does, more = _words(metric, verb)
-    told = f"At {at}, {best.label} {does} {_amount(best.value, metric)}"
+    said = f"At {at}, {best.label} {does} {_amount(best.value, metric)}"
     if len(ranked) == 1:
-        return f"{told}."
+        return f"{said}."
     second = ranked[1]
-    if first_place == "alike":
-        return f"{told}; {second.label} is alike: less than {100 * INDIFFERENCE:g} % apart."
-    if first_place == "open":
-        return f"{told}; {second.label} may be as good: too close to call."
+    if told.standing == "alike":
+        return f"{said}; {second.label} is alike: less than {100 * INDIFFERENCE:g} % apart."
+    if told.standing == "open":
+        where = "" if told.share is None else f" ({better_on(best.label, told.share)})"
+        return f"{said}; {second.label} may be as good: too close to call{where}."
     if not second.value.value:
-        return f"{told}, {second.label} none."
+        return f"{said}, {second.label} none."
     lead = number(abs(100.0 * (best.value.value / second.value.value - 1.0)))
     doubt = "from single runs, which cannot say how certain that is"
-    if first_place == "certain":
-        doubt = "beyond chance"
-    return f"{told}, {lead} % {more} than {second.label}, {doubt}."
+    if told.standing == "certain":
+        doubt = "beyond chance" if told.share is None else f"on {machines(told.share)}"
+    return f"{said}, {lead} % {more} than {second.label}, {doubt}."
+
+
+def better_on(label: str, share: float) -> str:
+    """Half a sentence."""
+    return f"{label} is better on {machines(share)}"
+
+
+def machines(share: float) -> str:
+    """A share of machines in words, as finely as a few dozen draws can tell."""
+    if share > 0.99:
+        return "more than 99 % of machines"
+    return "less than 1 % of machines" if share < 0.01 else f"{100.0 * share:.0f} % of machines"
 
 
 def _words(metric: str, verb: str) -> tuple[str, str]:
