@@ -27,6 +27,7 @@ from pdvsim.models import ModelShape, shape
 from realengine.device import open_device
 from realengine.graph import GraphConfig, GraphEngine, build_engine
 from realengine.graph.head_weights import random_head
+from realengine.graph.ops import Ops
 from realengine.graph.weights import random_weights
 
 LENGTHS = tuple(range(9))
@@ -46,8 +47,9 @@ def moved(value: Moved, device: torch.device) -> Moved:
     return value
 
 
-def check_drafts(norm_before_residual: bool) -> dict[str, Any]:
-    """Drafts and output of one model and head on both devices, rounds of changing lengths."""
+def check_drafts(norm_before_residual: bool, ops: Ops | None = None) -> dict[str, Any]:
+    """Drafts and output of one model and head on both devices, rounds of changing lengths; `ops`
+    are the GPU's if not its own."""
     cpu = torch.device("cpu")
     whole = ModelShape("check", 6, 256, 4, 2, 512, 1024, 1024)
     verifier = random_weights(whole, cpu, torch.float32)
@@ -60,7 +62,11 @@ def check_drafts(norm_before_residual: bool) -> dict[str, Any]:
         device = open_device(name)
         config = GraphConfig(4, 24, 512, draft_lengths=LENGTHS, chunk_tokens=512)
         engine = GraphEngine(
-            config, moved(verifier, device.device), moved(head, device.device), device
+            config,
+            moved(verifier, device.device),
+            moved(head, device.device),
+            device,
+            ops if name == "cuda" else None,
         )
         requests = [
             Request(i, 5 + 13 * i, 60, outcomes=[(i + 3 * j) % 9 for j in range(60)])

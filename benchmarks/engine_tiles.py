@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def choose_products() -> dict[str, Any]:
     return chosen
 
 
-def attention(batch: int, query: int, copy_rate: float) -> dict[str, Any]:
+def attention(
+    batch: int, query: int, copy_rate: float, tiles: Sequence[DecodeTile] = DECODE_TILES
+) -> dict[str, Any]:
     """Microseconds of one layer by tile, and by programs to a multiprocessor at the first tile."""
     one = shape("llama-2-7b")
     layer_bytes = batch * CONTEXT * one.kv_bytes_per_token // one.layers
@@ -97,23 +100,28 @@ def attention(batch: int, query: int, copy_rate: float) -> dict[str, Any]:
 
     row: dict[str, Any] = {"floor_us": layer_bytes / copy_rate * 1e6}
     expected = None
-    for tile in DECODE_TILES:
-        ops = TritonOps(count, tile)
+    for tile in tiles:
+        ops, name = TritonOps(count, tile), tile_name(tile)
         try:
             out = ops.attend(qkv, one.heads, cache, 0, view).float()
             expected = out if expected is None else expected
             off = float((out - expected).abs().max() / expected.std())
-            row[f"{tile.tokens} {tile.warps} {tile.stages}"] = [microseconds(ops), off]
+            row[name] = [microseconds(ops), off]
         except Exception as problem:
-            row[f"{tile.tokens} {tile.warps} {tile.stages}"] = [1e9, str(problem)[:100]]
+            row[name] = [1e9, str(problem)[:100]]
     for more in (2, 4, 8) if batch <= 32 else ():
         row[f"programs x {more}"] = [microseconds(TritonOps(more * count)), 0.0]
     return row
 
 
+def tile_name(tile: DecodeTile) -> str:
+    name = f"{tile.tokens} {tile.warps} {tile.stages}"
+    return name if tile.registers is None else f"{name} {tile.registers}"
+
+
 def best_tile(rows: list[dict[str, Any]]) -> str:
     """The tile whose times, as shares of those of the first, are least on average."""
-    names = [f"{t.tokens} {t.warps} {t.stages}" for t in DECODE_TILES]
+    names = [tile_name(tile) for tile in DECODE_TILES]
     first = names[0]
     return min(names, key=lambda n: sum(row[n][0] / row[first][0] for row in rows))
 

@@ -156,7 +156,7 @@ class Eagle3Drafter(Drafter):
         head = self.head
         epsilon = head.shape.layer.norm_epsilon
         return self.ops.beside(
-            tokens, head.embedding, head.token_norm, states, head.state_norm, epsilon
+            tokens, head.embedding, head.token_norm, states, head.state_norm, epsilon, head.qkv
         )
 
     def _residual(self, x: Tensor, states: Tensor) -> Tensor:
@@ -167,10 +167,11 @@ class Eagle3Drafter(Drafter):
         """Draft number `step` from its projections. `residual` becomes the layer's output."""
         head, ops = self.head, self.ops
         layer = head.shape.layer
-        x = ops.attend(qkv, layer.heads, self.cache, 0, Uniform(slots, 1, step - 2))
-        x = ops.norm(residual, ops.linear(x, head.output), head.mlp_norm, layer.norm_epsilon)
-        x = ops.linear(ops.gated(x, head.gate_up), head.down)
-        x = ops.norm(residual, x, head.norm, layer.norm_epsilon)
+        epsilon, view = layer.norm_epsilon, Uniform(slots, 1, step - 2)
+        x = ops.linear(ops.attend(qkv, layer.heads, self.cache, 0, view, head.output), head.output)
+        x = ops.norm(residual, x, head.mlp_norm, epsilon, head.gate_up)
+        x = ops.linear(ops.gated(x, head.gate_up, ahead=head.down), head.down)
+        x = ops.norm(residual, x, head.norm, epsilon, head.head)
         scores = ops.linear(x, head.head)
         tokens = self.sampler.propose(scores, self.state, slots, step, head.ids)
         self.state.drafts[slots, step] = tokens

@@ -65,6 +65,8 @@ View: TypeAlias = Uniform | Ragged | Mixed
 class Ops(Protocol):
     """The pieces of a Llama layer.
 
+    `ahead` is a hint: the matrix of the product that comes next.
+
     Attributes:
         block_tokens: longest block that `attend` takes in a `Ragged` view.
     """
@@ -80,7 +82,14 @@ class Ops(Protocol):
         """`x [rows, width]` by `weight [columns, width]`: `[rows, columns]`."""
         ...
 
-    def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
+    def norm(
+        self,
+        residual: Tensor,
+        update: Tensor | None,
+        gain: Tensor,
+        epsilon: float,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         """Add `update` to `residual` in place and return its RMS norm times `gain`."""
         ...
 
@@ -93,7 +102,9 @@ class Ops(Protocol):
         """
         ...
 
-    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+    def gated(
+        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
+    ) -> Tensor:
         """`x [rows, width]` by `gate_up [2 x wide, width]`: silu(gate) x up, `[rows, wide]`."""
         ...
 
@@ -105,6 +116,7 @@ class Ops(Protocol):
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
+        ahead: Tensor | None = None,
     ) -> Tensor:
         """The embeddings of `tokens [rows]` and `states [rows, hidden]`, each RMS-normed, side by
         side: `[rows, 2 x hidden]`."""
@@ -114,7 +126,15 @@ class Ops(Protocol):
         """The part of `attend` that fills the cache. `heads` may be 0: keys and values alone."""
         ...
 
-    def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+    def attend(
+        self,
+        qkv: Tensor,
+        heads: int,
+        cache: PagedCache,
+        layer: int,
+        view: View,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         """Rotate, append keys and values to the pages, attend causally.
 
         Args:
@@ -137,7 +157,14 @@ class TorchOps:
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
 
-    def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
+    def norm(
+        self,
+        residual: Tensor,
+        update: Tensor | None,
+        gain: Tensor,
+        epsilon: float,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         if update is not None:
             residual += update
         return _rms(residual, gain, epsilon)
@@ -146,7 +173,9 @@ class TorchOps:
         heads = qkv[:, : gains.numel()].view(len(qkv), *gains.shape)
         heads.copy_(_rms(heads, gains, epsilon))
 
-    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+    def gated(
+        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
+    ) -> Tensor:
         gate, up = F.linear(x, gate_up, bias).chunk(2, dim=-1)
         return F.silu(gate) * up
 
@@ -158,6 +187,7 @@ class TorchOps:
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
+        ahead: Tensor | None = None,
     ) -> Tensor:
         embedded = _rms(F.embedding(tokens, embedding), token_gain, epsilon)
         return torch.cat([embedded, _rms(states, state_gain, epsilon)], 1)
@@ -172,7 +202,15 @@ class TorchOps:
             key, value = new[None, row : row + rows].split(kv_heads, dim=2)
             _append(_rotate(key, cache, positions), value, cache, kv, slots, positions)
 
-    def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+    def attend(
+        self,
+        qkv: Tensor,
+        heads: int,
+        cache: PagedCache,
+        layer: int,
+        view: View,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         if isinstance(view, Mixed):
             rounds, prompts = qkv[: view.round_rows], qkv[view.round_rows :]
             parts = ((rounds, view.rounds), (prompts, view.prompts))

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from realengine.graph.kernels import _begin
+
 MOST_ROWS = 64
 _COLD_BYTES = 200 << 20  # read between two uses of one matrix: more than any L2 cache
 
@@ -31,12 +33,14 @@ def thin_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """`out [rows, columns] = x [rows, width] @ weight.T`, one tile of columns a program.
 
     With `GATED`, `weight` has `2 x columns` rows, those of the gate first, and a tile is one half
     of each: `out = silu(gate) * up`. `BLOCK_K` divides `width`.
     """
+    _begin(EARLY)
     i = tl.arange(0, BLOCK_N)
     if GATED:
         HALF: tl.constexpr = BLOCK_N // 2
@@ -91,7 +95,7 @@ def bucket(rows: int) -> int:
     return max(16, triton.next_power_of_2(rows))
 
 
-def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile) -> Tensor:
+def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile, early: bool = False) -> Tensor:
     """`x [rows, width]`, rows up to `MOST_ROWS`, by `weight`; `width` is divided by the tile's."""
     rows, width = x.shape
     columns = len(weight) // 2 if gated else len(weight)
@@ -110,8 +114,10 @@ def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile) -> Tensor:
         BLOCK_N=tile.columns,
         BLOCK_K=tile.width,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
+        EARLY=early,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        launch_pdl=early,
     )
     return out
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,8 @@ LOG2E = 1.4426950408889634  # the kernels' softmax is in base 2
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """Cached tokens that a decode kernel reads at once, its warps, and blocks in flight.
+    """Cached tokens that a decode kernel reads at once, its warps, and blocks in flight; most
+    registers of a thread, the fewer the more programs run at once.
 
     Page numbers come one block ahead, keys and values two.
     """
@@ -35,6 +37,21 @@ class DecodeTile:
     tokens: int = 32
     warps: int = 4
     stages: int = 5
+    registers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Pieces of 512 bytes of each row of the next matrix that a kernel brings to the L2 cache.
+
+    Attributes:
+        most_rows: of a pass whose products wait for memory; larger ones wait for arithmetic.
+    """
+
+    norm: int = 0
+    attend: int = 0
+    gated: int = 0
+    most_rows: int = 256
 
 
 class TritonOps:
@@ -43,29 +60,60 @@ class TritonOps:
     Args:
         multiprocessors: of the device; a decode kernel is split to give each two programs.
         decode: how decode kernels read their pages.
+        ahead: what kernels fetch for the product behind them.
+        early: launch a kernel while the one before it still runs (Hopper and later).
     """
 
     block_tokens = 64
 
-    def __init__(self, multiprocessors: int, decode: DecodeTile | None = None) -> None:
+    def __init__(
+        self,
+        multiprocessors: int,
+        decode: DecodeTile | None = None,
+        ahead: Ahead | None = None,
+        early: bool = False,
+    ) -> None:
         self._programs = 2 * multiprocessors
-        self._decode_tile = decode or DecodeTile()
+        self.decode_tile = decode or DecodeTile()
+        self.ahead, self.early = ahead or Ahead(), early
         self._tiles: dict[tuple[int, int, bool], dict[int, thin.Tile]] = {}
 
-    def norm(self, residual: Tensor, update: Tensor | None, gain: Tensor, epsilon: float) -> Tensor:
+    def _launch(self, rows: int, ahead: Tensor | None, pieces: int, warps: int) -> dict[str, Any]:
+        """What kernels that may fetch `ahead` have in common."""
+        fetch = 0
+        if ahead is not None and rows <= self.ahead.most_rows:
+            fetch = min(pieces, ahead.shape[1] * ahead.element_size() // 512)
+        width, count = (ahead.shape[1], len(ahead)) if ahead is not None and fetch else (0, 0)
+        matrix = {"ahead": ahead if fetch else None, "ahead_width": width, "ahead_rows": count}
+        return matrix | {"FETCH": fetch, "LANES": 32 * warps, "num_warps": warps} | self._early
+
+    @property
+    def _early(self) -> dict[str, Any]:
+        return {"EARLY": self.early, "launch_pdl": self.early}
+
+    def norm(
+        self,
+        residual: Tensor,
+        update: Tensor | None,
+        gain: Tensor,
+        epsilon: float,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         rows, width = residual.shape
         out = torch.empty_like(residual)
         block = triton.next_power_of_2(width)
-        kernels.norm_kernel[(rows,)](
+        launch = self._launch(rows, ahead, self.ahead.norm, min(16, max(8, block // 512)))
+        kernels.norm_kernel[(rows + _fetchers(launch),)](
             residual,
             residual if update is None else update,
             gain,
             out,
             width,
             epsilon,
+            rows,
             UPDATE=update is not None,
             BLOCK=block,
-            num_warps=min(16, max(8, block // 512)),
+            **launch,
         )
         return out
 
@@ -85,13 +133,17 @@ class TritonOps:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         tile = self._tile(x, weight, bias, gated=False)
-        return F.linear(x, weight, bias) if tile is None else thin.product(x, weight, False, tile)
+        if tile is None:
+            return F.linear(x, weight, bias)
+        return thin.product(x, weight, False, tile, self.early)
 
-    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+    def gated(
+        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
+    ) -> Tensor:
         tile = self._tile(x, gate_up, bias, gated=True)
         if tile is None:
-            return self._gated(x, gate_up, bias)
-        return thin.product(x, gate_up, True, tile)
+            return self._gated(x, gate_up, bias, ahead)
+        return thin.product(x, gate_up, True, tile, self.early)
 
     def _tile(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, gated: bool
@@ -102,12 +154,16 @@ class TritonOps:
         found = self._tiles.get((weight.shape[0], weight.shape[1], gated), {})
         return found.get(thin.bucket(len(x)))
 
-    def _gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _gated(
+        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
+    ) -> Tensor:
         product = F.linear(x, gate_up, bias)
         rows, width = product.shape[0], product.shape[1] // 2
         out = product.new_empty(rows, width)
         block = 1024
-        kernels.gated_kernel[(rows, triton.cdiv(width, block))](product, out, width, BLOCK=block)
+        kernels.gated_kernel[(rows, triton.cdiv(width, block))](
+            product, out, width, BLOCK=block, **self._launch(rows, ahead, self.ahead.gated, 4)
+        )
         return out
 
     def beside(
@@ -118,11 +174,13 @@ class TritonOps:
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
+        ahead: Tensor | None = None,
     ) -> Tensor:
         rows, width = states.shape
         out = states.new_empty(rows, 2 * width)
         block = triton.next_power_of_2(width)
-        kernels.beside_kernel[(rows, 2)](
+        launch = self._launch(rows, ahead, self.ahead.norm, min(16, max(8, block // 512)))
+        kernels.beside_kernel[(rows + -(-_fetchers(launch) // 2), 2)](
             tokens,
             embedding,
             token_gain,
@@ -132,8 +190,9 @@ class TritonOps:
             width,
             states.stride(0),
             epsilon,
+            rows,
             BLOCK=block,
-            num_warps=min(16, max(8, block // 512)),
+            **launch,
         )
         return out
 
@@ -156,14 +215,22 @@ class TritonOps:
             BLOCK_M=self.block_tokens,
         )
 
-    def attend(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: View) -> Tensor:
+    def attend(
+        self,
+        qkv: Tensor,
+        heads: int,
+        cache: PagedCache,
+        layer: int,
+        view: View,
+        ahead: Tensor | None = None,
+    ) -> Tensor:
         out = qkv.new_empty(len(qkv), heads * cache.layers[layer].shape[4])
         if isinstance(view, Mixed):
             rows = view.round_rows
-            self._attend(qkv[:rows], out[:rows], heads, cache, layer, view.rounds)
-            self._attend(qkv[rows:], out[rows:], heads, cache, layer, view.prompts)
+            self._attend(qkv[:rows], out[:rows], heads, cache, layer, view.rounds, None)
+            self._attend(qkv[rows:], out[rows:], heads, cache, layer, view.prompts, None)
         else:
-            self._attend(qkv, out, heads, cache, layer, view)
+            self._attend(qkv, out, heads, cache, layer, view, ahead)
         return out
 
     def _attend(
@@ -174,15 +241,23 @@ class TritonOps:
         cache: PagedCache,
         layer: int,
         view: Uniform | Ragged,
+        ahead: Tensor | None,
     ) -> None:
         if isinstance(view, Uniform):
-            self._decode(qkv, out, heads, cache, cache.layers[layer], view)
+            self._decode(qkv, out, heads, cache, cache.layers[layer], view, ahead)
         else:
             self.append(qkv, heads, cache, layer, view)
             self._prefill(qkv, out, heads, cache, cache.layers[layer], view)
 
     def _decode(
-        self, qkv: Tensor, out: Tensor, heads: int, cache: PagedCache, kv: Tensor, view: Uniform
+        self,
+        qkv: Tensor,
+        out: Tensor,
+        heads: int,
+        cache: PagedCache,
+        kv: Tensor,
+        view: Uniform,
+        ahead: Tensor | None,
     ) -> None:
         _, _, kv_heads, page_tokens, head_size = kv.shape
         rows = view.query * (heads // kv_heads)
@@ -217,14 +292,22 @@ class TritonOps:
             SPLIT=splits > 1,
             BLOCK_M=block_m,
             BLOCK_Q=max(16, triton.next_power_of_2(view.query)),
-            BLOCK_N=self._decode_tile.tokens,
+            BLOCK_N=self.decode_tile.tokens,
             PRECISION=_precision(qkv),
-            num_warps=self._decode_tile.warps,
-            num_stages=self._decode_tile.stages,
+            num_stages=self.decode_tile.stages,
+            maxnreg=self.decode_tile.registers,
+            **self._launch(len(qkv), ahead, self.ahead.attend, self.decode_tile.warps),
         )
         if splits > 1:
             kernels.combine_kernel[(places,)](
-                partial, partial_log, out, parts, SIZE=head_size, MOST=2 * MOST_SPLITS, num_warps=4
+                partial,
+                partial_log,
+                out,
+                parts,
+                SIZE=head_size,
+                MOST=2 * MOST_SPLITS,
+                num_warps=4,
+                **self._early,
             )
 
     def _splits(self, programs: int) -> int:
@@ -259,6 +342,12 @@ class TritonOps:
             num_warps=4,
             num_stages=2,
         )
+
+
+def _fetchers(launch: dict[str, Any]) -> int:
+    """Programs that only fetch: one piece for each thread."""
+    pieces, lanes = int(launch["ahead_rows"] * launch["FETCH"]), int(launch["LANES"])
+    return -(-pieces // lanes)
 
 
 def _precision(x: Tensor) -> str:
