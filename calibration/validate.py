@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -88,7 +89,10 @@ def _compare(
     cells = [one.cell for one in bench.cells]
 
     def predict(on: Sequence[Calibration]) -> list[CellResult]:
-        return sweep(cells, on, max(replications, plans), workers, on_run, plans)
+        found = sweep(cells, on, max(replications, plans), workers, on_run, plans)
+        return [
+            replace(result, label=one.label) for result, one in zip(found, bench.cells, strict=True)
+        ]
 
     states = [hosts.of(one, one.runs) for one in bench.cells]
     calibrated = predict([profile] * len(cells))

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pdvsim.cell import (
+    AUTO,
     DEFAULT_EXECUTOR,
     DEFAULT_PAIR,
     REAL,
     Cell,
     TraceFile,
+    Value,
     Values,
     check_bounds,
     flag,
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from pdvsim.models import Pair
     from pdvsim.profile import Profile
 
-PARAMETERS = ("prefill_batch", "admission_factor")  # that have an option of their own
+# Of architectures, that have an option of their own.
+PARAMETERS = ("prefill_batch", "verify_batch", "admission_factor")
 OTHERS = (*PARAMETERS, "trace_columns")  # beside the fields of `Cell`
 
 
@@ -77,7 +80,7 @@ class Reference:
                 raise InputError(
                     f"{found.name} has no parameter {key!r}; known are {', '.join(known)}"
                 )
-            values[key] = _number(key, value, type(known[key]))
+            values[key] = _value(key, value, known[key])
         own = {key: value for key, value in values.items() if key in found.fields()}
         found.checked(own)
         return cls(
@@ -203,12 +206,14 @@ class Asked:
             self.refuse_given(f"{who} drafts nothing", ("acceptance", "draft_tokens"))
         common = {name: self.values.get(name) for name in PARAMETERS}
         owned = shared(architectures, common)
+        published = protocols()[base.protocol].published
         cells = []
-        for one, own in zip(chosen, owned, strict=True):
+        for one, found, own in zip(chosen, architectures, owned, strict=True):
+            usual = found.published if published else {}
             cell = replace(
                 base,
                 architecture=one.architecture,
-                parameters=Values({**own, **one.parameters}),
+                parameters=Values({**usual, **own, **one.parameters}),
                 batch_cap=one.batch_cap,
             )
             if one.draft_tokens is not None:
@@ -316,9 +321,15 @@ def whole_numbers(text: str) -> list[int]:
     return numbers
 
 
-def _number(key: str, value: str, kind: type[Any]) -> Any:
+def _value(key: str, text: str, default: Value) -> Any:
+    """The value of a parameter, of the kind of its default."""
+    automatic = default == AUTO
+    if automatic and text == AUTO:
+        return AUTO
+    kind: type[Any] = int if automatic else type(default)
     try:
-        return kind(value)
+        return kind(text)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        raise InputError(f"{key} is {value!r}; it must be {what}") from None
+        also = f" or {AUTO}" if automatic else ""
+        raise InputError(f"{key} is {text!r}; it must be {what}{also}") from None

@@ -17,6 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pdvsim.cell_values import AUTO as AUTO
 from pdvsim.cell_values import TraceFile as TraceFile
 from pdvsim.cell_values import Value as Value
 from pdvsim.cell_values import Values as Values
@@ -266,7 +267,10 @@ FIELDS = {one.name: one for one in fields(Cell)}
 
 def labels(cells: Sequence[Cell]) -> list[str]:
     """What to call each of several cells: its architecture, with the parameters given to it that
-    are not common to all the architectures that have them: `pdv@prefill_batch=8`."""
+    are not common to all the architectures that have them, nor the protocol's own:
+    `pdv@prefill_batch=8`."""
+    from pdvsim.architectures import architecture
+
     configs = [cell.config() for cell in cells]
     values: dict[str, set[Value]] = {}
     owners: dict[str, set[str]] = {}
@@ -277,7 +281,13 @@ def labels(cells: Sequence[Cell]) -> list[str]:
     common = {name for name in values if len(values[name]) == 1 and len(owners[name]) > 1}
     found = []
     for cell, config in zip(cells, configs, strict=True):
-        shown = [f"{name}={v}" for name, v in cell.parameters.items() if name not in common]
+        published = protocols()[cell.protocol].published
+        usual = architecture(config.architecture).published if published else {}
+        shown = [
+            f"{name}={value}"
+            for name, value in cell.parameters.items()
+            if name not in common and usual.get(name) != value
+        ]
         if cell.batch_cap is not None:
             shown.append(f"batch_cap={cell.batch_cap}")
         found.append(f"{config.name}@{','.join(shown)}" if shown else config.name)
@@ -315,9 +325,9 @@ def check_bounds(name: str, value: Any) -> None:
     )
 
 
-def spoken(number: float) -> str:
-    """A bound in words: whole numbers in full."""
-    return str(number) if isinstance(number, int) else f"{number:g}"
+def spoken(value: Value) -> str:
+    """A value or a bound in words: whole numbers in full."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _sentence(error: ValidationError) -> str:

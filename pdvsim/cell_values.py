@@ -10,11 +10,14 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from pdvsim.errors import InputError
 
-Value: TypeAlias = bool | int | float
+Auto: TypeAlias = Literal["auto"]
+AUTO: Final[Auto] = "auto"  # a parameter that the architecture's own rule decides
+
+Value: TypeAlias = bool | int | float | Auto
 
 
 class Values(Mapping[str, Value]):

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from pdvsim.asked import OTHERS, Asked
-from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR, FIELDS, flag, spoken
+from pdvsim.cell import AUTO, DEFAULT_EXECUTOR, DEFAULT_PAIR, FIELDS, flag, spoken
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
 from pdvsim.protocols import protocols
@@ -35,6 +35,21 @@ def _of(name: str, kind: Any, more: str = "", **settings: Any) -> Option:
         settings.setdefault("show_default", True)
     text = " ".join((about["meaning"] + more + bounds).split())
     return click.option(flag(name), name, type=kind, help=text, **settings)
+
+
+def _whole_or_auto(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    """A whole number, the word that leaves it to the architecture's rule, or nothing."""
+    if text is None or text == AUTO:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a whole number nor {AUTO}.") from None
+
+
+def _limit(flag: str, text: str) -> Option:
+    """The option of a parameter that is a whole number or AUTO."""
+    return click.option(flag, callback=_whole_or_auto, metavar=f"INTEGER|{AUTO}", help=text)
 
 
 pair_option = click.option(
@@ -98,11 +113,15 @@ LOAD = (
     _of("spread", float),
     _of("acceptance", str, default="0.7"),
     draft_tokens_option,
-    click.option(
+    _limit(
         "--prefill-batch",
-        type=int,
-        default=None,
-        help="Prompts prefilled in one stage, by the architectures that can. [their default]",
+        "Prompts prefilled in one stage; auto: as many as 2,048 tokens hold. [auto; under pdverify "
+        "the published 1]",
+    ),
+    _limit(
+        "--verify-batch",
+        "Micro-batch of three_lane's verify lane; auto: all that wait. [auto; under pdverify the "
+        "published 8]",
     ),
     click.option(
         "--admission-factor",

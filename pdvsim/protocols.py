@@ -44,6 +44,7 @@ class Protocol:
         measure: those of one run.
         in_place_of: metrics that its own take the place of in tables.
         ranked_by: the metric that says who is best, without an SLO.
+        published: architectures run with the parameters of the published systems.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Protocol:
     measure: Callable[[RunRecord], Mapping[str, float | None]] = nothing
     in_place_of: frozenset[str] = frozenset()
     ranked_by: str = "median_e2el_ms"
+    published: bool = False
 
     @property
     def fields(self) -> frozenset[str]:

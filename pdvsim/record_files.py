@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pdvsim import __version__
-from pdvsim.architectures import Config
+from pdvsim.architectures import Config, by_name
+from pdvsim.cell import Cell, Values
 from pdvsim.core import EXECUTORS, Drafter, Request
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
@@ -95,6 +97,27 @@ def read(stem: Path) -> tuple[RunRecord, dict[str, Any]]:
     except InvariantError as error:
         raise InputError(f"{stem}: no run can leave this behind: {error}") from None
     return record, about
+
+
+def cell_of(about: Mapping[str, Any], config: Config) -> Cell | None:
+    """What a record says was specified; None where it does not.
+
+    It names what the run did where that is not today's default, since it may have been then.
+
+    Raises:
+        InputError: it is no cell.
+    """
+    if about.get("cell") is None:
+        return None
+    cell = Cell.read(about["cell"])
+    own = by_name(config.name)
+    known = {} if own is None else own.checked({})
+    other = {
+        name: value
+        for name, value in config.parameters.items()
+        if name in known and value != known[name]
+    }
+    return replace(cell, parameters=Values({**other, **cell.parameters}))
 
 
 def request_table(record: RunRecord) -> pl.DataFrame:

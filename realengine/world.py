@@ -256,7 +256,7 @@ class RealWorld:
         with self._state:
             now = self._enter()
             if verb.queue is self.lanes.prefill:
-                batch = self.lanes.pop_admissible(verb.limit)
+                batch = self.lanes.pop_admissible(verb)
                 self.lanes.active += len(batch)
                 for request in batch:
                     request.admitted_s = now

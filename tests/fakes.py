@@ -10,7 +10,7 @@ import numpy as np
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config, architecture
-from pdvsim.cell import Cell
+from pdvsim.cell import Cell, Value
 from pdvsim.core import EAGER, Executor, Stage
 from pdvsim.des.host import HostCosts
 from pdvsim.machine import Machine
@@ -28,7 +28,7 @@ def config_of(
     batch_cap: int = 8,
     draft_tokens: int = 4,
     switched_off: Iterable[str] = (),
-    **parameters: float,
+    **parameters: Value,
 ) -> Config:
     """A configuration with those of the parameters and switches that the architecture has."""
     found = architecture(name)

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from pdvsim import cli
 from pdvsim.architectures import ARCHITECTURES, Architecture, Config, architecture, shared
-from pdvsim.core import EAGER
+from pdvsim.architectures.lane import Lanes
+from pdvsim.architectures.three_lane import verify_limit
+from pdvsim.cell import AUTO, Value
+from pdvsim.core import EAGER, GRAPH, Executor, Request
 from pdvsim.errors import InputError
 
 
@@ -38,8 +41,10 @@ def test_parameters_that_cannot_be_are_refused(
 @pytest.mark.parametrize("one", ARCHITECTURES.values(), ids=lambda one: one.name)
 def test_every_parameter_has_bounds_and_a_meaning(one: Architecture) -> None:
     for field in one.fields().values():
-        assert field.metadata["low"] <= field.default <= field.metadata["high"]
+        automatic = field.default == AUTO
+        assert automatic or field.metadata["low"] <= field.default <= field.metadata["high"]
         assert field.metadata["meaning"]
+        assert automatic == (f"{AUTO}:" in field.metadata["meaning"])
 
 
 @given(text=st.sampled_from(["PDV", "Three_Lane", "plain"]))
@@ -93,3 +98,66 @@ def test_the_command_says_all_of_them(capsys: pytest.CaptureFixture[str]) -> Non
     assert "prefill_batch = 8 (1 to 1024): prompts prefilled in one stage" in shown
     assert cli.run(["architectures", "pvd"]) == 2
     assert "unknown architecture 'pvd'" in capsys.readouterr().err
+
+
+def waiting(lanes: Lanes, *prompts: int) -> None:
+    lanes.prefill.push(Request(i, tokens, 8) for i, tokens in enumerate(prompts))
+
+
+@pytest.mark.parametrize(
+    ("executor", "given", "prompts", "taken"),
+    [
+        (GRAPH, AUTO, [1000, 1000, 48, 1, 9], [1000, 1000, 48]),
+        (GRAPH, AUTO, [5000, 1], [5000]),
+        (GRAPH, AUTO, [48, 5000], [48]),
+        (GRAPH, 2, [5000, 5000, 1], [5000, 5000]),
+        (EAGER, AUTO, [10, 10], [10]),
+        (EAGER, 2, [10, 10, 10], [10, 10]),
+    ],
+)
+@pytest.mark.parametrize("name", ["plain", "pd", "pdv", "three_lane"])
+def test_a_prefill_takes_what_its_rule_says(
+    name: str, executor: Executor, given: Value, prompts: list[int], taken: list[int]
+) -> None:
+    lanes = architecture(name).lanes(Config(name, executor, parameters={"prefill_batch": given}))
+    waiting(lanes, *prompts)
+    found = lanes.pop_admissible(lanes.prompts())
+    assert [request.prompt_tokens for request in found] == taken
+    assert len(lanes.prefill) == len(prompts) - len(taken)
+
+
+@given(
+    prompts=st.lists(st.integers(1, 3000), max_size=30),
+    given=st.just(AUTO) | st.integers(1, 40),
+    executor=st.sampled_from([EAGER, GRAPH]),
+)
+def test_what_is_in_service_is_prefilled_as_if_it_were_taken_from_the_queue(
+    prompts: list[int], given: Value, executor: Executor
+) -> None:
+    config = Config("baseline", executor, parameters={"prefill_batch": given})
+    lanes = architecture("baseline").lanes(config)
+    waiting(lanes, *prompts)
+    taken = []
+    while lanes.prefill:
+        taken.append(lanes.pop_admissible(lanes.prompts()))
+    everyone = [request for part in taken for request in part]
+    assert list(lanes.prefills(everyone)) == taken
+
+
+@pytest.mark.parametrize("one", ARCHITECTURES.values(), ids=lambda one: one.name)
+def test_the_published_parameters_are_its_own(one: Architecture) -> None:
+    one.checked(one.published)
+
+
+def test_three_lanes_verify_all_that_waits_where_one_pass_takes_it() -> None:
+    def limits(executor: Executor, **given: Value) -> list[int]:
+        lanes = architecture("three_lane").lanes(
+            Config("three_lane", executor, batch_cap=64, parameters=given)
+        )
+        usual = verify_limit(lanes)
+        lanes.verify.push(Request(i, 8, 8) for i in range(9))
+        return [usual, verify_limit(lanes)]
+
+    assert limits(GRAPH) == [64, 96]
+    assert limits(EAGER) == limits(GRAPH, verify_batch=8) == [8, 12]
+    assert limits(GRAPH, verify_batch_backlogged=3) == [64, 3]

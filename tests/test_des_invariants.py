@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES, Architecture, Config
 from pdvsim.architectures.lane import Lanes, PollUntil, Program, WaitUntil
+from pdvsim.cell import AUTO
 from pdvsim.core import EXECUTORS, Model, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.host import Lock
@@ -47,8 +48,8 @@ configs = st.builds(
     draft_tokens=st.just(4),
     admission_factor=st.sampled_from([0.3, 1.0, 1.5]),
     workers=st.integers(1, 5),
-    prefill_batch=st.integers(1, 4),
-    verify_batch=st.integers(1, 8),
+    prefill_batch=st.just(AUTO) | st.integers(1, 4),
+    verify_batch=st.just(AUTO) | st.integers(1, 8),
     verify_lead=st.integers(0, 3),
     queue_limit=st.sampled_from([1, 4, 1024]),
 )

@@ -15,6 +15,7 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import ARCHITECTURES, Config
 from pdvsim.architectures.lane import ADMISSION_LIMIT, BATCH_END
 from pdvsim.architectures.pdv import PREFILL_IN_TURN
+from pdvsim.cell import AUTO, Value
 from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
@@ -90,7 +91,7 @@ def check_sums(trace: Trace) -> None:
     gil=st.floats(0.2, 1.0),
     speed=st.floats(0.2, 1.0),
     factor=st.sampled_from([0.3, 1.0, 1.5]),
-    prefill_batch=st.integers(1, 4),
+    prefill_batch=st.just(AUTO) | st.integers(1, 4),
     workers=st.integers(1, 3),
     rate=st.none() | st.floats(1.0, 200.0),
     deadline_s=st.none() | st.floats(0.01, 0.5),
@@ -106,7 +107,7 @@ def test_causes_sum_to_the_latency_and_threads_to_the_run(
     gil: float,
     speed: float,
     factor: float,
-    prefill_batch: int,
+    prefill_batch: Value,
     workers: int,
     rate: float | None,
     deadline_s: float | None,

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pdvsim.architectures import ARCHITECTURES, Config
+from pdvsim.cell import AUTO
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.records import RunRecord
@@ -69,7 +70,7 @@ def workload_of(rng: np.random.Generator, closed: bool, scale: float) -> Workloa
     count = int(rng.integers(2, 5))
     return Workload(
         "closed-loop" if closed else "poisson",
-        prompt_tokens=rng.integers(1, 20, count).tolist(),
+        prompt_tokens=(rng.integers(1, 20, count) * rng.choice([1, 100], count)).tolist(),
         output_tokens=rng.integers(1, 8, count).tolist(),
         outcomes=[rng.integers(0, 5, 8).tolist() for _ in range(count)],
         arrival_s=None if closed else (np.cumsum(rng.uniform(0, 0.04, count)) * scale).tolist(),
@@ -108,7 +109,7 @@ def test_same_decisions(
         costs = TableCosts({stage: scale * rng.uniform(5e-3, 15e-3) for stage in Stage})
         workload = workload_of(rng, closed, scale)
         config = config_of(
-            name, executor, batch_cap=batch_cap, workers=2, prefill_batch=1 + seed % 2
+            name, executor, batch_cap=batch_cap, workers=2, prefill_batch=(1, 2, AUTO)[seed % 3]
         )
         expected, *noisy = simulated_outcomes(config, workload, costs)
         assume(all(other == expected for other in noisy))

@@ -77,6 +77,21 @@ def test_options_become_cells() -> None:
     cell.config()  # it can be run
 
 
+def test_what_a_cell_left_unsaid_is_what_it_was_then() -> None:
+    seven = read(RESULTS / "graph/h100_bench_seed_7.json")  # of version 1
+    assert isinstance(seven, Benchmark)
+    then = {row.label: row.cell.config() for row in seven.cells if row.cell is not None}
+    assert {name: one.parameters["prefill_batch"] for name, one in then.items()} == {
+        "plain": 1,
+        "baseline": 100_000,  # all that its batch held
+        "pd": 1,
+        "three_lane": 1,
+        "pdv": 1,
+    }
+    lanes = then["three_lane"].parameters
+    assert (lanes["verify_batch"], lanes["verify_batch_backlogged"]) == (8, 12)
+
+
 def test_ties_are_those_of_the_command_that_wrote_it() -> None:
     old, new = both("case_study/predict_prefill_batch_8_c128.json")
     assert [(tie.first, tie.second) for tie in new.ranks[0].ties] == [

@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pdvsim.architectures.lane import FifoQueue, Lanes, Program, Queue
+from pdvsim.cell_values import AUTO, Auto, Value
 from pdvsim.core import Executor, Name, Stage, Stream
 from pdvsim.errors import InputError
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from pdvsim.architectures.config import Config
 
 
-def parameter(default: float, low: float, high: float, meaning: str) -> Any:
-    """A field of an architecture's `Parameters`: a number, its bounds, and what it means."""
+def parameter(default: float | Auto, low: float, high: float, meaning: str) -> Any:
+    """A field of an architecture's `Parameters`: a number, its bounds, and what it means. One whose
+    default is AUTO is a whole number, or AUTO; the meaning says what that does."""
     return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
 
 
@@ -40,7 +42,7 @@ class Switch:
             is switched off) and the number of requests in flight, infinite in an open loop.
     """
 
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Value] = field(default_factory=dict)
     acts: Callable[[Config, float], bool] = lambda config, in_flight: True
 
 
@@ -85,6 +87,7 @@ class Architecture:
         sketch: its lanes as they are drawn.
         parameters: a frozen dataclass whose fields are `parameter`s.
         switches: mechanisms that can be switched off, by name.
+        published: parameters of the published system, where they are not the defaults.
         queue_type: of all three queues.
         speculative: False if it never runs the draft model.
         colour: in every chart, as #rrggbb; None takes a spare one.
@@ -98,6 +101,7 @@ class Architecture:
     sketch: tuple[LaneSketch, ...]
     parameters: Callable[..., Any] = NoParameters
     switches: Mapping[str, Switch] = field(default_factory=dict)
+    published: Mapping[str, Value] = field(default_factory=dict)
     queue_type: Callable[[str], Queue] = FifoQueue
     speculative: bool = True
     colour: str | None = None
@@ -156,22 +160,26 @@ class Architecture:
         return "\n".join(lines)
 
 
-def _number(name: str, value: object, about: Field[Any]) -> float:
+def _number(name: str, value: object, about: Field[Any]) -> Value:
     """`value` as the kind of number that the parameter is, inside its bounds."""
     low, high = about.metadata["low"], about.metadata["high"]
-    whole = isinstance(about.default, int)
+    automatic = about.default == AUTO
+    whole = automatic or isinstance(about.default, int)
+    if automatic and value == AUTO:
+        return AUTO
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
         if not whole:
             return float(value)
         if value == math.floor(value):
             return int(value)
     kind = "a whole number " if whole else ""
-    raise InputError(f"{name} is {value}; it must be {kind}between {low:g} and {high:g}")
+    also = f", or {AUTO}" if automatic else ""
+    raise InputError(f"{name} is {value}; it must be {kind}between {low:g} and {high:g}{also}")
 
 
 def shared(
-    architectures: Iterable[Architecture], given: Mapping[str, float | None]
-) -> list[dict[str, float]]:
+    architectures: Iterable[Architecture], given: Mapping[str, Value | None]
+) -> list[dict[str, Value]]:
     """Parameters given for several architectures at once, to each those that it has.
 
     Args:

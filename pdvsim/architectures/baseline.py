@@ -1,9 +1,14 @@
-"""Single lane: each of W workers takes a whole request, from prefill to its last round."""
+"""Single lane: each of W workers takes whole requests, from prefill to their last round.
+
+It takes up to C at once, prefills them in as many stages as the rule of prefills makes of them, and
+then keeps them together.
+"""
 
 from dataclasses import dataclass
 
 from pdvsim.architectures.architecture import Architecture, LaneSketch, Work, parameter
 from pdvsim.architectures.lane import (
+    PREFILL_BATCH,
     Lanes,
     Program,
     Take,
@@ -13,6 +18,7 @@ from pdvsim.architectures.lane import (
     prefill,
     streams_of,
 )
+from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Stream, unfinished
 
 MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
@@ -21,6 +27,7 @@ MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 @dataclass(frozen=True, slots=True)
 class Parameters:
     workers: int = parameter(1, 1, 256, "threads")
+    prefill_batch: int | Auto = parameter(AUTO, 1, 100_000, PREFILL_BATCH)
 
 
 def admits(lanes: Lanes) -> bool:
@@ -31,7 +38,8 @@ def worker(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(lambda: admits(lanes))
         batch = yield Take(lanes.prefill, lanes.turn_limit)
-        yield from prefill(lanes, batch, MAIN)
+        for part in lanes.prefills(batch):
+            yield from prefill(lanes, part, MAIN)
         while batch:
             yield from decode_round(lanes, batch, MAIN)
             yield from complete(batch)
@@ -56,5 +64,6 @@ ARCHITECTURE = Architecture(
         ),
     ),
     parameters=Parameters,
+    published={"prefill_batch": 100_000},  # all that it took
     colour="#e69f00",
 )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from pdvsim.cell_values import AUTO
 from pdvsim.core import DraftTokens, Model, Request, Stage, Stream, unfinished
 from pdvsim.errors import InputError
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 # Mechanisms of several architectures that can be switched off.
 ADMISSION_LIMIT, BATCH_END = "admission limit", "batch-end completion"
 POLLING = "polling and waking"
+
+PREFILL_TOKENS = 2048  # prompt tokens of one prefill where its number of prompts is left open
+PREFILL_BATCH = (  # what the parameter `prefill_batch` means
+    f"prompts prefilled in one stage; auto: those waiting that {PREFILL_TOKENS:,} tokens hold, at "
+    "least one"
+)
 
 
 class Queue(Protocol):
@@ -83,10 +90,15 @@ class PriorityQueue:
 
 @dataclass(slots=True, eq=False)
 class Take:
-    """Take up to `limit` requests without waiting. Sent back: a list, possibly empty."""
+    """Take up to `limit` requests without waiting. Sent back: a list, possibly empty.
+
+    Of those that wait for their prefill, the prompts have up to `prompt_tokens` together, unless
+    the first alone has more.
+    """
 
     queue: Queue
     limit: int
+    prompt_tokens: int = sys.maxsize
 
 
 @dataclass(slots=True, eq=False)
@@ -173,6 +185,7 @@ class Lanes:
         active: requests admitted to service and not yet complete; worlds count it, and those
             completed.
         service_limit: requests that may be in service at once, where that is limited.
+        prefill_limit, prefill_tokens: most prompts of one prefill, and their most tokens together.
         room: whether the executor has memory for these requests besides those it holds; a world
             with an engine that can run out of KV cache pages puts the engine's word here.
     """
@@ -192,6 +205,7 @@ class Lanes:
         self.turn_limit = config.batch_cap if config.executor.batched else 1
         limited = ADMISSION_LIMIT not in config.switched_off
         self.service_limit = config.batch_cap if limited else sys.maxsize
+        self.prefill_limit, self.prefill_tokens = self._of_one_prefill()
         self.prefill = queue_type("prefill")
         self.decode = queue_type("decode")
         self.verify = queue_type("verify")
@@ -205,11 +219,40 @@ class Lanes:
         """Whether a request waits for its prefill and there is memory for it."""
         return bool(self.prefill) and self.room((self.prefill.peek(),))
 
-    def pop_admissible(self, limit: int) -> list[Request]:
-        """Take up to `limit` waiting requests that there is memory for, in order."""
-        batch: list[Request] = []
-        while len(batch) < limit and self.prefill and self.room((*batch, self.prefill.peek())):
-            batch += self.prefill.take(1)
+    def _of_one_prefill(self) -> tuple[int, int]:
+        """Published systems prefill one prompt at a time, serving engines as many as a token budget
+        holds. A launch that takes one request has no use for more."""
+        asked = getattr(self.parameters, "prefill_batch", AUTO)
+        if asked != AUTO:
+            return asked, sys.maxsize
+        return (sys.maxsize, PREFILL_TOKENS) if self.executor.batched else (1, sys.maxsize)
+
+    def prompts(self, most: int = sys.maxsize) -> Take:
+        """The verb that takes waiting prompts for one prefill, up to `most`."""
+        return Take(self.prefill, min(self.prefill_limit, most), self.prefill_tokens)
+
+    def prefills(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
+        """Split requests that are in service into what is prefilled at once."""
+        part, tokens = list[Request](), 0
+        for request in batch:
+            tokens += request.prompt_tokens
+            if part and (len(part) == self.prefill_limit or tokens > self.prefill_tokens):
+                yield part
+                part, tokens = [], request.prompt_tokens
+            part.append(request)
+        if part:
+            yield part
+
+    def pop_admissible(self, take: Take) -> list[Request]:
+        """What is taken of the requests that wait for their prefill, those that there is memory
+        for, in order."""
+        waiting, batch, tokens = self.prefill, list[Request](), 0
+        while waiting and len(batch) < take.limit:
+            first = waiting.peek()
+            tokens += first.prompt_tokens
+            if (batch and tokens > take.prompt_tokens) or not self.room((*batch, first)):
+                break
+            batch += waiting.take(1)
         return batch
 
     def parts(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:

@@ -15,6 +15,7 @@ from pdvsim.architectures.architecture import (
 )
 from pdvsim.architectures.lane import (
     ADMISSION_LIMIT,
+    PREFILL_BATCH,
     Lanes,
     Program,
     Take,
@@ -24,6 +25,7 @@ from pdvsim.architectures.lane import (
     prefill,
     streams_of,
 )
+from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Stream
 
 ROUND = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
@@ -31,7 +33,7 @@ ROUND = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+    prefill_batch: int | Auto = parameter(AUTO, 1, 100_000, PREFILL_BATCH)
 
 
 def admits(lanes: Lanes) -> bool:
@@ -44,7 +46,7 @@ def prefill_lane(lanes: Lanes) -> Program:
         free = lanes.service_limit - lanes.active
         if free <= 0:
             continue
-        batch = yield Take(lanes.prefill, min(lanes.parameters.prefill_batch, free))
+        batch = yield lanes.prompts(free)
         yield from prefill(lanes, batch)
         yield from pass_on(lanes, batch)
 
@@ -77,6 +79,7 @@ ARCHITECTURE = Architecture(
         ),
     ),
     parameters=Parameters,
+    published={"prefill_batch": 1},
     switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
     colour="#0072b2",
 )

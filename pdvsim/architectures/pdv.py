@@ -1,10 +1,14 @@
 """PDV: one worker thread for prefill, draft and verify, with a CUDA stream for each.
 
-Each turn admits at most one prefill, and only while the decode queue is short; then it runs one
+Each turn admits one prefill at most, and only while the decode queue is short; then it runs one
 round for up to C requests; only after the whole turn do requests complete or queue again.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
 
 from pdvsim.architectures.architecture import (
     Architecture,
@@ -17,6 +21,7 @@ from pdvsim.architectures.lane import (
     ADMISSION_LIMIT,
     BATCH_END,
     POLLING,
+    PREFILL_BATCH,
     Lanes,
     PollUntil,
     Program,
@@ -26,7 +31,11 @@ from pdvsim.architectures.lane import (
     prefill,
     streams_of,
 )
+from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Stream
+
+if TYPE_CHECKING:
+    from pdvsim.architectures.config import Config
 
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 ONE_PREFILL, PREFILL_IN_TURN = "one prefill a turn", "prefill in the worker's turn"
@@ -41,16 +50,20 @@ class Parameters:
         "it admits while its decode queue is below this x C (measured code 1.0, slides 1.2, "
         "later code 1.5)",
     )
-    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+    prefill_batch: int | Auto = parameter(AUTO, 1, 100_000, PREFILL_BATCH)
     poll_s: float = parameter(10e-6, 1e-6, 1.0, "spin interval when idle, seconds")
 
 
-def admits(lanes: Lanes) -> bool:
-    """Whether the decode queue is short. Those of the turn that is going on count, since they
+def free(lanes: Lanes) -> float:
+    """How many the decode queue is short of. Those of the turn that is going on count, since they
     are back in the queue when the worker looks; a prefill thread of its own looks meanwhile."""
     queued = len(lanes.decode) if PREFILL_IN_TURN in lanes.switched_off else lanes.active
-    limit = lanes.parameters.admission_factor * lanes.service_limit
-    return queued < limit and lanes.admissible
+    limit: float = lanes.parameters.admission_factor * lanes.service_limit
+    return limit - queued
+
+
+def admits(lanes: Lanes) -> bool:
+    return free(lanes) > 0 and lanes.admissible
 
 
 def worker(lanes: Lanes) -> Program:
@@ -63,7 +76,7 @@ def worker(lanes: Lanes) -> Program:
 
 
 def admit(lanes: Lanes) -> Program:
-    admitted = yield Take(lanes.prefill, lanes.parameters.prefill_batch)
+    admitted = yield lanes.prompts(ceil(free(lanes)))
     yield from prefill(lanes, admitted)
     yield from pass_on(lanes, admitted)
 
@@ -87,6 +100,12 @@ def decoder(lanes: Lanes) -> Program:
     while True:
         yield PollUntil(lambda: lanes.decode, lanes.parameters.poll_s)
         yield from turn(lanes)
+
+
+def one_prefill(config: Config) -> bool:
+    """Whether the number of prompts that a turn prefills is limited."""
+    automatic = config.parameters["prefill_batch"] == AUTO and config.executor.batched
+    return not automatic and PREFILL_IN_TURN not in config.switched_off
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:
@@ -114,6 +133,7 @@ ARCHITECTURE = Architecture(
         ),
     ),
     parameters=Parameters,
+    published={"prefill_batch": 1},
     switches={
         ADMISSION_LIMIT: Switch(
             acts=lambda config, in_flight: (
@@ -123,7 +143,7 @@ ARCHITECTURE = Architecture(
         BATCH_END: Switch(acts=lambda config, in_flight: not config.executor.batched),
         ONE_PREFILL: Switch(
             {"prefill_batch": 100_000},
-            lambda config, in_flight: PREFILL_IN_TURN not in config.switched_off,
+            lambda config, in_flight: one_prefill(config),
         ),
         PREFILL_IN_TURN: Switch(),
         POLLING: Switch({"poll_s": 1e-6}),

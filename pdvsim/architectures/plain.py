@@ -11,6 +11,7 @@ from pdvsim.architectures.architecture import (
 )
 from pdvsim.architectures.lane import (
     ADMISSION_LIMIT,
+    PREFILL_BATCH,
     Lanes,
     Program,
     Take,
@@ -18,12 +19,13 @@ from pdvsim.architectures.lane import (
     pass_on,
     run_stages,
 )
+from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Model, Stage, Stream
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+    prefill_batch: int | Auto = parameter(AUTO, 1, 100_000, PREFILL_BATCH)
 
 
 def admits(lanes: Lanes) -> bool:
@@ -35,8 +37,7 @@ def worker(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(lambda: lanes.decode or lanes.admissible)
         if admits(lanes):
-            room = min(lanes.parameters.prefill_batch, lanes.service_limit - lanes.active)
-            admitted = yield Take(lanes.prefill, room)
+            admitted = yield lanes.prompts(lanes.service_limit - lanes.active)
             yield from run_stages(lanes, lanes.executor.plain_prefill, admitted, streams)
             yield from pass_on(lanes, admitted)
         batch = yield Take(lanes.decode, lanes.batch_cap)
@@ -63,6 +64,7 @@ ARCHITECTURE = Architecture(
         ),
     ),
     parameters=Parameters,
+    published={"prefill_batch": 1},
     switches={ADMISSION_LIMIT: Switch(acts=lambda config, in_flight: in_flight > config.batch_cap)},
     speculative=False,
     colour="#7f7f7f",

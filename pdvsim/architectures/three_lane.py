@@ -5,7 +5,10 @@ The decode lane helps out when the verify queue runs ahead of its own; with at m
 in service it drafts and verifies in one step (hybrid mode) and saves the hops.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pdvsim.architectures.architecture import (
     Architecture,
@@ -17,6 +20,7 @@ from pdvsim.architectures.architecture import (
 from pdvsim.architectures.lane import (
     BATCH_END,
     POLLING,
+    PREFILL_BATCH,
     Lanes,
     PollUntil,
     PriorityQueue,
@@ -29,19 +33,31 @@ from pdvsim.architectures.lane import (
     run_stages,
     streams_of,
 )
+from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Stream
+
+if TYPE_CHECKING:
+    from pdvsim.architectures.config import Config
 
 ROUND = streams_of(draft=Stream.DRAFT, verifier=Stream.VERIFY)
 CHECK = streams_of(draft=Stream.VERIFY, verifier=Stream.VERIFY)
 MICRO_BATCH = "verify micro-batch"
+PUBLISHED_VERIFY_BATCH = 8  # of a system that launches one request after the other
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    prefill_batch: int = parameter(1, 1, 100_000, "prompts prefilled in one stage")
+    prefill_batch: int | Auto = parameter(AUTO, 1, 100_000, PREFILL_BATCH)
     idle_sleep_s: float = parameter(1e-3, 1e-6, 1.0, "sleep of an idle lane, seconds")
-    verify_batch: int = parameter(8, 1, 100_000, "micro-batch of the verify lane")
-    verify_batch_backlogged: int = parameter(12, 1, 100_000, "the same when it is backlogged")
+    verify_batch: int | Auto = parameter(
+        AUTO,
+        1,
+        100_000,
+        "micro-batch of the verify lane (published 8); auto: up to C where one pass takes them all",
+    )
+    verify_batch_backlogged: int | Auto = parameter(
+        AUTO, 1, 100_000, "the same when it is backlogged (published 12); auto: half as many again"
+    )
     verify_lead: int = parameter(
         2, 0, 100_000, "verify goes first when its queue is longer than decode's by more than this"
     )
@@ -60,11 +76,30 @@ def verify_goes_first(lanes: Lanes) -> bool:
     return len(lanes.verify) > len(lanes.decode) + lead
 
 
+def verify_limit(lanes: Lanes) -> int:
+    """Requests of the next micro-batch, at most."""
+    usual: int | Auto = lanes.parameters.verify_batch
+    backlogged: int | Auto = lanes.parameters.verify_batch_backlogged
+    if usual == AUTO:
+        usual = lanes.batch_cap if lanes.executor.batched else PUBLISHED_VERIFY_BATCH
+    if not verify_goes_first(lanes):
+        return usual
+    return usual + usual // 2 if backlogged == AUTO else backlogged
+
+
+def micro_batches(config: Config, in_flight: float) -> bool:
+    """Whether what waits to be verified is ever more than a micro-batch."""
+    asked = config.parameters["verify_batch"]
+    if asked == AUTO:
+        return not config.executor.batched and in_flight > PUBLISHED_VERIFY_BATCH
+    return bool(in_flight > asked)
+
+
 def prefill_lane(lanes: Lanes) -> Program:
     parameters = lanes.parameters
     while True:
         yield PollUntil(lambda: admits(lanes), parameters.idle_sleep_s)
-        batch = yield Take(lanes.prefill, parameters.prefill_batch)
+        batch = yield lanes.prompts()
         yield from prefill(lanes, batch)
         yield from pass_on(lanes, batch)
 
@@ -87,9 +122,7 @@ def decode_lane(lanes: Lanes) -> Program:
 
 def verify_turn(lanes: Lanes) -> Program:
     """Verify one micro-batch and send its requests back to the decode lane."""
-    own = lanes.parameters
-    limit = own.verify_batch_backlogged if verify_goes_first(lanes) else own.verify_batch
-    batch = yield Take(lanes.verify, limit)
+    batch = yield Take(lanes.verify, verify_limit(lanes))
     for part in lanes.parts(batch):
         yield from run_stages(lanes, lanes.executor.check, part, CHECK)
         yield from pass_on(lanes, part)
@@ -121,10 +154,11 @@ ARCHITECTURE = Architecture(
         LaneSketch("verify", ("verify",), {Work.VERIFY: Stream.VERIFY}, ("decode",)),
     ),
     parameters=Parameters,
+    published={"prefill_batch": 1, "verify_batch": 8, "verify_batch_backlogged": 12},
     switches={
         MICRO_BATCH: Switch(
             {"verify_batch": 100_000, "verify_batch_backlogged": 100_000},
-            lambda config, in_flight: in_flight > config.parameters["verify_batch"],
+            micro_batches,
         ),
         BATCH_END: Switch(acts=lambda config, in_flight: not config.executor.batched),
         POLLING: Switch({"idle_sleep_s": 1e-6}),

@@ -8,6 +8,7 @@ import click
 
 from pdvsim import output
 from pdvsim.architectures import ARCHITECTURES, architecture
+from pdvsim.cell import spoken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def show(one: Architecture, page: Console) -> None:
     for name, field in one.fields().items():
         about = field.metadata
         page.print(
-            f"  {name} = {field.default:g} ({about['low']:g} to {about['high']:g}): "
+            f"  {name} = {spoken(one.checked({})[name])} ({about['low']:g} to {about['high']:g}): "
             f"{about['meaning']}"
         )
     if one.switches:

@@ -186,7 +186,7 @@ class SimulatedWorld:
 
     def _take(self, lane: _Lane, verb: Take) -> None:
         if verb.queue is self._prefill:
-            batch = self.lanes.pop_admissible(verb.limit)
+            batch = self.lanes.pop_admissible(verb)
             self.lanes.active += len(batch)
             for request in batch:
                 request.admitted_s = self.env.now

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import altair as alt
     import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # The kinds of interval that a document may hold; each says once which one it is.
 OF_ONE_RUN = "95 % prediction interval for one run"
@@ -133,7 +133,7 @@ class Document(Model):
     """
 
     kind: str
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     pdvsim: str | None
     created: str | None
     git_revision: str | None

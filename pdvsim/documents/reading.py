@@ -1,4 +1,4 @@
-"""Reads a document: of this version, or of the one before documents were typed.
+"""Reads a document: of this version, of the one before, or of the time before they were typed.
 
 A key that is missing or unknown, or a value of another kind, is one sentence that names it.
 """
@@ -66,10 +66,15 @@ def _parse_typed(content: Mapping[str, Any], source: str) -> Document:
         raise InputError(
             f"{source}: {content['kind']!r} is no kind of document; known are {', '.join(KINDS)}"
         )
-    if content["schema_version"] != SCHEMA_VERSION:
+    version = content["schema_version"]
+    if version == 1:
+        from pdvsim.documents.upgrade.first import upgraded
+
+        content = upgraded(content)
+    elif version != SCHEMA_VERSION:
         raise InputError(
-            f"{source}: schema_version is {content['schema_version']!r}; this pdvsim reads "
-            f"documents of version {SCHEMA_VERSION}"
+            f"{source}: schema_version is {version!r}; this pdvsim reads documents of versions 1 "
+            f"and {SCHEMA_VERSION}"
         )
     return validated(content, source)
 

@@ -150,11 +150,10 @@ def of_files(stem: Path, profile: Profile | None = None) -> Trace:
         InputError: the files are not those of a run that can be.
         ProfileError: the profile knows nothing of a stage that ran.
     """
-    from pdvsim.record_files import read
+    from pdvsim.record_files import cell_of, read
 
     record, about = read(stem)
-    cell = None if about.get("cell") is None else Cell.read(about["cell"])
-    trace = replace(of_record(record), cell=cell)
+    trace = replace(of_record(record), cell=cell_of(about, record.config))
     return trace if profile is None else priced(trace, profile)
 
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from pdvsim.ablate.mechanisms import Mechanism, Setting
 from pdvsim.ablate.shapley import Subject
-from pdvsim.architectures import Config
-from pdvsim.core import EAGER
 from pdvsim.des import HostCosts, StageCosts
 from pdvsim.errors import InputError
 from pdvsim.machine import replication_seeds
 from pdvsim.pdverify.protocol import figures
-from pdvsim.pdverify.published import PublishedCell, RequestWork
+from pdvsim.pdverify.published import PublishedCell, RequestWork, config_of
 from pdvsim.pdverify.reproduce import PublishedCosts, Timings, calibrate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
@@ -101,7 +99,7 @@ def published(
                 work.workload(of, np.random.default_rng(plan_seed)) for of in (cell, first)
             )
             setting = PublishedSetting(
-                Config(cell.architecture, EAGER, batch_cap=concurrency),
+                config_of(cell),
                 own,
                 PublishedCosts(timings.round_s[engine] * factor, timings.prefill_s * factor),
                 host,

@@ -117,4 +117,5 @@ PROTOCOL = Protocol(
     measure=figures,
     in_place_of=frozenset({"output_throughput", "request_throughput"}),
     ranked_by="pdverify_tps",
+    published=True,
 )

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pdvsim.architectures import Config, architecture
+from pdvsim.core import EAGER
 from pdvsim.errors import InputError
-from pdvsim.pdverify.protocol import DEADLINE_S, DRAFT_TOKENS, PROMPT_TOKENS, PROTOCOL, arrivals_s
+from pdvsim.pdverify.protocol import (
+    DEADLINE_S,
+    DRAFT_TOKENS,
+    PROMPT_TOKENS,
+    PROTOCOL,
+    arrivals_s,
+)
 from pdvsim.pdverify.tables import (
     ARCHITECTURE_OF,
     RequestRow,
@@ -112,6 +120,12 @@ def _request(row: RequestRow, path: Path) -> PublishedRequest:
     return PublishedRequest(
         int(digits), row.latency_s, row.prefill_s, row.decode_s, (rounds, row.tokens)
     )
+
+
+def config_of(cell: PublishedCell) -> Config:
+    """The published system that a cell ran on."""
+    as_published = architecture(cell.architecture).published
+    return Config(cell.architecture, EAGER, batch_cap=cell.concurrency, parameters=as_published)
 
 
 class RequestWork:

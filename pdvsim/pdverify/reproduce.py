@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.architectures import Config
-from pdvsim.core import EAGER, Stage
+from pdvsim.core import Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.errors import InputError
 from pdvsim.pdverify.protocol import figures
-from pdvsim.pdverify.published import PublishedCell, RequestWork
+from pdvsim.pdverify.published import PublishedCell, RequestWork, config_of
 from pdvsim.pool import run_all
 
 CALIBRATION_LIMIT = 2
@@ -136,7 +135,7 @@ def _run(task: _Task) -> list[float]:
     costs = PublishedCosts(
         task.timings.round_s[task.cell.engine] * factor, task.timings.prefill_s * factor
     )
-    config = Config(task.cell.architecture, EAGER, batch_cap=task.cell.concurrency)
+    config = config_of(task.cell)
     workload = task.work.workload(task.cell, workload_rng)
     record = simulate(config, workload, costs, task.host)
     found = (*figures(record).values(), record.end_s)

@@ -8,6 +8,7 @@ from typing import Any
 from pdvsim.architectures import by_name
 from pdvsim.cell import FIELDS
 from pdvsim.documents.cells import Rank, Row
+from pdvsim.documents.upgrade.first import parameters
 from pdvsim.documents.upgrade.old import Decide, Old, Plain, command_line, interval_of, ours
 from pdvsim.errors import InputError
 from pdvsim.quantities import LATER, QUANTITIES, told_by
@@ -43,6 +44,8 @@ def cell_of(named: Plain, arguments: Plain) -> Plain:
         if arguments.get(name, default) != default
     }
     found = by_name(named["architecture"])
+    if found is not None and found.published.get("prefill_batch") != 1:
+        given.pop("prefill_batch", None)  # it had no such parameter then
     draft_tokens, acceptance = arguments["draft_tokens"], arguments["acceptance"]
     trace = arguments.get("trace")
     defaults = {name: field.default for name, field in FIELDS.items()}
@@ -51,7 +54,9 @@ def cell_of(named: Plain, arguments: Plain) -> Plain:
         **{name: named[name] for name in _NAMES},
         **{name: arguments[name] for name in _NEEDED},
         **{name: arguments.get(name) for name in ("requests", "slo_ttft_ms", "slo_tpot_ms")},
-        "parameters": given if found is None else found.own(given),
+        "parameters": parameters(
+            named["architecture"], given if found is None else found.own(given)
+        ),
         "rate_per_s": arguments.get("rate"),
         "trace": None if trace is None else {"path": trace, "sha256": None, "columns": None},
         "cycles": arguments.get("cycles") or 2,
