@@ -11,8 +11,9 @@ from pdvsim.errors import InputError
 from pdvsim.models import FoundDraft, FoundModel, NoModel
 from realengine.checkpoint import runnable_draft, shared_vocabulary
 from realengine.device import default_dtype, open_device
-from realengine.graph.eagle3 import Head
-from realengine.graph.engine import GraphConfig, GraphEngine
+from realengine.graph.config import GraphConfig
+from realengine.graph.drafters import Draft
+from realengine.graph.engine import GraphEngine
 from realengine.graph.head_weights import load_head, random_head
 from realengine.graph.model import Weights
 from realengine.graph.ngram import Ngram
@@ -58,7 +59,7 @@ def engine_of(
             whole = load_weights(model.folder, model.shape, where, kind)
         return replace(whole, head=whole.head[:shared])
 
-    def load_drafter(verifier: Weights) -> Weights | Head | Ngram | None:
+    def load_drafter(verifier: Weights) -> Draft:
         seed = config.seed + 1
         if isinstance(draft, NoModel):
             return Ngram() if draft.kind == "ngram" else None

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from pdvsim.errors import CapacityError
 from pdvsim.models import BYTES_PER_PARAMETER, ModelShape
+from realengine.graph.config import GraphConfig
+from realengine.graph.drafters import Draft, cached_shapes
+from realengine.graph.eagle3 import Head
+from realengine.graph.model import Weights
+from realengine.graph.ngram import Ngram
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +83,31 @@ class MemoryDemand:
                 f"left beside weights and {self.workspace_bytes / 1e9:.2f} GB of workspace"
             )
         return max(min(wanted, fitting), least)
+
+
+def demand_of(
+    config: GraphConfig,
+    verifier: Weights,
+    draft: Draft,
+    max_context_tokens: int,
+    device: torch.device,
+) -> MemoryDemand:
+    """What an engine of these models asks of `device`."""
+    context_tokens = max_context_tokens + config.longest
+    text_bytes = 0
+    if isinstance(draft, Ngram):
+        text_bytes = draft.text_bytes(config.max_requests, context_tokens)
+    return MemoryDemand(
+        models=[verifier.shape, *cached_shapes(draft)],
+        requests=config.max_requests,
+        context_tokens=context_tokens,
+        cache_tokens=config.cache_tokens,
+        page_tokens=config.page_tokens,
+        chunk_tokens=config.chunk_tokens,
+        round_tokens=config.longest + 1,
+        graph_bytes=config.graph_bytes if device.type == "cuda" else 0,
+        states=len(draft.shape.depths) if isinstance(draft, Head) else 0,
+        tempered=config.temperature > 0,
+        element_bytes=verifier.embedding.dtype.itemsize,
+        text_bytes=text_bytes,
+    )
