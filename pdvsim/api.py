@@ -69,6 +69,7 @@ def closed_loop(
     concurrency: int | Sequence[int] = 32,
     *,
     prompt_tokens: int = 128,
+    prompts: str | Path | None = None,
     output_tokens: int = 64,
     spread: float = 0.0,
     acceptance: Acceptance = 0.7,
@@ -84,6 +85,7 @@ def closed_loop(
 
     Args:
         concurrency: C, or several.
+        prompts: document of a bench that ran a file of prompts, for their lengths.
         spread: lengths lie within +- this share of their mean.
         acceptance: P(draft i is kept | the drafts before it were), for all positions or for each.
         draft_tokens: drafts in a round; None takes 4, or as many as `acceptance` has positions.
@@ -98,6 +100,7 @@ def poisson(
     *,
     concurrency: int = 32,
     prompt_tokens: int = 128,
+    prompts: str | Path | None = None,
     output_tokens: int = 64,
     spread: float = 0.0,
     acceptance: Acceptance = 0.7,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdvsim.cell import (
@@ -23,9 +24,11 @@ from pdvsim.cell import (
     check_bounds,
     flag,
     only_for,
+    with_prompts,
 )
 from pdvsim.core import Drafter
 from pdvsim.errors import InputError
+from pdvsim.prompt_file import prompts_of
 from pdvsim.protocols import protocols, takers
 
 if TYPE_CHECKING:
@@ -231,11 +234,11 @@ class Asked:
         self._check_effects()
         values = {**self.values, **changes}
         acceptance, draft_tokens = self._acceptance()
-        trace = values["trace"]
+        trace, prompts = values["trace"], values.pop("prompts", None)
         columns = values.get("trace_columns")
         for name in (*OTHERS, "architecture"):
             values.pop(name, None)
-        return Cell(
+        cell = Cell(
             **values
             | {
                 "pair": models.name,
@@ -248,6 +251,7 @@ class Asked:
                 "draft_tokens": draft_tokens,
             }
         )
+        return cell if prompts is None else with_prompts(cell, prompts_of(Path(prompts)))
 
     def _acceptance(self) -> tuple[Any, int]:
         kept = acceptance_of(self.values["acceptance"])
@@ -264,6 +268,8 @@ class Asked:
         for name in sorted(self.given - protocol.fields):
             if takers(name):
                 raise InputError(only_for(name))
+        if "prompts" in self.given:
+            self.refuse_given("--prompts brings its own lengths", ("prompt_tokens",))
         if "requests" in self.given:
             self.refuse_given("--requests takes the place of cycles", ("cycles",))
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pdvsim.cell_values import AUTO as AUTO
+from pdvsim.cell_values import PromptFile as PromptFile
 from pdvsim.cell_values import TraceFile as TraceFile
 from pdvsim.cell_values import Value as Value
 from pdvsim.cell_values import Values as Values
@@ -39,10 +40,15 @@ MODEL = "model"  # the drafter of a pair of models
 
 
 def _says(
-    meaning: str, low: float | None = None, high: float | None = None, flag: str | None = None
+    meaning: str,
+    low: float | None = None,
+    high: float | None = None,
+    flag: str | None = None,
+    added: bool = False,
 ) -> dict[str, Any]:
-    """Metadata of a field: what it means, where it lies, and its flag if that is not its name."""
-    return {"meaning": meaning, "low": low, "high": high, "flag": flag}
+    """Metadata of a field: what it means, where it lies, its flag if that is not its name, and
+    whether it was added after cells had been recorded without it."""
+    return {"meaning": meaning, "low": low, "high": high, "flag": flag, "added": added}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,14 @@ class Cell:
         default=None, metadata=_says("Arrivals per second of poisson.", 1e-6, 1e6, "--rate")
     )
     trace: TraceFile | None = field(default=None, metadata=_says("File of requests to replay."))
+    prompts: PromptFile | None = field(
+        default=None,
+        metadata=_says(
+            "File of prompts for a checkpoint, one a line or JSON Lines; elsewhere the document of "
+            "a bench that counted their tokens. Requests take them in turn.",
+            added=True,
+        ),
+    )
     time_scale: float = field(
         default=1.0, metadata=_says("Trace speed: 2 replays it twice as fast.", 1e-6, 1e6)
     )
@@ -151,6 +165,12 @@ class Cell:
         _check_drafter(self.drafter, self.executor)
         self._check_protocol()
         self._check_acceptance()
+        counted = self.prompts if self.prompts and self.prompts.tokens else None
+        if counted is not None and self.prompt_tokens != counted.mean_tokens:
+            raise InputError(
+                f"--prompts brings its own lengths, {counted.mean_tokens} tokens on average; leave "
+                "--prompt-tokens out"
+            )
 
     def _check_protocol(self) -> None:
         mine = protocols()[self.protocol]
@@ -222,10 +242,20 @@ class Cell:
 
     @property
     def lengths(self) -> Lengths:
-        """Prompt and output lengths."""
+        """Prompt and output lengths.
+
+        Raises:
+            InputError: those of prompts in a file are not known yet.
+        """
         from pdvsim.workload import Lengths
 
-        return Lengths(self.prompt_tokens, self.output_tokens, self.spread)
+        prompts = None if self.prompts is None else self.prompts.tokens
+        if self.prompts is not None and prompts is None:
+            raise InputError(
+                f"how many tokens the prompts of {self.prompts.path} have is not known before "
+                "pdvsim bench has counted them; give --prompts the document that bench -o wrote"
+            )
+        return Lengths(self.prompt_tokens, self.output_tokens, self.spread, prompts)
 
     @property
     def injected(self) -> Acceptance | None:
@@ -263,6 +293,13 @@ class Cell:
 
 
 FIELDS = {one.name: one for one in fields(Cell)}
+
+
+def with_prompts(cell: Cell, prompts: PromptFile | None) -> Cell:
+    """`cell` with the prompts of a file; where they are counted, they say its mean length."""
+    if prompts is None or prompts.tokens is None:
+        return replace(cell, prompts=prompts)
+    return replace(cell, prompts=prompts, prompt_tokens=prompts.mean_tokens)
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:

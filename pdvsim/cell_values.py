@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pdvsim.errors import InputError
 
+MOST_TOKENS = 1_000_000  # of a prompt
+
 Auto: TypeAlias = Literal["auto"]
 AUTO: Final[Auto] = "auto"  # a parameter that the architecture's own rule decides
 
@@ -88,6 +90,63 @@ class TraceFile:
         """
         if self.sha256 not in (None, digest_of(Path(self.path), "trace")):
             raise InputError(f"the trace {self.path} has changed since the cell was specified")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A file of prompts (`pdvsim.prompt_file`), which requests take in turn.
+
+    Attributes:
+        sha256: of its content.
+        tokens: of each prompt, in the order of the file, as the verifier's tokenizer counts them;
+            None where nobody has counted yet, as `pdvsim bench` does.
+    """
+
+    path: str
+    sha256: str
+    tokens: tuple[int, ...] | None = None
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if self.tokens is None:
+            return
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        if not self.tokens or not all(1 <= tokens <= MOST_TOKENS for tokens in self.tokens):
+            raise InputError(f"prompts of {self.path} have from 1 to {MOST_TOKENS:,} tokens each")
+
+    @classmethod
+    def of(cls, path: Path) -> PromptFile:
+        """The file as it stands in `path` now.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return cls(str(path), digest_of(path, "file of prompts"))
+
+    def check(self) -> None:
+        """Refuse to run what is no longer the same.
+
+        Raises:
+            InputError: the file is gone, or holds something else than it did.
+        """
+        if digest_of(Path(self.path), "file of prompts") != self.sha256:
+            raise InputError(f"the prompts in {self.path} have changed since the cell was made")
+
+    @property
+    def mean_tokens(self) -> int:
+        """Mean length, rounded; of counted prompts."""
+        assert self.tokens is not None
+        return max(1, round(sum(self.tokens) / len(self.tokens)))
+
+    @property
+    def said(self) -> str:
+        """A sentence for notes; of counted prompts."""
+        assert self.tokens is not None
+        return (
+            f"Prompts: the {len(self.tokens)} of {Path(self.path).name} in turn, "
+            f"{min(self.tokens)} to {max(self.tokens)} tokens, {self.mean_tokens} on average."
+        )
 
 
 def digest_of(path: Path, what: str) -> str:

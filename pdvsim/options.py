@@ -108,6 +108,7 @@ LOAD = (
     _of("max_context_tokens", int),
     _of("requests", int),
     _of("cycles", int),
+    _of("prompts", click.Path(path_type=Path)),
     _of("prompt_tokens", int),
     _of("output_tokens", int),
     _of("spread", float),

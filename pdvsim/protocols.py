@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pdvsim.workload import Workload
 
 LENGTHS = frozenset({"prompt_tokens", "output_tokens", "spread"})
+PROMPTED = LENGTHS | {"prompts"}
 
 
 def nothing(record: RunRecord) -> Mapping[str, float | None]:
@@ -108,7 +109,7 @@ BUILT_IN = (
         "closed-loop",
         "C requests always in flight",
         _closed_loop,
-        takes=LENGTHS | {"requests", "cycles"},
+        takes=PROMPTED | {"requests", "cycles"},
         open_loop=False,
         ranked_by="output_throughput",
     ),
@@ -117,7 +118,7 @@ BUILT_IN = (
         "random arrivals at --rate",
         _poisson,
         needs=frozenset({"rate_per_s"}),
-        takes=LENGTHS | {"requests"},
+        takes=PROMPTED | {"requests"},
     ),
     Protocol(
         "trace",

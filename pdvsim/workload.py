@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -65,21 +66,27 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Prompt and output lengths: constant, or uniform within +- `spread` of the mean."""
+    """Prompt and output lengths: constant, or uniform within +- `spread` of the mean.
+
+    Attributes:
+        prompts: lengths that prompts have in turn, instead.
+    """
 
     prompt_tokens: int = 128
     output_tokens: int = 64
     spread: float = 0.0
+    prompts: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "output_tokens", "spread"):
             check_bounds(name, getattr(self, name))
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        return (
-            _around(self.prompt_tokens, self.spread, count, rng),
-            _around(self.output_tokens, self.spread, count, rng),
-        )
+        prompts = _around(self.prompt_tokens, self.spread, count, rng)
+        outputs = _around(self.output_tokens, self.spread, count, rng)
+        if self.prompts is not None:
+            prompts = list(islice(cycle(self.prompts), count))
+        return prompts, outputs
 
 
 def _around(mean: int, spread: float, count: int, rng: np.random.Generator) -> list[int]:

@@ -86,7 +86,8 @@ def warm_up(cell: Cell, engine: Engine) -> None:
     """One short run that pays for first use: kernels, handles, allocator."""
     plan_seed, _ = replication_seeds(cell.seed, 0)
     first = plan_of(cell, 0)
-    lengths = Lengths(first.prompt_tokens[0], first.output_tokens[0])
+    prompts = cell.lengths.prompts
+    lengths = Lengths(first.prompt_tokens[0], first.output_tokens[0], prompts=prompts)
     plan = closed_loop(1, lengths, cell.injected, plan_seed)
     run(cell.config(), replace(plan, warmup=0, stop_after=2), engine)
 

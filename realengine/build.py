@@ -14,6 +14,7 @@ from realengine.eager import EagerEngine
 from realengine.engine import Engine
 from realengine.models import LoadedPair, load_pair
 from realengine.prompts import Prompts, prompts_for
+from realengine.tokenizer import Tokenized
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,18 @@ class Opened:
         return _over(self.loaded, self.prompts, str(self.device), self.engine.draft_tokens)
 
 
-def open_engine(reference: str, executor: Executor, device_name: str, demand: Demand) -> Opened:
+def open_engine(
+    reference: str,
+    executor: Executor,
+    device_name: str,
+    demand: Demand,
+    given: Tokenized | None = None,
+) -> Opened:
     """Build or load the pair on the device and put the executor's engine over it.
 
     Args:
         reference: of a pair; see `pdvsim.models`. Shapes without a checkpoint get random weights.
+        given: prompts of requests that bring none.
 
     Raises:
         InputError: unknown pair, damaged checkpoint, or a context that it does not have.
@@ -77,7 +85,7 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         assert isinstance(draft, FoundModel)
         cache_tokens = demand.requests * (demand.context_tokens + demand.draft_tokens)
         loaded = load_pair(draft, verifier, device, cache_tokens, demand.seed)
-        prompts = prompts_for(verifier, loaded.vocabulary, demand.seed)
+        prompts = prompts_for(verifier, loaded.vocabulary, demand.seed, given)
         eager = _over(loaded, prompts, device_name, demand.draft_tokens)
         return Opened(eager, pair, device, prompts, loaded)
     from realengine.graph import GraphConfig
@@ -92,7 +100,7 @@ def open_engine(reference: str, executor: Executor, device_name: str, demand: De
         seed=demand.seed,
         draft_lengths=demand.draft_lengths,
     )
-    engine = engine_of(draft, verifier, config, device_name)
+    engine = engine_of(draft, verifier, config, device_name, given=given)
     return Opened(engine, pair, device, engine.prompts)
 
 

@@ -34,7 +34,9 @@ def benchmark(
         BenchRow(**row(result), runs=tuple(one.about() for one in runs)) for result, runs in found
     ]
     first = results[0].cell
-    notes = [f"Acceptance: {about['acceptance']}.", *_failed(rows), *_kept(rows)]
+    notes = [f"Acceptance: {about['acceptance']}."]
+    notes += [] if first.prompts is None else [first.prompts.said]
+    notes += [*_failed(rows), *_kept(rows)]
     document = Benchmark(
         **head("bench", command),
         subject=subject([result.cell for result in results]),

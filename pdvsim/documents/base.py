@@ -57,8 +57,10 @@ Reasons = Annotated[dict[str, str], AfterValidator(_known)]
 
 
 def _whole(cell: Any) -> Any:
-    """A cell has defaults where it is specified; where it is recorded, all of it stands."""
-    missing = [name for name in FIELDS if name not in cell] if isinstance(cell, dict) else []
+    """A cell has defaults where it is specified; where it is recorded, all of it stands that was
+    there when it was."""
+    needed = [name for name, one in FIELDS.items() if not one.metadata.get("added")]
+    missing = [name for name in needed if name not in cell] if isinstance(cell, dict) else []
     if missing:
         raise ValueError(f"the cell lacks the key {missing[0]!r}")
     return cell

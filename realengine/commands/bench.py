@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pdvsim.cell import Cell
     from pdvsim.documents.cells import Benchmark
     from pdvsim.store import Store
+    from realengine.tokenizer import Tokenized
 
 MOST_S = 86_400.0  # of arrivals in a real run
 
@@ -90,8 +91,9 @@ def measured(
     from realengine.provenance import identity, provenance
 
     check_replications(replications, most=1000)
+    cells, given = counted(cells, reference)
     first, requests = cells[0], max(cell.concurrency for cell in cells)
-    longest = check_runnable(cells, pair(reference), replications)
+    longest = check_runnable(cells, pair(reference), replications, given)
     lengths = sorted({cell.draft_tokens for cell in cells})
     demand = Demand(
         lengths[-1],
@@ -111,7 +113,7 @@ def measured(
     }
     store = Store(partial_path(to.out), same)
     try:  # opened behind the store: another run with this output is refused before minutes of it
-        opened = open_engine(reference, EXECUTORS[first.executor], device, demand)
+        opened = open_engine(reference, EXECUTORS[first.executor], device, demand, given)
         if first.acceptance == REAL:
             about["acceptance"] += f", of {opened.prompts.kind}"
         warm_up(first, opened.engine)
@@ -131,8 +133,30 @@ def measured(
     return benchmark(results, about, opened.pair, command_line()), store
 
 
-def check_runnable(cells: Sequence[Cell], models: Pair, replications: int) -> int:
+def counted(cells: Sequence[Cell], reference: str) -> tuple[Sequence[Cell], Tokenized | None]:
+    """`cells` that know how many tokens the prompts of their file have, and these prompts.
+
+    Raises:
+        InputError: prompts that the tokenizer of the pair's verifier cannot read, or none.
+    """
+    file = cells[0].prompts
+    if file is None:
+        return cells, None
+    from pdvsim.cell import with_prompts
+    from realengine.checkpoint import runnable_draft
+    from realengine.tokenizer import tokenized
+
+    given = tokenized(file, runnable_draft(reference)[1])
+    return [with_prompts(cell, given.file) for cell in cells], given
+
+
+def check_runnable(
+    cells: Sequence[Cell], models: Pair, replications: int, given: Tokenized | None = None
+) -> int:
     """Refuse what no engine can run, before one is opened.
+
+    Args:
+        given: prompts of the requests.
 
     Returns:
         Tokens of the longest request, prompt and output.
@@ -156,7 +180,10 @@ def check_runnable(cells: Sequence[Cell], models: Pair, replications: int) -> in
                     "most; take fewer --requests, a higher --rate, or --time-scale"
                 )
             requests = plan.requests()
-            for reason in too_long(requests, models.decoders if drafts else (models.verifier,)):
+            needed = models.decoders if drafts else (models.verifier,)
+            if given is not None:
+                given.check_fits(requests, needed)
+            for reason in too_long(requests, needed):
                 raise InputError(reason)
             longest = max(longest, *(one.prompt_tokens + one.output_tokens for one in requests))
     return longest

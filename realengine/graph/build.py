@@ -19,6 +19,7 @@ from realengine.graph.model import Weights
 from realengine.graph.ngram import Ngram
 from realengine.graph.weights import load_weights, random_weights
 from realengine.prompts import prompts_for
+from realengine.tokenizer import Tokenized
 
 
 def build_engine(
@@ -42,8 +43,13 @@ def engine_of(
     config: GraphConfig,
     device: str = "cuda",
     dtype: torch.dtype | None = None,
+    given: Tokenized | None = None,
 ) -> GraphEngine:
-    """As `build_engine`, for models that are known."""
+    """As `build_engine`, for models that are known.
+
+    Args:
+        given: prompts of requests that bring none.
+    """
     opened = open_device(device)
     where, kind = opened.device, dtype or default_dtype(opened.device)
     shared = verifier.shape.vocabulary
@@ -69,8 +75,8 @@ def engine_of(
             return random_head(draft.shape, verifier, where, kind, seed)
         return load_head(draft.folder, draft.shape, verifier, where, kind)
 
+    prompts = prompts_for(verifier, shared, config.seed, given)
     checked = load(verifier, config.seed)
-    prompts = prompts_for(verifier, shared, config.seed)
     return GraphEngine(config, checked, load_drafter(checked), opened, prompts=prompts)
 
 
