@@ -175,6 +175,8 @@ def predict(
     *,
     replications: int = 5,
     formulas: bool = False,
+    tail_within: float = 0.2,
+    most_requests: int = 16_000,
     workers: int | None = 1,
 ) -> Prediction:
     """Every architecture at a load, with 95 % prediction intervals for one run.
@@ -182,15 +184,21 @@ def predict(
     Args:
         architectures: names, with parameters if wanted: pdv@prefill_batch=8.
         formulas: closed forms beside the simulation.
+        tail_within, most_requests: runs of `poisson` that leaves `requests` open go on until one
+            tells the p99 of TTFT and E2E within this share of it, or has so many requests.
         workers: processes; None takes one per usable core.
 
     Raises:
         InputError: something that cannot be, or that would have no effect.
     """
+    from pdvsim.open_loop import Wanted
     from pdvsim.prediction import predicted
 
+    wanted = Wanted(tail_within, most_requests)
     cells = load.cells(profile, architectures)
-    return predicted(cells, profile, replications, formulas=formulas, workers=workers)
+    return predicted(
+        cells, profile, replications, formulas=formulas, wanted=wanted, workers=workers
+    )
 
 
 def explain(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -19,6 +19,9 @@ from pdvsim.cell import AUTO, DEFAULT_EXECUTOR, DEFAULT_PAIR, FIELDS, flag, spok
 from pdvsim.core import EXECUTORS
 from pdvsim.errors import InputError
 from pdvsim.protocols import protocols
+
+if TYPE_CHECKING:
+    from pdvsim.open_loop import Wanted
 
 Option = Callable[[Any], Any]
 
@@ -91,6 +94,47 @@ def architecture_option(default: str) -> Option:
 def replications_option(default: int, help: str = "Simulated runs of each cell.") -> Option:
     """How many runs an interval rests on."""
     return click.option("--replications", type=int, default=default, show_default=True, help=help)
+
+
+TAIL = (
+    click.option(
+        "--tail-within",
+        type=float,
+        default=0.2,
+        show_default=True,
+        help="Of poisson without --requests: runs go on until one tells the p99 of TTFT and E2E "
+        "within this share of it.",
+    ),
+    click.option(
+        "--most-requests",
+        type=int,
+        default=16_000,
+        show_default=True,
+        help="Of poisson without --requests: no run is longer.",
+    ),
+)
+
+
+def tail_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how long the runs of an open loop are."""
+    for option in reversed(TAIL):
+        command = option(command)
+    return command
+
+
+def tail_of(asked: Asked, tail_within: float, most_requests: int) -> Wanted:
+    """What `tail_options` say.
+
+    Raises:
+        InputError: out of bounds, or without effect.
+    """
+    from pdvsim.open_loop import Wanted
+
+    steady = protocols()[asked.values["protocol"]].steady
+    if not steady or asked.values["requests"] is not None:
+        why = "--requests says how long runs are" if steady else "only poisson goes on until then"
+        refuse_given(click.get_current_context(), why, ("tail_within", "most_requests"))
+    return Wanted(tail_within, most_requests)
 
 
 LOAD = (

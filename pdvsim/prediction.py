@@ -10,6 +10,8 @@ from pdvsim.documents.cells import Formula, Prediction, Row
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
+from pdvsim.open_loop import Length, Wanted, is_open, long_enough
+from pdvsim.pool import run_all
 from pdvsim.profile import Profile
 from pdvsim.results import ranked, row, subject
 from pdvsim.sweep import CellResult, sweep
@@ -22,6 +24,7 @@ def predicted(
     replications: int,
     *,
     formulas: bool = False,
+    wanted: Wanted | None = None,
     workers: int | None = 1,
     on_run: Callable[[int, int], None] | None = None,
     command: str | None = None,
@@ -30,6 +33,7 @@ def predicted(
 
     Args:
         formulas: closed forms beside the simulation.
+        wanted: how long runs are where `cells` leave it open.
         workers: processes; None takes one per usable core.
 
     Raises:
@@ -38,9 +42,11 @@ def predicted(
     first = cells[0]
     if formulas and first.injected is not None and len(set(first.injected.per_position)) > 1:
         raise InputError("--formulas knows one acceptance for all positions; give one number")
+    lengths = _lengths(cells, profile, wanted or Wanted(), workers)
+    cells = [length.cell for length in lengths]
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
-    notes = _notes(cells, replications)
+    notes = [*_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
     if not any(result.extrapolated for result in results):
         notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
     document = Prediction(
@@ -53,6 +59,30 @@ def predicted(
         profile=calibration(profile),
     )
     return judged(document)
+
+
+def _lengths(
+    cells: Sequence[Cell], profile: Profile, wanted: Wanted, workers: int | None
+) -> list[Length]:
+    """The cells with runs as long as they have to be."""
+    if not any(map(is_open, cells)):
+        return [Length(cell) for cell in cells]
+    return run_all(long_enough, [(cell, profile, wanted) for cell in cells], workers)
+
+
+def _unsettled(lengths: Sequence[Length], wanted: Wanted) -> list[str]:
+    names = [
+        label
+        for label, length in zip(labels([one.cell for one in lengths]), lengths, strict=True)
+        if not length.settled
+    ]
+    if not names:
+        return []
+    return [
+        f"Not settled: runs of {wanted.most_requests} requests do not tell a p99 of "
+        f"{', '.join(dict.fromkeys(names))} within {100 * wanted.within:g} %; --most-requests "
+        "allows longer ones."
+    ]
 
 
 def _notes(cells: Sequence[Cell], replications: int) -> list[str]:

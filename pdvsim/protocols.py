@@ -40,6 +40,7 @@ class Protocol:
         needs: fields (or options) of a cell that it must have, and no other may.
         takes: fields of a cell that change it, besides; other protocols do without.
         open_loop: requests come whatever the system does: its throughput is their rate.
+        steady: they come at one rate for as long as there are any, so the system keeps up or not.
         sets_load: concurrency, or a rate, says how much comes.
         figures: metrics of its own.
         measure: those of one run.
@@ -54,6 +55,7 @@ class Protocol:
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
     open_loop: bool = True
+    steady: bool = False
     sets_load: bool = True
     figures: tuple[Quantity, ...] = ()
     measure: Callable[[RunRecord], Mapping[str, float | None]] = nothing
@@ -119,6 +121,7 @@ BUILT_IN = (
         _poisson,
         needs=frozenset({"rate_per_s"}),
         takes=PROMPTED | {"requests"},
+        steady=True,
     ),
     Protocol(
         "trace",

@@ -47,6 +47,12 @@ METRICS = tuple(quantity.name for quantity in _ALL)
 # Of protocols, and better one way.
 PROTOCOL_METRICS = tuple(figure.name for figure in _OF_PROTOCOLS if figure.better is not None)
 OF_SLO = ("request_goodput", "slo_attainment")
+# What a run of an overloaded system does not tell, as it goes by the length of the run; and why.
+WITHOUT_END = (
+    *(f"{statistic}_{name}_ms" for name in ("ttft", "e2el") for statistic in STATISTICS),
+    *OF_SLO,
+)
+OVERLOADED = "the queue grows for as long as requests come"
 # That documents of earlier versions do not have.
 LATER = frozenset(
     {"slo_attainment", *(f"{p}_{name}_ms" for p in ("p90", "p95") for name in LATENCIES)}

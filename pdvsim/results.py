@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from pdvsim.cell import Cell
 from pdvsim.documents.base import RunLength
-from pdvsim.documents.cells import Rank, Row, Tie
+from pdvsim.documents.cells import Overload, Rank, Row, Tie
+from pdvsim.open_loop import Drift
 from pdvsim.protocols import protocols
 from pdvsim.sweep import CellResult
 from pdvsim.verdict import PENDING, Contender, better_on, cell_notes, rank, ranking_metric
@@ -32,7 +34,18 @@ def row(result: CellResult) -> dict[str, Any]:
         "impossible": result.impossible,
         "stages": result.stages,
         "timeline": result.timeline,
+        "overload": _overload(result.overloaded),
     }
+
+
+def _overload(found: Sequence[Drift]) -> Overload | None:
+    if not found:
+        return None
+    return Overload(
+        growth_per_s=fmean(one.growth_per_s for one in found),
+        served_per_s=fmean(one.served_per_s for one in found),
+        runs=len(found),
+    )
 
 
 def ranks(
@@ -48,6 +61,8 @@ def ranks(
         here = [result for result in results if result.cell.concurrency == load]
         cell = here[0].cell
         metric = ranking_metric(cell.protocol, cell.slo is not None)
+        if all(result.metrics[metric] is None and result.overloaded for result in here):
+            metric = "request_throughput"
         contenders = [
             Contender(result.label, value, [run.metrics[metric] for run in result.runs], machines)
             for result in here
@@ -104,6 +119,8 @@ def ranked(
 
 def _advice(cell: Cell, tie: Tie) -> str:
     """How to find out; a crossover goes over closed loops unless asked otherwise."""
-    if protocols()[cell.protocol].open_loop or cell.slo is not None:
+    protocol = protocols()[cell.protocol]
+    if cell.slo is not None or not (protocol.steady or not protocol.open_loop):
         return "."
-    return f": pdvsim crossover {tie.first} {tie.second} finds where they cross."
+    over = f" --over rate --protocol {protocol.name}" if protocol.steady else ""
+    return f": pdvsim crossover {tie.first} {tie.second}{over} finds where they cross."

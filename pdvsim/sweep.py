@@ -22,20 +22,25 @@ from pdvsim.errors import InputError
 from pdvsim.invariants import check
 from pdvsim.machine import Calibration, Replication
 from pdvsim.metrics import stage_seconds, summarize
+from pdvsim.open_loop import Drift, drift
 from pdvsim.pool import run_all
 from pdvsim.protocols import protocols
-from pdvsim.quantities import METRICS
+from pdvsim.quantities import METRICS, OVERLOADED, WITHOUT_END
 from pdvsim.records import STAGES, STREAMS, RunRecord
 from pdvsim.statistics import Interval, prediction_interval
 
-SHARES = frozenset({"gpu_busy", "spec_decode_acceptance_rate"})
+SHARES = frozenset({"gpu_busy", "slo_attainment", "spec_decode_acceptance_rate"})
 TIMELINE_ROWS = 64
 TIMELINE_MOMENTS = ("launched_s", "launch_end_s", "started_s", "ended_s", "settled_s")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What comes back from one replication of one cell; small, as it crosses processes."""
+    """What comes back from one replication of one cell; small, as it crosses processes.
+
+    Attributes:
+        drift: how the queue went on, where requests come at a steady rate.
+    """
 
     metrics: dict[str, float | None]
     acceptance_per_position: tuple[float, ...]
@@ -44,6 +49,7 @@ class Run:
     stages: dict[str, dict[str, float]]
     timeline: list[dict[str, Any]] = field(default_factory=list)
     impossible: tuple[str, ...] = ()
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,7 @@ class CellResult:
         impossible: why no engine can run it.
         stages: seconds by stage and cause, mean over the runs (`metrics.stage_seconds`).
         timeline: stage executions of the first run after its warm-up.
+        overloaded: of the runs in which more came than could be served, the drift.
     """
 
     cell: Cell
@@ -70,6 +77,7 @@ class CellResult:
     stages: dict[str, dict[str, float]]
     timeline: list[dict[str, Any]]
     impossible: list[str]
+    overloaded: list[Drift] = field(default_factory=list)
 
 
 def sweep(
@@ -125,15 +133,20 @@ def evaluate(
     """Check a record against the invariants and reduce it to its metrics; `draw` keeps a
     timeline."""
     check(record)
-    summary = summarize(record, cell.slo)
-    metrics = {**summary.metrics, **protocols()[cell.protocol].measure(record)}
+    summary, protocol = summarize(record, cell.slo), protocols()[cell.protocol]
+    metrics, reasons = {**summary.metrics, **protocol.measure(record)}, dict(summary.reasons)
+    drifted = drift(record) if protocol.steady else None
+    if drifted is not None and drifted.overloaded:
+        metrics |= dict.fromkeys(WITHOUT_END)
+        reasons |= dict.fromkeys(WITHOUT_END, OVERLOADED)
     return Run(
         metrics,
         summary.acceptance_per_position,
-        dict(summary.reasons),
+        reasons,
         tuple(extrapolated),
         stage_seconds(record),
         timeline(record, summary.window_s[0]) if draw else [],
+        drift=drifted,
     )
 
 
@@ -184,6 +197,7 @@ def combine(cell: Cell, label: str, runs: Sequence[Run]) -> CellResult:
         _mean_stages(runs),
         runs[0].timeline,
         _alike_once(reason for run in runs for reason in run.impossible),
+        [run.drift for run in runs if run.drift is not None and run.drift.overloaded],
     )
 
 

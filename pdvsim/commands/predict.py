@@ -12,6 +12,8 @@ from pdvsim.options import (
     cell_options,
     profile_option,
     replications_option,
+    tail_of,
+    tail_options,
 )
 
 # Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
@@ -22,6 +24,7 @@ REPLICATIONS = 5
 @cell_options(architecture_option("all"), *SLO)
 @profile_option
 @replications_option(REPLICATIONS)
+@tail_options
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @destination_options
 def command(
@@ -29,6 +32,8 @@ def command(
     profile_name: str | None,
     replications: int,
     formulas: bool,
+    tail_within: float,
+    most_requests: int,
     to: Destination,
 ) -> None:
     """Predict every architecture at a load; metrics carry 95 % intervals for one run."""
@@ -37,12 +42,14 @@ def command(
 
     profile = asked.profile(profile_name)
     cells = asked.simulated(profile)
+    wanted = tail_of(asked, tail_within, most_requests)
     with to.progress("simulating") as update:
         document = predicted(
             cells,
             profile,
             replications,
             formulas=formulas,
+            wanted=wanted,
             workers=None,
             on_run=update,
             command=command_line(),

@@ -21,7 +21,8 @@ from pdvsim.documents.base import (
     Table,
 )
 from pdvsim.models import Pair
-from pdvsim.quantities import LATER, QUANTITIES, Better, columns, told_by
+from pdvsim.protocols import protocols
+from pdvsim.quantities import LATER, QUANTILES, QUANTITIES, Better, columns, told_by
 from pdvsim.statistics import Interval
 
 
@@ -59,6 +60,20 @@ class Execution(Model):
     settled_s: Finite
 
 
+class Overload(Model):
+    """More came than could be served: a queue that grows without end, means of the runs.
+
+    Attributes:
+        growth_per_s: requests by which the queue grows in a second.
+        served_per_s: requests completed in a second meanwhile: the capacity.
+        runs: in which that is certain.
+    """
+
+    growth_per_s: Finite
+    served_per_s: Finite
+    runs: int = Field(ge=1)
+
+
 class Row(Model):
     """One cell, and what it achieved.
 
@@ -72,6 +87,7 @@ class Row(Model):
         extrapolated: what lay outside the calibrated range, a sentence each.
         timeline: stage executions of the first run after its warm-up.
         impossible: why no engine can run it, a sentence each.
+        overload: of a steady rate of arrivals in some run; null where none was too much.
     """
 
     label: str
@@ -85,6 +101,7 @@ class Row(Model):
     stages: dict[Stage, StageSeconds]
     timeline: tuple[Execution, ...]
     impossible: tuple[str, ...] = ()
+    overload: Overload | None = None
 
     @field_validator("metrics", mode="after")
     @classmethod
@@ -94,6 +111,11 @@ class Row(Model):
         if missing:
             raise ValueError(f"{missing[0]!r} is missing")
         return {name: metrics.get(name) for name in names}
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether most runs were: then there is no latency."""
+        return self.overload is not None and 2 * self.overload.runs >= self.length.runs
 
     @model_validator(mode="after")
     def _one_load(self) -> Row:
@@ -204,6 +226,26 @@ class CellsDocument(Document):
 
     def tables(self) -> Iterator[Table]:
         yield self.figures()
+        if any(row.cell and protocols()[row.cell.protocol].open_loop for row in self.cells):
+            yield self.percentiles()
+
+    def percentiles(self) -> Table:
+        """How long requests wait and take: what an open loop is asked for."""
+        from pdvsim.output import number
+
+        several = len(self.loads) > 1
+        lines = [
+            (
+                *(((str(row.concurrency), ""),) if several else ()),
+                (f"{row.label}, {name}", ""),
+                *((number(one.value / 1e3 if one else None), "") for one in found),
+            )
+            for row in self.cells
+            for name, of in (("TTFT", "ttft"), ("E2E", "e2el"))
+            if any(found := [row.metric(f"{statistic}_{of}_ms") for statistic in QUANTILES])
+        ]
+        head = (*(("C",) if several else ()), "architecture", "p50", "p90", "p95", "p99")
+        return Table("Percentiles, s", head, lines)
 
     def figures(self) -> Table:
         """A line per cell, a column per metric that any of them knows."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pdvsim.documents.base import Validity, Verdict
 from pdvsim.output import number
-from pdvsim.quantities import COLUMNS, QUANTITIES
+from pdvsim.quantities import COLUMNS, OF_SLO, OVERLOADED, QUANTITIES
+from pdvsim.verdict.overload import at_times, overloads
 
 if TYPE_CHECKING:
     from pdvsim.documents.ablation import Ablation
@@ -44,7 +45,8 @@ def of_ranks(document: CellsDocument) -> Verdict:
     impossible = dict.fromkeys(row.label for row in document.cells if row.impossible)
     if impossible:
         caveats.insert(0, f"no engine can run {', '.join(impossible)} (listed below)")
-    return verdict(" ".join(rank.sentence for rank in ranks), caveats, invalid=bool(impossible))
+    said = [rank.sentence for rank in ranks] + overloads(document.cells)
+    return verdict(" ".join(said), caveats, invalid=bool(impossible))
 
 
 def _caveats(rows: Sequence[Row]) -> list[str]:
@@ -60,7 +62,7 @@ def _caveats(rows: Sequence[Row]) -> list[str]:
     failing = [row.label for row in rows if any(run.failed for run in getattr(row, "runs", ()))]
     if failing:
         caveats.append(f"requests of {', '.join(failing)} failed (listed below)")
-    return caveats
+    return caveats + at_times(rows)
 
 
 def cell_notes(rows: Sequence[Row]) -> list[str]:
@@ -98,7 +100,9 @@ def cell_notes(rows: Sequence[Row]) -> list[str]:
             f"({', '.join(few)}), and is close to the largest of them."
         )
     for name, row in named:
-        shown = [n for n in COLUMNS if n in row.reasons and n != "request_goodput"]
+        shown = [n for n in COLUMNS if n in row.reasons and n not in OF_SLO]
+        if row.overloaded:  # which the verdict says
+            shown = [n for n in shown if row.reasons[n] != OVERLOADED]
         why = {row.reasons[n] for n in shown}
         lines.extend(f"Incomplete, {name}: {reason}." for reason in sorted(why))
     return lines

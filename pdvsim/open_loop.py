@@ -1,0 +1,174 @@
+"""Open loops: whether the system keeps up with what arrives, and runs long enough for their tail.
+
+A system that is slower than its arrivals has no latency: the longer the run, the longer the wait.
+And one that just keeps up has a tail that a short run ends before: it takes many requests until
+the queue has been as long as it gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdvsim.cell import Cell
+from pdvsim.errors import InputError
+from pdvsim.machine import Calibration, Replication
+from pdvsim.protocols import protocols
+from pdvsim.records import RunRecord
+
+BLOCKS = 10
+T_OVERLOAD = 4.30  # Student's t with 9 degrees of freedom, one side, 1 in 1000
+T_TAIL = 2.26  # the same, both sides, 95 %
+FIRST_REQUESTS, MOST_REQUESTS = 1_000, 16_000
+TAIL = 0.99
+WITHIN = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How the queue of a run went on.
+
+    Attributes:
+        growth_per_s: requests that joined those waiting for their first token, less those that
+            got it, per second.
+        served_per_s: requests that completed per second in the later half of the arrivals; the
+            capacity of a system that is overloaded.
+        overloaded: whether the growth is certain.
+    """
+
+    growth_per_s: float
+    served_per_s: float
+    overloaded: bool
+
+
+def drift(record: RunRecord) -> Drift | None:
+    """How the queue went on while requests arrived, from the first tenth of them on.
+
+    Requests that wait for their first token are counted at the ends of ten equal spans. Under an
+    overload what they gain in each is about alike, and independent; of a queue that only swings,
+    gains and losses follow each other, so that their mean is surer than the test believes, which
+    errs to its side. The test is Student's, at 1 in 1,000; the deviation is taken to be at least
+    that of Poisson arrivals.
+
+    Returns:
+        None for a run too short to say anything.
+    """
+    arrivals = np.array([request.arrival_s for request in record.requests])
+    if len(arrivals) < 5 * BLOCKS:
+        return None
+    begin, end = float(arrivals[len(arrivals) // 10]), float(arrivals[-1])
+    edges = np.linspace(begin, end, BLOCKS + 1)
+    firsts = _sorted([request.first_token_s for request in record.requests])
+    waiting = _count(arrivals, edges) - _count(firsts, edges)
+    gains = np.diff(waiting)
+    noise = max(float(gains.std(ddof=1)), sqrt(len(arrivals) * 0.9 / BLOCKS))
+    completed = _sorted([request.completed_s for request in record.requests])
+    served = np.diff(_count(completed, edges[[BLOCKS // 2, BLOCKS]]))[0]
+    span_s = (end - begin) / BLOCKS
+    return Drift(
+        growth_per_s=float(gains.mean()) / span_s,
+        served_per_s=float(served) / (span_s * (BLOCKS - BLOCKS // 2)),
+        overloaded=bool(gains.mean() > T_OVERLOAD * noise / sqrt(BLOCKS)),
+    )
+
+
+def _sorted(times: list[float | None]) -> NDArray[np.float64]:
+    return np.sort([time for time in times if time is not None])
+
+
+def _count(times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many of the ascending `times` lie at or before each edge."""
+    return np.searchsorted(times, edges, side="right").astype(np.float64)
+
+
+def tail_error(values: NDArray[np.float64], share: float = TAIL) -> float:
+    """Half width of the 95 % interval of a quantile of one run, as a share of it; infinite where
+    the run does not tell.
+
+    Args:
+        values: in order of time. Neighbours depend on each other, so what counts is how much the
+            share beyond the quantile differs between ten blocks of them (batch means).
+    """
+    if len(values) < BLOCKS:
+        return float("inf")
+    quantile = float(np.quantile(values, share, method="inverted_cdf"))
+    beyond = [float(block.mean()) for block in np.array_split(values > quantile, BLOCKS)]
+    half = T_TAIL * float(np.std(beyond, ddof=1)) / sqrt(BLOCKS)
+    if half >= 1.0 - share or quantile <= 0.0:
+        return float("inf")
+    low, high = np.quantile(values, [share - half, share + half])
+    return float(high - low) / 2.0 / quantile
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How long a run is to be.
+
+    Attributes:
+        within: half width of the 95 % interval that a run gives the p99 of TTFT and E2E latency,
+            as a share of each.
+        most_requests: of a run, reached or not.
+    """
+
+    within: float = WITHIN
+    most_requests: int = MOST_REQUESTS
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.within <= 10.0:
+            raise InputError(f"--tail-within is {self.within:g}; it must be above 0, up to 10")
+        if not 1 <= self.most_requests <= 1_000_000:
+            raise InputError(
+                f"--most-requests is {self.most_requests}; it must be between 1 and 1000000"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A cell whose runs are as long as they have to be.
+
+    Attributes:
+        settled: whether its p99 is known as well as was wanted; also where it has none, since the
+            system is overloaded.
+    """
+
+    cell: Cell
+    settled: bool = True
+
+
+def is_open(cell: Cell) -> bool:
+    """Whether the length of a run of `cell` is left open: steady arrivals, of no stated number."""
+    return protocols()[cell.protocol].steady and cell.requests is None
+
+
+def long_enough(task: tuple[Cell, Calibration, Wanted]) -> Length:
+    """`cell` with as many requests as its tail needs, found on its first replication, whose run is
+    doubled until it does, or until it is certain that the system is overloaded."""
+    cell, calibration, wanted = task
+    if not is_open(cell):
+        return Length(cell)
+    count = min(max(FIRST_REQUESTS, 8 * cell.concurrency), wanted.most_requests)
+    while True:
+        tried = replace(cell, requests=count)
+        record = Replication(tried, calibration, 0).run()
+        found = drift(record)
+        if found is not None and found.overloaded:
+            # Four times as long, the test is twice as sure, also on a slightly faster machine.
+            return Length(replace(cell, requests=min(4 * count, wanted.most_requests)))
+        if _settled(record, wanted.within):
+            return Length(tried)
+        if count == wanted.most_requests:
+            return Length(tried, settled=False)
+        count = min(2 * count, wanted.most_requests)
+
+
+def _settled(record: RunRecord, within: float) -> bool:
+    """Whether the run tells the p99 of TTFT and E2E latency so well."""
+    measured = record.requests[record.workload.warmup :]
+    for ends in ("first_token_s", "completed_s"):
+        seconds = [getattr(r, ends) - r.arrival_s for r in measured if r.completed_s is not None]
+        if tail_error(np.array(seconds)) > within:
+            return False
+    return True
