@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -193,10 +193,11 @@ class GraphEngine:
         program = stage
         if stage is Stage.MIXED and all(request.chunk_tokens for request in held):
             program = Stage.PREFILL_VERIFIER
-        work = self._inputs.work(program, held, drafts, self._runner.sizes)
+        work: list[Work] = []
+        made = _kept(work, self._inputs.work(program, held, drafts, self._runner.sizes))
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
         with self._locks[program]:
-            execution = self._runner.run(program, prologue, work, stream, earlier)
+            execution = self._runner.run(program, prologue, made, stream, earlier)
         for request, each in held.items():
             each.latest = execution
             if stage in PREFILLS or (stage is Stage.MIXED and request.chunk_tokens):
@@ -230,6 +231,13 @@ class GraphEngine:
         if all(request.outcomes for request in ticket.batch):
             return None
         return list(accepted.values())
+
+
+def _kept(items: list[Work], made: Iterable[Work]) -> Iterator[Work]:
+    """`made`, each put into `items` before it is used."""
+    for item in made:
+        items.append(item)
+        yield item
 
 
 def _append(request: Request, tokens: Sequence[int]) -> None:

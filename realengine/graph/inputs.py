@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pdvsim.core import PREFILLS, DraftTokens, Request, Stage
 from pdvsim.core import Drafter as Kind
@@ -63,8 +63,9 @@ class Inputs:
 
     def work(
         self, stage: Stage, held: Mapping[Request, Held], drafts: Sequence[int], sizes: Sizes
-    ) -> list[Work]:
-        """What the program of `stage` runs on for those that hold memory.
+    ) -> Iterable[Work]:
+        """What the program of `stage` runs on for those that hold memory. Of a prefill made as it
+        is asked for: the device begins with its first chunk meanwhile.
 
         Args:
             drafts: each one's number.
@@ -75,7 +76,7 @@ class Inputs:
         if stage in PREFILLS:
             pieces = self._pieces(held)
             chunk, block = self._config.chunk_tokens, self._block_tokens
-            return list(prefill_work(pieces, chunk, block, padding, sizes))
+            return prefill_work(pieces, chunk, block, padding, sizes)
         if not slots:
             return []
         if stage is Stage.MIXED:
@@ -90,17 +91,17 @@ class Inputs:
         shapes = draft_runs(self._drafter, self._config.lengths, states, longest)
         return [round_work(slots, drafts, size, padding, *shape) for shape in shapes]
 
-    def _pieces(self, held: Mapping[Request, Held]) -> list[Piece]:
+    def _pieces(self, held: Mapping[Request, Held]) -> Iterator[Piece]:
         """What is prefilled: whole prompts, or the chunks that requests say; one that goes on
         later comes last."""
-        pieces = []
-        for request, each in held.items():
-            prompt, chunk = self._prompt(request), request.chunk_tokens
-            begin, end = request.prefilled_tokens, request.prefilled_tokens + chunk
-            if not chunk:
-                begin, end = 0, len(prompt)
-            pieces.append(Piece(each.holding.slot, prompt, begin, end))
-        return sorted(pieces, key=lambda piece: piece.end < len(piece.tokens))
+        spans = []
+        for request in held:
+            begin, chunk = request.prefilled_tokens, request.chunk_tokens
+            whole = request.prompt_tokens + len(request.tokens)
+            begin, end = (begin, begin + chunk) if chunk else (0, whole)
+            spans.append((end < whole, request, begin, end))
+        for _, request, begin, end in sorted(spans, key=lambda span: span[0]):
+            yield Piece(held[request].holding.slot, self._prompt(request), begin, end)
 
     def _check_mixed(self, batch: Sequence[Request], lengths: Sequence[int]) -> None:
         """Refuse, before anyone is admitted, what cannot be launched."""

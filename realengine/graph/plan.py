@@ -227,7 +227,7 @@ def _prefill_values(
 
 
 def prefill_work(
-    pieces: Sequence[Piece],
+    pieces: Iterable[Piece],
     chunk_tokens: int,
     block_tokens: int,
     padding: int,
@@ -250,7 +250,7 @@ def prefill_work(
 
 
 def mixed_work(
-    pieces: Sequence[Piece],
+    pieces: Iterable[Piece],
     slots: Sequence[int],
     forced: Sequence[int],
     length: int,

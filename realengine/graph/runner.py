@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ class Runner(Protocol):
         self,
         stage: Stage,
         prologue: Work | None,
-        work: Sequence[Work],
+        work: Iterable[Work],
         stream: Stream,
         after: Sequence[Execution],
     ) -> Execution:
@@ -63,7 +63,7 @@ class DirectRunner:
         self,
         stage: Stage,
         prologue: Work | None,
-        work: Sequence[Work],
+        work: Iterable[Work],
         stream: Stream,
         after: Sequence[Execution],
     ) -> Execution:
@@ -122,7 +122,7 @@ class GraphRunner:
         self,
         stage: Stage,
         prologue: Work | None,
-        work: Sequence[Work],
+        work: Iterable[Work],
         stream: Stream,
         after: Sequence[Execution],
     ) -> Execution:
