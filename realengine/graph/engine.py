@@ -13,7 +13,7 @@ from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import Device, Execution, enough_memory, free_bytes
-from realengine.engine import Ticket
+from realengine.engine import RequestError, Ticket
 from realengine.graph.admission import Admission
 from realengine.graph.capture import runner_of
 from realengine.graph.config import GraphConfig
@@ -196,8 +196,12 @@ class GraphEngine:
         work: list[Work] = []
         made = _kept(work, self._inputs.work(program, held, drafts, self._runner.sizes))
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
-        with self._locks[program]:
-            execution = self._runner.run(program, prologue, made, stream, earlier)
+        try:
+            with self._locks[program]:
+                execution = self._runner.run(program, prologue, made, stream, earlier)
+        except RequestError:
+            self.device.align()  # waits: what began of it must not write to another's pages
+            raise
         for request, each in held.items():
             each.latest = execution
             if stage in PREFILLS or (stage is Stage.MIXED and request.chunk_tokens):
