@@ -9,9 +9,9 @@ import pytest
 
 from pdvsim.core import Request
 from pdvsim.errors import CapacityError
+from pdvsim.kv_cache import KvCache, MemoryDemand
 from pdvsim.models import shape
 from realengine.graph.admission import Admission
-from realengine.graph.memory import MemoryDemand
 from realengine.graph.paged import DUMMY_PAGE, OutOfPages, PagePool
 from realengine.graph.plan import Piece, Sizes, cuda_sizes, prefill_work, round_work
 
@@ -35,9 +35,13 @@ class Running:
         return []
 
 
+def cache(pages: int) -> KvCache:
+    return KvCache(pages, 16, token_bytes=8, overrun_tokens=4, longest_tokens=128)
+
+
 def test_ten_thousand_requests_leak_nothing_and_share_nothing() -> None:
     rng = random.Random(0)
-    pool = PagePool(200, 16, 12)
+    pool = PagePool(cache(199), 12)
     held = []
     served = 0
     while served < 10_000:
@@ -62,7 +66,7 @@ def test_ten_thousand_requests_leak_nothing_and_share_nothing() -> None:
 
 
 def test_pages_come_back_only_when_the_device_is_done_with_them() -> None:
-    admission = Admission(PagePool(9, 16, 4), 128, 4, 100, token_bytes=8)
+    admission = Admission(PagePool(cache(8), 4), 100)
     request, other = Request(0, 60, 60), Request(1, 60, 60)
     admission.admit([request])
     work = Running()
@@ -76,7 +80,7 @@ def test_pages_come_back_only_when_the_device_is_done_with_them() -> None:
 
 
 def test_a_batch_is_admitted_whole_or_not_at_all() -> None:
-    admission = Admission(PagePool(9, 16, 4), 128, 4, 100, token_bytes=8)
+    admission = Admission(PagePool(cache(8), 4), 100)
     batch = [Request(i, 30, 30) for i in range(3)]
     with pytest.raises(OutOfPages):
         admission.admit(batch)

@@ -31,26 +31,12 @@ class Held:
 
 
 class Admission:
-    """Thread-safe bookkeeping of held requests.
+    """Thread-safe bookkeeping of held requests."""
 
-    Args:
-        overrun_tokens: what a request's last round may write past the end of its output.
-        token_bytes: that a token takes in the caches.
-    """
-
-    def __init__(
-        self,
-        pool: PagePool,
-        max_context_tokens: int,
-        overrun_tokens: int,
-        vocabulary: int,
-        token_bytes: int,
-    ) -> None:
+    def __init__(self, pool: PagePool, vocabulary: int) -> None:
         self._pool = pool
-        self._longest = max_context_tokens
-        self._overrun = overrun_tokens
+        self._cache = pool.cache
         self._vocabulary = vocabulary
-        self._token_bytes = token_bytes
         self._held: dict[Request, Held] = {}
         self._leaving: list[Held] = []
         self._lock = threading.Lock()
@@ -72,22 +58,15 @@ class Admission:
             raise RequestError(request, f"asks for {request.output_tokens} output tokens")
         if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocabulary:
             raise RequestError(request, f"has tokens outside the vocabulary of {self._vocabulary}")
-        total = request.prompt_tokens + request.output_tokens
-        cache_tokens = (self._pool.pages - 1) * self._pool.page_tokens - self._overrun
-        most = min(self._longest, cache_tokens)
-        if total > most:
-            needed, room = (tokens * self._token_bytes / 2**20 for tokens in (total, most))
-            raise RequestError(
-                request,
-                f"needs {request.prompt_tokens} prompt + {request.output_tokens} output tokens, "
-                f"{needed:,.1f} MiB of KV cache; the cache takes {most}, {room:,.1f} MiB",
-            )
+        refusal = self._cache.refusal(request)
+        if refusal is not None:
+            raise RequestError(request, refusal)
 
     def fits(self, batch: Sequence[Request]) -> bool:
         """Whether the requests of `batch` hold pages already, or all of them could now."""
         with self._lock:
             self._sweep()
-            return self._pool.fits([self._tokens(r) for r in batch if r not in self._held])
+            return self._pool.fits(self._tokens([r for r in batch if r not in self._held]))
 
     def admit(self, batch: Sequence[Request]) -> list[tuple[Request, Holding]]:
         """Reserve for those of `batch` that hold nothing yet, or for none. Returns these.
@@ -101,7 +80,7 @@ class Admission:
             for request in new:
                 self.check(request)
             self._sweep()
-            holdings = self._pool.take([self._tokens(request) for request in new])
+            holdings = self._pool.take(self._tokens(new))
             admitted = list(zip(new, holdings, strict=True))
             self._held.update((request, Held(holding)) for request, holding in admitted)
             return admitted
@@ -134,8 +113,8 @@ class Admission:
             self._sweep()
             return self._pool.free_pages
 
-    def _tokens(self, request: Request) -> int:
-        return request.prompt_tokens + request.output_tokens + self._overrun
+    def _tokens(self, requests: Sequence[Request]) -> list[int]:
+        return [self._cache.reserved_tokens(request) for request in requests]
 
     def _sweep(self) -> None:
         """Give back what released requests held, where their last work has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pdvsim.errors import InputError
+from pdvsim.kv_cache import CHUNK_TOKENS, GRAPH_BYTES, PAGE_TOKENS
 
 LONGEST = 16  # drafts of a round
 
@@ -30,10 +31,10 @@ class GraphConfig:
     draft_tokens: int = 4
     max_requests: int = 64
     max_context_tokens: int | None = None
-    page_tokens: int = 16
+    page_tokens: int = PAGE_TOKENS
     cache_tokens: int | None = None
-    chunk_tokens: int = 8192
-    graph_bytes: int = 4 << 30
+    chunk_tokens: int = CHUNK_TOKENS
+    graph_bytes: int = GRAPH_BYTES
     temperature: float = 0.0
     seed: int = 0
     draft_lengths: tuple[int, ...] = ()

@@ -1,9 +1,7 @@
 """Paged KV cache: who holds which page, and the tensors the pages live in.
 
-A page holds `page_tokens` tokens of *both* models: draft and verifier always agree on a request's
-length, so one page number serves both caches. A request reserves all it can ever need when it is
-admitted, so a running request never runs out; whoever does not fit waits. Rolling back rejected
-drafts is a smaller length, nothing is copied.
+`pdvsim.kv_cache` says what a page is and who is admitted. Rolling back rejected drafts is a smaller
+length, nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pdvsim.errors import CapacityError
+from pdvsim.kv_cache import KvCache
 from pdvsim.models import ModelShape
 from realengine.graph import rope
 
@@ -37,15 +36,13 @@ class PagePool:
     """Free pages and slots. Not thread-safe: its owner locks.
 
     Args:
-        pages: all pages, the dummy page included.
         slots: requests that can be held at once.
     """
 
-    def __init__(self, pages: int, page_tokens: int, slots: int) -> None:
-        self.pages = pages
-        self.page_tokens = page_tokens
+    def __init__(self, cache: KvCache, slots: int) -> None:
+        self.cache = cache
         self.slots = slots
-        self._free_pages = list(range(pages - 1, DUMMY_PAGE, -1))
+        self._free_pages = list(range(cache.pages, DUMMY_PAGE, -1))
         self._free_slots = list(range(slots - 1, -1, -1))
 
     @property
@@ -56,13 +53,10 @@ class PagePool:
     def free_slots(self) -> int:
         return len(self._free_slots)
 
-    def pages_for(self, tokens: int) -> int:
-        return -(-tokens // self.page_tokens)
-
     def fits(self, token_counts: Sequence[int]) -> bool:
         """Whether requests of these many tokens could be held together now."""
-        needed = sum(self.pages_for(tokens) for tokens in token_counts)
-        return needed <= self.free_pages and len(token_counts) <= self.free_slots
+        pages = self.cache.fits(token_counts, self.free_pages)
+        return pages and len(token_counts) <= self.free_slots
 
     def take(self, token_counts: Sequence[int]) -> list[Holding]:
         """Reserve for all of them or for none.
@@ -71,7 +65,7 @@ class PagePool:
             OutOfPages: they do not fit.
         """
         if not self.fits(token_counts):
-            needed = sum(self.pages_for(tokens) for tokens in token_counts)
+            needed = sum(map(self.cache.pages_for, token_counts))
             raise OutOfPages(
                 f"{len(token_counts)} requests need {needed} pages; "
                 f"{self.free_pages} pages and {self.free_slots} slots are free"
@@ -79,7 +73,7 @@ class PagePool:
         return [
             Holding(
                 self._free_slots.pop(),
-                tuple(self._free_pages.pop() for _ in range(self.pages_for(tokens))),
+                tuple(self._free_pages.pop() for _ in range(self.cache.pages_for(tokens))),
             )
             for tokens in token_counts
         ]
