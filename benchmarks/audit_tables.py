@@ -20,6 +20,7 @@ from pdvsim.architectures import Config
 from pdvsim.core import EAGER, GRAPH, Request, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.models import Pair, shape
+from pdvsim.work import Work
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 
 GPU_MIB = 81559.0
@@ -43,15 +44,13 @@ class Costs:
     jitter: float
     rng: np.random.Generator
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         model = self.pair.draft if stage.model == "draft" else self.pair.verifier
         eager, graph, further = PASS_S[model.name]
-        one = graph + further * (batch - 1) if self.batched else eager
-        drafting = stage is Stage.DRAFT
-        passes = max(1, query_tokens // batch) if drafting else 1
-        device = passes * one * self.slower * float(self.rng.lognormal(0.0, self.jitter))
+        one = graph + further * (work.batch - 1) if self.batched else eager
+        device = (
+            max(1, work.passes) * one * self.slower * float(self.rng.lognormal(0.0, self.jitter))
+        )
         return 0.1e-3, device
 
 

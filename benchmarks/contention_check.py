@@ -24,6 +24,7 @@ import polars as pl
 from pdvsim.core import Stage
 from pdvsim.des.gpu import deciding_batch, speed_at
 from pdvsim.profile import Profile, load_profile
+from pdvsim.work import uniform_work
 
 Row = dict[str, Any]
 
@@ -50,9 +51,8 @@ def check(profile: Profile, paths: list[Path]) -> dict[str, Any]:
         for i, row in enumerate(rows):
             stage, others = Stage(row["stage"]), neighbours(rows, i)
             start, end = row["started_s"], row["ended_s"]
-            due_s = profile.file.stages[stage].device_s(
-                row["batch"], row["query_tokens"], row["context_tokens"]
-            )
+            counts = [row[name] for name in ("batch", "query_tokens", "context_tokens")]
+            due_s = profile.file.seconds(stage, uniform_work(profile.executor, stage, *counts))[1]
             moments = [t for o in others for t in (o["started_s"], o["ended_s"])]
             cuts = sorted({start, end, *(t for t in moments if start < t < end)})
             done_s, busy = 0.0, np.zeros(3)

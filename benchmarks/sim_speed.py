@@ -38,6 +38,7 @@ from pdvsim.des import HostCosts, simulate
 from pdvsim.invariants import check
 from pdvsim.metrics import summarize
 from pdvsim.sweep import sweep
+from pdvsim.work import Work
 from pdvsim.workload import Lengths, trace
 
 REPOSITORY = Path(__file__).parents[1]
@@ -78,15 +79,13 @@ class H100:
         verify = np.interp(sizes, self.BATCH, self.VERIFY)
         self._by_batch = {Stage.DRAFT: draft.tolist(), Stage.VERIFY: verify.tolist()}
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         by_batch = self._by_batch.get(stage)
         if by_batch is not None:
-            return self.LAUNCH_S, by_batch[batch - 1]
+            return self.LAUNCH_S, by_batch[work.batch - 1]
         draft = stage is Stage.PREFILL_DRAFT
         flops, least_s = self.DRAFT_PREFILL if draft else self.VERIFIER_PREFILL
-        return self.LAUNCH_S, max(query_tokens * flops / self.FLOPS_PER_S, least_s)
+        return self.LAUNCH_S, max(work.new_tokens * flops / self.FLOPS_PER_S, least_s)
 
 
 def replay(path: Path, time_scale: float, requests: int = REQUESTS) -> dict[str, Any]:

@@ -176,7 +176,6 @@ def calibrate(
         draft=opened.pair.draft,
         verifier=opened.pair.verifier,
         executor=engine.executor.name,
-        draft_tokens=engine.draft_tokens,
         stages=stages,
         host=HostFit(
             **{key: estimate(values, rng) for key, values in threads.items()},

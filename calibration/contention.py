@@ -12,8 +12,9 @@ import numpy as np
 
 from calibration.fit import estimate
 from calibration.stages import Blocker, time_stage
-from pdvsim.core import PREFILLS, Executor, Request, Stage, Stream, query_tokens
+from pdvsim.core import PREFILLS, Executor, Request, Stage, Stream
 from pdvsim.profile_file import ContentionFit, StageFit
+from pdvsim.work import Work, work_of
 from realengine.engine import Engine, Ticket
 
 REPEATS = 3
@@ -72,11 +73,7 @@ def measure_pairs(
                         "stage": stage,
                         "other": groups[1 - i][0],
                         "beside": batch,
-                        "batch": len(requests),
-                        "query_tokens": query_tokens(
-                            engine.executor, stage, requests, engine.draft_tokens
-                        ),
-                        "context_tokens": sum(request.context_tokens for request in requests),
+                        **work_of(engine.executor, stage, requests, engine.draft_tokens)._asdict(),
                         "launches": len(inside),
                         "together_s": sum(end - start for start, end in inside),
                     }
@@ -159,7 +156,7 @@ def fit_contention(
     for row in rows:
         if row["launches"]:
             fit = stages[Stage(row["stage"])]
-            cost_s = fit.device_s(row["batch"], row["query_tokens"], row["context_tokens"])
+            cost_s = fit.device_s(Work(*[row[name] for name in Work._fields]))
             speed = row["launches"] * cost_s / row["together_s"]
             key = row["stage"], row["other"], row["beside"]
             speeds[key].append(float(np.clip(speed, 0.05, 1.0)))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from pdvsim.cost_fit import CostFit, Load, term_value
 from pdvsim.errors import InputError
-from pdvsim.profile_file import TERMS, CostFit, Estimate
+from pdvsim.profile_file import Estimate
 
 DRAWS = 48
 NOISE_QUANTILES = 41
@@ -24,14 +25,8 @@ Array = NDArray[np.float64]
 class Timing:
     """One measured launch: its work and the seconds it took."""
 
-    batch: int
-    query_tokens: int
-    context_tokens: int
+    load: Load
     seconds: float
-
-    @property
-    def work(self) -> tuple[int, int, int]:
-        return self.batch, self.query_tokens, self.context_tokens
 
 
 def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Generator) -> CostFit:
@@ -46,10 +41,10 @@ def fit_cost(timings: Sequence[Timing], terms: Sequence[str], rng: np.random.Gen
     """
     if not timings:
         raise InputError("nothing was measured for this cost")
-    points: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    points: dict[Load, list[float]] = defaultdict(list)
     for timing in timings:
-        points[timing.work].append(timing.seconds)
-    design = np.array([[TERMS[term](*work) for term in terms] for work in points])
+        points[timing.load].append(timing.seconds)
+    design = np.array([[term_value(term, load) for term in terms] for load in points])
     samples = [np.array(values) for values in points.values()]
     weights = _solve(design, np.array([np.median(values) for values in samples]))
     draws = [

@@ -11,12 +11,14 @@ from scipy.optimize import nnls
 
 from calibration.fit import DRAWS, OUTLIER, Timing, estimate, fit_cost, noise_quantiles
 from pdvsim.core import PREFILLS, Stage
-from pdvsim.profile_file import TERMS, CostFit, Estimate, Range, StageFit
+from pdvsim.cost_fit import CostFit, Load, term_value
+from pdvsim.profile_file import Estimate, Range, StageFit, host_load
+from pdvsim.work import Work
 from realengine.engine import Engine
 
 Samples = list[dict[str, Any]]
 
-_WIDE = ["query_above_64", "query_above_128", "query_above_256", "query_above_512"]
+_WIDE = [f"rows_above_{place}" for place in (64, 128, 256, 512)]
 
 
 def fit_stages(
@@ -51,7 +53,7 @@ def fit_stages(
         if cuda and not synchronous:
             host = fit_exposed_host(plain, device, prefill, rng)
         else:
-            terms = ["fixed", "per_query_token"] if prefill else ["fixed"]
+            terms = ["fixed", "per_query_token"] if prefill else ["per_pass"]
             host = fit_cost([_timing(row, _whole_s(row, cuda)) for row in plain], terms, rng)
         fits[stage] = StageFit(
             host=host,
@@ -72,13 +74,13 @@ def fit_exposed_host(
     count; what it does after the end (waking up, settling) does. It is a small difference of
     large numbers, so it is fitted by absolute error, and its noise is that of the launch call.
     """
-    points: dict[tuple[int, int, int], Samples] = defaultdict(list)
+    points: dict[Load, Samples] = defaultdict(list)
     for row in rows:
-        points[row["batch"], row["query_tokens"], row["context_tokens"]].append(row)
+        points[host_load(work_of_row(row))].append(row)
     terms = ["fixed", "per_query_token" if prefill else "per_request"]
-    design = np.array([[TERMS[term](*work) for term in terms] for work in points])
+    design = np.array([[term_value(term, load) for term in terms] for load in points])
     size = np.abs(design).max(axis=0)
-    device_s = np.array([device.seconds(*work) for work in points])
+    device_s = np.array([device.seconds(load) for load in points])
     whole_s = [np.array([r["launch_s"] + r["wait_s"] for r in same]) for same in points.values()]
 
     def solve(medians: Sequence[float]) -> list[float]:
@@ -113,24 +115,35 @@ def _whole_s(sample: dict[str, Any], cuda: bool) -> float:
 
 
 def _device_terms(synchronous: bool, prefill: bool) -> list[str]:
-    terms = ["fixed", "per_query_token", "per_context_token"]
+    terms = ["per_pass", "per_query_token", "per_context_token"]
     if synchronous:
         return terms
     if prefill:
-        return ["fixed", "per_query_token", "per_query_pair", *_WIDE]
+        return ["fixed", "per_query_token", "per_prompt_pair", *_WIDE]
     return [*terms, "per_request", *_WIDE]
 
 
 def _range(rows: Samples) -> Range:
-    ends = {
-        key: (min(row[key] for row in rows), max(row[key] for row in rows))
-        for key in ("batch", "query_tokens", "context_tokens")
-    }
-    return Range(**ends)
+    works = [work_of_row(row) for row in rows]
+
+    def ends(values: list[int]) -> tuple[int, int]:
+        return min(values), max(values)
+
+    return Range(
+        batch=ends([work.batch for work in works]),
+        passes=ends([work.passes for work in works]),
+        new_tokens=ends([work.longest_new_tokens for work in works]),
+        context_tokens=ends([work.context_tokens // work.batch for work in works]),
+    )
+
+
+def work_of_row(row: dict[str, Any]) -> Work:
+    """The work of a sample."""
+    return Work(*[row[name] for name in Work._fields])
 
 
 def _timing(sample: dict[str, Any], seconds: float) -> Timing:
-    return Timing(sample["batch"], sample["query_tokens"], sample["context_tokens"], seconds)
+    return Timing(host_load(work_of_row(sample)), seconds)
 
 
 def run_spread(passes: Sequence[Samples]) -> float:

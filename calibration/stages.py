@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from pdvsim.acceptance import Acceptance
-from pdvsim.core import Request, Stage, Stream, query_tokens, settle
+from pdvsim.core import Request, Stage, Stream, settle
+from pdvsim.work import work_of
 from realengine.engine import Engine, Ticket
 
 # Keeps every round's yield typical; the costs do not depend on which tokens were accepted.
@@ -32,9 +33,14 @@ class Sample:
     """One timed launch of a stage; see the module."""
 
     stage: str
+    passes: int
     batch: int
-    query_tokens: int
+    longest_new_tokens: int
+    chunk_tokens: int
+    prompts: int
+    new_tokens: int
     context_tokens: int
+    prompt_pairs: float
     launch_s: float
     wait_s: float
     device_s: float
@@ -63,8 +69,7 @@ def time_stage(
     engine: Engine, stage: Stage, batch: Sequence[Request], block: Blocker | None = None
 ) -> Sample:
     """Launch `stage` for `batch`, wait, settle, and say how long each part took."""
-    tokens = query_tokens(engine.executor, stage, batch, engine.draft_tokens)
-    context = sum(request.context_tokens for request in batch)
+    work = work_of(engine.executor, stage, batch, engine.draft_tokens)
     if block is not None:
         block(Stream.MAIN)
     started_s = time.perf_counter()
@@ -75,9 +80,7 @@ def time_stage(
     span = ticket.device_span_s() or (launched_s, ended_s)
     return Sample(
         stage,
-        len(batch),
-        tokens,
-        context,
+        *work,
         launched_s - started_s,
         ended_s - launched_s,
         span[1] - span[0],

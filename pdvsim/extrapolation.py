@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from pdvsim.core import PREFILLS, Request, Stage
 from pdvsim.models import ModelShape
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
+from pdvsim.work import draft_passes
 
 if TYPE_CHECKING:
     from pdvsim.profile_file import ProfileFile
+
+Ends: TypeAlias = tuple[int, int]  # the least and the most of a variable
 
 
 def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
@@ -43,21 +46,64 @@ def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
         fit = file.stages.get(stage)
         if fit is None or not len(rows):
             continue
-        for name in ("batch", "query_tokens", "context_tokens"):
-            low, high = getattr(fit.measured, name)
-            seen = rows[:, STAGE_COLUMNS.index(name)]
-            outside = [f"{v:.0f}" for v in (seen.min(), seen.max()) if not low <= v <= high]
-            if outside:
-                values = " and ".join(dict.fromkeys(outside))
-                verb = "is" if values == outside[0] else "are"
-                reasons.append(
-                    f"{stage}: {name} {values} {verb} outside the measured {low} to {high}"
-                )
+        for name, (least, most) in _seen(stage, rows, record).items():
+            measured = getattr(fit.measured, name)
+            if measured is not None:
+                reasons += _outside(f"{stage}: {LABELS[name]}", least, most, *measured)
     return reasons
 
 
+# The variables of `pdvsim.profile_file.Range`, as sentences name them.
+LABELS = {
+    "batch": "batch",
+    "passes": "passes",
+    "new_tokens": "new tokens of a request",
+    "context_tokens": "longest context",
+    "chunk_tokens": "tokens of prompts",
+}
+
+
+def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[str, Ends]:
+    """Least and most of each variable of the launches in `rows`.
+
+    Of a batch whose requests differ, rows hold sums; what one of them had at most is taken from
+    the requests. Short contexts are left out: they cost next to nothing.
+    """
+    batch, new = (rows[:, STAGE_COLUMNS.index(name)] for name in ("batch", "query_tokens"))
+    least, most = int(np.ceil((new / batch).min())), int(np.ceil((new / batch).max()))
+    seen: dict[str, Ends] = {"batch": (int(batch.min()), int(batch.max()))}
+    executor = record.config.executor
+    if stage in PREFILLS:
+        prompts = [request.prompt_tokens for request in record.requests]
+        ends = min(least, min(prompts)), min(max(prompts), int(new.max()))
+        return seen | {"new_tokens": ends}
+    longest = max(request.context_tokens for request in record.requests)
+    seen["context_tokens"] = (longest, longest)
+    if stage is Stage.DRAFT:
+        drafts = (each + executor.synchronous for each in (least, most))
+        low, high = (draft_passes(executor, each) for each in drafts)
+        return seen | {"passes": (low, high)}
+    if stage is Stage.MIXED:
+        return seen | {"chunk_tokens": (int(new.max()), int(new.max()))}
+    return seen | {"new_tokens": (least, most)}
+
+
+def _outside(what: str, least: int, most: int, low: int, high: int) -> list[str]:
+    """The sentence on values from `least` to `most` where `low` to `high` was measured; none where
+    all are inside."""
+    beyond = [(least, low)] if least is not None and least < low else []
+    if most > high:
+        beyond.append((most, high))
+    if not beyond:
+        return []
+    values = " and ".join(f"{value:,}" for value, _ in beyond)
+    times = " and ".join(f"{value / max(end, 1):.2g}" for value, end in beyond)
+    ends = " and ".join(f"{end:,}" for _, end in beyond)
+    return [f"{what} {values} {'is' if len(beyond) == 1 else 'are'} {times} x the measured {ends}"]
+
+
 def _mixed(file: ProfileFile, record: RunRecord) -> list[str]:
-    if not np.any(record.column("stage") == STAGE_CODE[Stage.MIXED]):
+    if Stage.MIXED in file.stages or not np.any(record.column("stage") == STAGE_CODE[Stage.MIXED]):
         return []
     return [
         "mixed passes were not calibrated: each is composed of its round and of its prompts' "

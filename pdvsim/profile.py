@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ from pdvsim.architectures import architecture
 from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des.host import HostCosts
+from pdvsim.drawn_costs import DrawnCost, DrawnCosts
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations, too_long
 from pdvsim.json_file import read_json
 from pdvsim.machine import Machine
 from pdvsim.models import Pair, pair
-from pdvsim.profile_file import HINGES, TERMS, CostFit, Estimate, ProfileFile, padded, upgraded
+from pdvsim.profile_file import Estimate, ProfileFile
+from pdvsim.profile_upgrade import upgraded
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
 from pdvsim.strata import Strata
@@ -49,60 +50,6 @@ class HostState:
 
     factors: tuple[float, ...] = ()
     gil_speeds: tuple[float, ...] = ()
-
-
-class Costs:
-    """Stage costs of one plausible machine: `pdvsim.des.StageCosts`."""
-
-    def __init__(self, stages: dict[Stage, tuple[_Cost, _Cost, list[int]]]) -> None:
-        self._stages = stages
-
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
-        """(host seconds, device seconds) of one launch, with its noise."""
-        try:
-            host, device, buckets = self._stages[stage]
-        except KeyError:
-            raise ProfileError(
-                f"the profile has no costs for stage {stage}; calibrate that stage"
-            ) from None
-        host_s = host.draw(batch, query_tokens, context_tokens)
-        batch, query_tokens = padded(buckets, batch, query_tokens)
-        return host_s, device.draw(batch, query_tokens, context_tokens)
-
-
-class _Cost:
-    """A CostFit with fixed weights, made quick to evaluate."""
-
-    def __init__(self, fit: CostFit, weights: Sequence[float], rng: np.random.Generator) -> None:
-        by_term = dict(zip(fit.terms, weights, strict=True))
-        self._fixed = by_term.pop("fixed", 0.0)
-        self._batch = by_term.pop("per_request", 0.0)
-        self._query = by_term.pop("per_query_token", 0.0)
-        self._context = by_term.pop("per_context_token", 0.0)
-        # A hinge is 0 up to its place.
-        self._others = [
-            (HINGES.get(term, -1.0), TERMS[term], weight)
-            for term, weight in by_term.items()
-            if weight
-        ]
-        self._noise = rng.choice(np.array(fit.noise), size=_NOISE_DRAWS).tolist()
-        self._next = 0
-
-    def draw(self, batch: int, query: int, context: int) -> float:
-        seconds: float = (
-            self._fixed + self._batch * batch + self._query * query + self._context * context
-        )
-        for hinge, term, weight in self._others:
-            if query > hinge:
-                seconds += weight * term(batch, query, context)
-        i = self._next
-        self._next = i + 1 if i + 1 < _NOISE_DRAWS else 0
-        return seconds * self._noise[i]  # type: ignore[no-any-return]
-
-
-_NOISE_DRAWS = 8192
 
 
 class Profile:
@@ -147,9 +94,10 @@ class Profile:
         # average out as noise does. How far the host is off is drawn once, for all stages.
         stages = {
             stage: (
-                _drawn(fit.host, luck, factor),
-                _drawn(fit.device, luck, device_factor, fit.device.residual_rms),
-                fit.buckets,
+                DrawnCost(fit.host, luck, factor),
+                DrawnCost(fit.device, luck, device_factor, fit.device.residual_rms),
+                fit,
+                self.file.floor(stage),
             )
             for stage, fit in self.file.stages.items()
         }
@@ -167,7 +115,8 @@ class Profile:
         for entry in sorted(self.file.contention, key=lambda entry: entry.batch):
             point = entry.batch, max(_draw(entry.speed, luck), 1e-3)
             contention.setdefault((entry.stage, entry.other), []).append(point)
-        return Machine(Costs(stages), host_costs, contention)
+        costs = DrawnCosts(stages, self.executor.settles_round)
+        return Machine(costs, host_costs, contention)
 
     def host_costs(self) -> HostCosts:
         """The host's figures as estimated, without their uncertainty."""
@@ -189,13 +138,6 @@ class Profile:
         drafts = architecture(record.config.architecture).speculative
         models = self.pair.decoders if drafts else (self.pair.verifier,)
         return too_long(record.requests, models)
-
-
-def _drawn(fit: CostFit, luck: Strata, factor: float, miss: float = 0.0) -> _Cost:
-    """A plausible cost: a bootstrap draw, times `factor`, off by a draw of `miss`."""
-    weights = fit.draws[luck.below(len(fit.draws))]
-    times = factor * float(np.exp(luck.normal(miss)))
-    return _Cost(fit, [times * weight for weight in weights], luck.rng)
 
 
 def _draw(estimate: Estimate, luck: Strata) -> float:

@@ -5,42 +5,20 @@ were measured in and where they come from. Unknown keys are refused.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pdvsim.core import Stage
+from pdvsim.cost_fit import CostFit, Finite, Load, Positive, Seconds
 from pdvsim.drafters import Draft
-from pdvsim.errors import InputError
-from pdvsim.models import ModelShape, Pair, pair
+from pdvsim.floors import Floor, floor_of
+from pdvsim.models import ModelShape, Pair
+from pdvsim.work import Work
 
-SCHEMA_VERSION: Final = 2
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-# Terms that are 0 up to so many query tokens, where a matrix product leaves the memory roof.
-HINGES = {f"query_above_{place}": float(place) for place in (64, 128, 256, 512)}
-
-
-def _above(place: float) -> Callable[[float, float, float], float]:
-    return lambda batch, query, context: max(0.0, query - place)
-
-
-# Terms of a cost, as functions of (batch, query tokens, context tokens) of the whole launch.
-# All are non-negative and never decrease in work; so do sums of them with weights >= 0.
-TERMS: dict[str, Callable[[float, float, float], float]] = {
-    "fixed": lambda batch, query, context: 1.0,
-    "per_request": lambda batch, query, context: batch,
-    "per_query_token": lambda batch, query, context: query,
-    "per_context_token": lambda batch, query, context: context,
-    "per_query_pair": lambda batch, query, context: query * query / batch,
-    **{name: _above(place) for name, place in HINGES.items()},
-}
+SCHEMA_VERSION: Final = 3
 
 
 class _File(BaseModel):
@@ -61,52 +39,28 @@ class Estimate(_File):
         return self
 
 
-class CostFit(_File):
-    """Seconds as a sum of terms with weights >= 0.
+class Range(_File):
+    """What was measured, both ends included; of a stage in one launch.
 
     Attributes:
-        terms, weights: names from TERMS and their weights, seconds per unit.
-        draws: bootstrap draws of the weights, shape (draws, terms).
-        noise: quantiles of measured / fitted at equal steps of probability, mean about 1.
-        outliers: measured launches that the noise leaves out, being many times the fit.
-        residual_rms: root mean square of measured / fitted - 1 over the measured points.
+        batch: requests.
+        passes: over the weights.
+        new_tokens: of one request in a pass: what a prefill takes of a prompt, or a round checks.
+        context_tokens: of one request.
+        chunk_tokens: of all prompts in a mixed pass together; None where there are none.
     """
 
-    terms: list[str] = Field(min_length=1)
-    weights: list[Seconds]
-    draws: list[list[Seconds]] = Field(min_length=1)
-    noise: list[Positive] = Field(min_length=1)
-    outliers: int = Field(ge=0)
-    residual_rms: Seconds
-
-    @model_validator(mode="after")
-    def _shapes(self) -> CostFit:
-        unknown = [term for term in self.terms if term not in TERMS]
-        if unknown:
-            raise ValueError(f"unknown cost terms {unknown}; known are {list(TERMS)}")
-        if any(len(row) != len(self.terms) for row in [self.weights, *self.draws]):
-            raise ValueError(f"every draw needs {len(self.terms)} weights, one per term")
-        return self
-
-    def seconds(self, batch: float, query: float, context: float) -> float:
-        """The fitted cost of one launch."""
-        values = (TERMS[term](batch, query, context) for term in self.terms)
-        return sum(w * v for w, v in zip(self.weights, values, strict=True))
-
-
-class Range(_File):
-    """What was measured, both ends included."""
-
     batch: tuple[int, int]
-    query_tokens: tuple[int, int]
+    passes: tuple[int, int]
+    new_tokens: tuple[int, int]
     context_tokens: tuple[int, int]
+    chunk_tokens: tuple[int, int] | None = None
 
 
-def padded(buckets: Sequence[int], batch: int, query_tokens: int) -> tuple[int, int]:
-    """(batch, query tokens) of a launch, padded to the next of `buckets`, which ascend, if any."""
-    i = bisect_left(buckets, batch)
-    size = buckets[i] if i < len(buckets) else batch
-    return size, query_tokens * size // batch
+def padded(sizes: Sequence[int], size: int) -> int:
+    """The next of `sizes`, which ascend, from `size` on; itself beyond them."""
+    i = bisect_left(sizes, size)
+    return sizes[i] if i < len(sizes) else size
 
 
 class StageFit(_File):
@@ -114,23 +68,50 @@ class StageFit(_File):
 
     Attributes:
         buckets: batch sizes that launches are padded to (CUDA graphs); empty for no padding.
+        token_buckets: numbers of tokens that prefills are padded to, likewise.
     """
 
     host: CostFit
     device: CostFit
     measured: Range
     buckets: list[int] = []
+    token_buckets: list[int] = []
 
     @model_validator(mode="after")
     def _ascending(self) -> StageFit:
-        if any(low >= high for low, high in pairwise([0, *self.buckets])):
-            raise ValueError(f"buckets are {self.buckets}; they must ascend from 1 on")
+        for sizes in (self.buckets, self.token_buckets):
+            if any(low >= high for low, high in pairwise([0, *sizes])):
+                raise ValueError(f"buckets are {sizes}; they must ascend from 1 on")
         return self
 
-    def device_s(self, batch: int, query_tokens: int, context_tokens: float) -> float:
-        """The fitted device seconds of one launch, padding included."""
-        size, query_tokens = padded(self.buckets, batch, query_tokens)
-        return self.device.seconds(size, query_tokens, context_tokens)
+    def load(self, work: Work) -> Load:
+        """What the device has to do, padding included."""
+        requests, chunk = work.batch - work.prompts, work.chunk_tokens
+        if requests:
+            requests = padded(self.buckets, requests)
+        rows = requests * work.longest_new_tokens
+        if chunk:
+            rows += padded(self.token_buckets, chunk)
+        return _load(work, requests + work.prompts, rows)
+
+    def host_s(self, work: Work) -> float:
+        """The fitted host seconds of one launch."""
+        return self.host.seconds(host_load(work))
+
+    def device_s(self, work: Work) -> float:
+        """The fitted device seconds of one launch."""
+        return self.device.seconds(self.load(work))
+
+
+def host_load(work: Work) -> Load:
+    """What the host has to do: nothing is padded."""
+    return _load(work, work.batch, work.new_tokens / max(1, work.passes))
+
+
+def _load(work: Work, requests: float, rows: float) -> Load:
+    return Load(
+        work.passes, requests, rows, work.context_tokens, work.prompt_pairs, work.longest_new_tokens
+    )
 
 
 class HostFit(_File):
@@ -198,12 +179,11 @@ class ProfileFile(_File):
         draft, verifier: the shapes that were measured, so that any model's profile can be read.
     """
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     name: str
     draft: Draft
     verifier: ModelShape
     executor: str
-    draft_tokens: int = Field(ge=1, le=16)
     stages: dict[Stage, StageFit]
     host: HostFit
     contention: list[ContentionFit]
@@ -214,25 +194,14 @@ class ProfileFile(_File):
     def pair(self) -> Pair:
         return Pair(self.draft, self.verifier)
 
+    def floor(self, stage: Stage) -> Floor:
+        """Least device time of `stage`; nothing where no ceilings were measured."""
+        if self.ceilings is None:
+            return Floor()
+        rates = self.ceilings.copy_bytes_per_s, self.ceilings.matmul_flops_per_s
+        return floor_of(stage, self.draft, self.verifier, *rates)
 
-def upgraded(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of any known schema version in the present one. Version 1 named its pair, of
-    shapes that ship, where version 2 holds them.
-
-    Raises:
-        InputError: another version, or a pair that is not known.
-    """
-    version = document.get("schema_version")
-    if version == SCHEMA_VERSION:
-        return document
-    if version != 1:
-        raise InputError(
-            f"schema version {version!r}, but this pdvsim reads versions 1 and {SCHEMA_VERSION}; "
-            "calibrate again"
-        )
-    if not isinstance(document.get("pair"), str):
-        raise InputError("its pair is not said")
-    models = pair(document["pair"])
-    rest = {key: value for key, value in document.items() if key != "pair"}
-    shapes = {"draft": asdict(models.draft), "verifier": asdict(models.verifier)}
-    return {**rest, **shapes, "schema_version": SCHEMA_VERSION}
+    def seconds(self, stage: Stage, work: Work) -> tuple[float, float]:
+        """The fitted (host, device) seconds of a launch, the device's at least its floor."""
+        fit = self.stages[stage]
+        return fit.host_s(work), max(fit.device_s(work), self.floor(stage).seconds(work))

@@ -205,7 +205,7 @@ def _alike_once(reasons: Iterable[str]) -> list[str]:
     """The first of those sentences that differ in their numbers only."""
     first: dict[str, str] = {}
     for reason in reasons:
-        first.setdefault(re.sub(r"\d+", "#", reason), reason)
+        first.setdefault(re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", reason), reason)
     return list(first.values())
 
 

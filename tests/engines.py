@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from pdvsim.architectures import Config
 from pdvsim.core import EAGER, DraftTokens, Executor, Request, Stage, Stream
-from pdvsim.des.costs import mixed_cost
 from pdvsim.workload import Workload
 from realengine.engine import RequestError, Ticket
 from realengine.world import run
@@ -115,10 +114,7 @@ class ScriptedEngine(IdleEngine):
         draft_tokens: DraftTokens | None = None,
     ) -> ScriptedTicket:
         earlier = [ticket.ended_s for ticket in after if isinstance(ticket, ScriptedTicket)]
-        if stage is Stage.MIXED:
-            _, device_s = mixed_cost(self._costs, self.executor, batch, self.draft_tokens)
-        else:
-            device_s = self._costs.device_s[stage]
+        device_s = self._costs.device_s[stage]
         with self._lock:
             started_s = max(time.perf_counter(), self._free_s[stream], *earlier)
             ended_s = self._free_s[stream] = started_s + device_s

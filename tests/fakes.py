@@ -12,11 +12,13 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config, architecture
 from pdvsim.cell import Cell, Value
 from pdvsim.core import EAGER, Executor, Stage
+from pdvsim.cost_fit import CostFit
 from pdvsim.des.host import HostCosts
 from pdvsim.machine import Machine
 from pdvsim.models import pair
-from pdvsim.profile_file import CostFit, Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
+from pdvsim.profile_file import Estimate, HostFit, ProfileFile, Provenance, Range, StageFit
 from pdvsim.records import RunRecord
+from pdvsim.work import Work
 
 ACCEPTANCE = Acceptance.constant(0.7, 4)
 HOST = HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, 0.55, 0.36))
@@ -44,9 +46,7 @@ class FixedCosts:
     device_s: float = 0.002
     scale: float = 1.0
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         return self.scale * self.launch_s, self.scale * self.device_s
 
 
@@ -56,9 +56,7 @@ class TableCosts:
 
     device_s: Mapping[Stage, float]
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         return 0.0, self.device_s.get(stage, 0.0)
 
 
@@ -119,14 +117,19 @@ def profile_file(
         return Estimate(value=seconds, low=0.9 * seconds, high=1.1 * seconds)
 
     models = pair(pair_name)
-    measured = Range(batch=(1, 64), query_tokens=(1, 512), context_tokens=(0, 4096))
+    measured = Range(
+        batch=(1, 64),
+        passes=(1, 4),
+        new_tokens=(1, 512),
+        context_tokens=(0, 4096),
+        chunk_tokens=(1, 512),
+    )
     return ProfileFile(
-        schema_version=2,
+        schema_version=3,
         name="made-up",
         draft=models.draft,
         verifier=models.verifier,
         executor=executor,
-        draft_tokens=4,
         stages={
             stage: StageFit(host=cost(0.014), device=cost(0.016), measured=measured)
             for stage in Stage

@@ -156,7 +156,7 @@ def test_bad_input_is_one_sentence(
     [
         (lambda text: text[: len(text) // 2], "not a whole JSON document"),
         (
-            lambda text: text.replace('"schema_version": 2', '"schema_version": 7'),
+            lambda text: text.replace('"schema_version": 3', '"schema_version": 7'),
             "calibrate again",
         ),
         (lambda text: text.replace("0.014", "0.001", 1), "changed since it was written"),

@@ -24,7 +24,7 @@ def test_every_pair_is_measured_and_all_pages_come_back() -> None:
     engine = open_engine("toy", GRAPH, "cpu", demand).engine
     rows = measure_pairs(engine, 2, 0, lambda stream: None)
     assert len(rows) == 2 * REPEATS * len(side_by_side(GRAPH))
-    shapes = {(row["stage"], row["batch"], row["query_tokens"]) for row in rows}
+    shapes = {(row["stage"], row["batch"], row["new_tokens"]) for row in rows}
     assert shapes == {
         ("prefill_draft", 1, 256),
         ("prefill_verifier", 1, 256),

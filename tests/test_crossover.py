@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from pdvsim import cli
-from pdvsim.core import Model, Stage
+from pdvsim.core import GRAPH, Model, Stage
 from pdvsim.crossover import Budget, Pairs, compare
 from pdvsim.crossover.contour import contour
 from pdvsim.crossover.curve import root, skewed_t
 from pdvsim.crossover.space import AXES, DraftTimes, Place, Side
 from pdvsim.errors import InputError
 from pdvsim.statistics import student
+from pdvsim.work import uniform_work
 from tests.fakes import FakeModel, cell
 
 LOADS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -213,7 +214,9 @@ def test_the_model_ratio_slows_the_draft_model_only() -> None:
     costs = DraftTimes(FakeModel(0.0), 3.0).draw(np.random.SeedSequence(0)).costs
     for stage in Stage:
         factor = 3.0 if stage.model is Model.DRAFT else 1.0
-        assert costs.cost(stage, 1, 1, 1) == pytest.approx((0.001 * factor, 0.002 * factor))
+        assert costs.cost(stage, uniform_work(GRAPH, stage, 1, 1, 1)) == pytest.approx(
+            (0.001 * factor, 0.002 * factor)
+        )
 
 
 def test_the_command_prints_one_document(

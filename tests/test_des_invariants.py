@@ -26,6 +26,7 @@ from pdvsim.metrics import summarize
 from pdvsim.pdverify.protocol import pdverify
 from pdvsim.record_files import stage_table
 from pdvsim.records import RunRecord
+from pdvsim.work import Work
 from pdvsim.workload import Lengths, Workload, closed_loop, poisson
 from tests.fakes import HOST, FixedCosts, config_of
 
@@ -33,11 +34,9 @@ from tests.fakes import HOST, FixedCosts, config_of
 class UnevenCosts:
     """Costs that grow with the work, different for every stage."""
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         weight = 1 + list(Stage).index(stage)
-        return 1e-4 * weight, 1e-5 * (20 + weight * query_tokens + 0.01 * context_tokens)
+        return 1e-4 * weight, 1e-5 * (20 + weight * work.new_tokens + 0.01 * work.context_tokens)
 
 
 configs = st.builds(

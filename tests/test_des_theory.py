@@ -20,6 +20,7 @@ from pdvsim.des.clock import Clock
 from pdvsim.des.gpu import deciding_batch
 from pdvsim.des.sharing import SharedServer
 from pdvsim.metrics import summarize
+from pdvsim.work import Work
 from pdvsim.workload import Lengths, closed_loop, poisson
 from tests.fakes import config_of
 
@@ -45,9 +46,7 @@ class RandomCosts:
     def __init__(self, draws: Mapping[Stage, Callable[[], float]]) -> None:
         self._draws = draws
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         draw = self._draws.get(stage)
         return 0.0, draw() if draw is not None else 0.0
 

@@ -13,21 +13,24 @@ from pdvsim.core import GRAPH, Request, Stage
 from pdvsim.des import simulate
 from pdvsim.extrapolation import too_long
 from pdvsim.models import pair
-from pdvsim.profile import Profile
+from pdvsim.profile import Profile, load_profile
 from pdvsim.profile_file import ContentionFit, Estimate
 from pdvsim.records import RunRecord
 from pdvsim.workload import Lengths, closed_loop
 from tests.fakes import FixedCosts, config_of, profile_file
 
 
-def a_run(architecture: str, concurrency: int = 4, prompt_tokens: int = 32) -> RunRecord:
+def a_run(
+    architecture: str, concurrency: int = 4, prompt_tokens: int = 32, drafts: int = 4
+) -> RunRecord:
     plan = closed_loop(
         concurrency,
         Lengths(prompt_tokens, 16),
-        Acceptance.constant(0.7, 4),
+        Acceptance.constant(0.7, drafts),
         np.random.SeedSequence(1),
     )
-    return simulate(config_of(architecture, GRAPH, batch_cap=concurrency), plan, FixedCosts())
+    config = config_of(architecture, GRAPH, batch_cap=concurrency, draft_tokens=drafts)
+    return simulate(config, plan, FixedCosts())
 
 
 def a_profile(*contention_batches: int) -> Profile:
@@ -46,7 +49,20 @@ def test_inside_the_measured_range_nothing_is_said() -> None:
 @pytest.mark.parametrize("tokens", [600, 2000])
 def test_a_longer_prompt_than_measured_is_said(tokens: int) -> None:
     (reason, *_) = a_profile().extrapolations(a_run("pdv", prompt_tokens=tokens))
-    assert f"query_tokens {tokens} is outside the measured 1 to 512" in reason
+    assert f"new tokens of a request {tokens:,} is {tokens / 512:.2g} x the measured 512" in reason
+
+
+@pytest.mark.parametrize(("drafts", "times"), [(8, "2"), (16, "4")])
+def test_more_passes_than_measured_are_said(drafts: int, times: str) -> None:
+    said = a_profile().extrapolations(a_run("pd", drafts=drafts))
+    assert f"draft: passes {drafts} is {times} x the measured 4" in said
+
+
+def test_fewer_passes_than_measured_are_said() -> None:
+    profile = load_profile("h100_tinyllama-1.1b_codellama-34b_graph")
+    said = profile.extrapolations(a_run("pd", drafts=2))
+    assert "draft: passes 2 is 0.5 x the measured 4" in said
+    assert "verify: new tokens of a request 3 is 0.6 x the measured 5" in said
 
 
 def test_streams_beside_each_other_at_other_batches_are_said() -> None:
@@ -79,7 +95,7 @@ def test_values_on_both_sides_of_the_range_are_said_together() -> None:
     file = profile_file(executor="graph")
     fits = {
         stage: fit.model_copy(
-            update={"measured": fit.measured.model_copy(update={"query_tokens": (low, high)})}
+            update={"measured": fit.measured.model_copy(update={"new_tokens": (low, high)})}
         )
         for stage, fit in file.stages.items()
     }
@@ -89,7 +105,8 @@ def test_values_on_both_sides_of_the_range_are_said_together() -> None:
     plan = replace(plan, prompt_tokens=[lengths[i % 4] for i in range(len(plan))])
     record = simulate(Config("pdv", GRAPH, batch_cap=4), plan, FixedCosts())
     said = profile.extrapolations(record)
-    assert any("query_tokens 10 and 900 are outside the measured 100 to 200" in r for r in said)
+    told = "new tokens of a request 10 and 900 are 0.1 and 4.5 x the measured 100 and 200"
+    assert any(told in sentence for sentence in said)
 
 
 def test_a_plain_run_needs_the_verifiers_context_only() -> None:

@@ -11,19 +11,22 @@ from calibration.contention import fit_contention
 from calibration.fit import Timing, estimate, fit_cost
 from calibration.stage_fits import gil_speeds, run_spread
 from pdvsim.core import Stage
+from pdvsim.cost_fit import TERMS, CostFit, Load
 from pdvsim.errors import InputError
-from pdvsim.profile_file import TERMS, CostFit, Range, StageFit
+from pdvsim.profile_file import Range, StageFit
+from pdvsim.work import Work
 
 pytest.importorskip("torch")
+
+
+WORK = Work(4, 2, 1, 0, 0, 8, 0, 0.0)
 
 
 def timings(rng: np.random.Generator, noise: float) -> list[Timing]:
     """5 ms fixed, 20 us a new token, 0.1 us a cached token."""
     return [
         Timing(
-            batch,
-            5 * batch,
-            context * batch,
+            Load(1, batch, 5 * batch, context * batch, 0.0, 5),
             (5e-3 + 20e-6 * 5 * batch + 0.1e-6 * context * batch)
             * float(np.exp(rng.normal(0, noise))),
         )
@@ -46,7 +49,7 @@ def test_known_weights_are_recovered() -> None:
 def test_one_interrupted_launch_does_not_become_noise() -> None:
     rng = np.random.default_rng(2)
     data = timings(rng, 0.02)
-    data[3] = Timing(*data[3].work, 100 * data[3].seconds)
+    data[3] = Timing(data[3].load, 100 * data[3].seconds)
     fit = fit_cost(data, ["fixed", "per_query_token", "per_context_token"], rng)
     assert fit.outliers == 1 and max(fit.noise) < 2.0
 
@@ -59,15 +62,17 @@ def test_one_interrupted_launch_does_not_become_noise() -> None:
 )
 def test_a_cost_never_decreases_in_work(seconds: list[float], small: int, more: int) -> None:
     rng = np.random.default_rng(0)
-    data = [
-        Timing(b, 5 * b, 100 * b, s) for b, s in zip((1, 2, 4, 8, 64, 128), seconds, strict=True)
-    ]
+    data = [Timing(load(b), s) for b, s in zip((1, 2, 4, 8, 64, 128), seconds, strict=True)]
     fit = fit_cost(data, list(TERMS), rng)
     assert cost(fit, small) <= cost(fit, small + more) + 1e-12
 
 
 def cost(fit: CostFit, batch: int) -> float:
-    return fit.seconds(batch, 5 * batch, 100 * batch)
+    return fit.seconds(load(batch))
+
+
+def load(batch: int) -> Load:
+    return Load(1, batch, 5 * batch, 100 * batch, 7 * batch, 5)
 
 
 def test_nothing_measured_is_refused() -> None:
@@ -100,11 +105,11 @@ def test_contention_is_fitted_cost_over_time_taken() -> None:
         outliers=0,
         residual_rms=0,
     )
-    measured = Range(batch=(1, 8), query_tokens=(1, 8), context_tokens=(1, 8))
+    measured = Range(batch=(1, 8), passes=(4, 4), new_tokens=(1, 1), context_tokens=(1, 8))
     fit = StageFit(host=cost, device=cost, measured=measured, buckets=[1, 4, 8])
-    row = {"stage": "draft", "other": "verify", "beside": 2, "batch": 2, "query_tokens": 8}
-    rows = [row | {"context_tokens": 0, "launches": 5, "together_s": 0.04}] * 3
-    nothing = row | {"context_tokens": 0, "launches": 0, "together_s": 0.0}
+    row = {"stage": "draft", "other": "verify", "beside": 2, **WORK._asdict()}
+    rows = [row | {"launches": 5, "together_s": 0.04}] * 3
+    nothing = row | {"launches": 0, "together_s": 0.0}
     (entry,) = fit_contention([*rows, nothing], {Stage.DRAFT: fit}, np.random.default_rng(0))
     assert (entry.stage, entry.other, entry.batch) == (Stage.DRAFT, Stage.VERIFY, 2)
     assert entry.speed.value == pytest.approx(0.5)

@@ -14,6 +14,7 @@ from pdvsim.core import Stage
 from pdvsim.des import simulate
 from pdvsim.errors import InputError
 from pdvsim.theory import formulas as f
+from pdvsim.work import Work
 from pdvsim.workload import Lengths, poisson
 from tests.fakes import config_of
 
@@ -77,9 +78,7 @@ def test_mg1_with_exponential_service_is_mm1(service_s: float, busy: float) -> N
 
 
 class _Constant:
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         return 0.0, 0.01
 
 

@@ -18,6 +18,7 @@ from pdvsim.invariants import check
 from pdvsim.metrics import summarize
 from pdvsim.profile import Profile
 from pdvsim.records import STAGE_CODE, RunRecord
+from pdvsim.work import Work, work_of
 from pdvsim.workload import Lengths, Workload, closed_loop
 from tests.fakes import ACCEPTANCE, FixedCosts, profile_file
 
@@ -95,20 +96,21 @@ def test_an_executor_for_one_request_at_a_time_mixes_nothing() -> None:
 class Linear:
     """A millisecond for the weights, and a tenth of it for every token."""
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
-        return 1e-4 * (1 + (stage is Stage.VERIFY)), 1e-3 + 1e-4 * query_tokens
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
+        return 1e-4 * (1 + (stage is Stage.VERIFY)), 1e-3 + 1e-4 * work.new_tokens
 
 
 def test_a_mixed_pass_reads_the_weights_once() -> None:
     rounds, prompt = [Request(i, 8, 9, prefilled_tokens=8) for i in range(2)], Request(2, 50, 9)
     prompt.chunk_tokens = 30
-    host_s, device_s = mixed_cost(Linear(), GRAPH, [*rounds, prompt], 4)
+    host_s, device_s = mixed_cost(
+        Linear(), Stage.VERIFY, work_of(GRAPH, Stage.MIXED, [*rounds, prompt], 4)
+    )
     assert host_s == 2e-4
     # 40 new tokens, of which one counts as part of the reading.
     assert device_s == pytest.approx(1e-3 + 1e-4 * 39)
-    assert mixed_cost(Linear(), GRAPH, [prompt], 4) == (1e-4, pytest.approx(4e-3))
+    alone = work_of(GRAPH, Stage.MIXED, [prompt], 4)
+    assert mixed_cost(Linear(), Stage.VERIFY, alone) == (1e-4, pytest.approx(4e-3))
     assert query_tokens(GRAPH, Stage.MIXED, [*rounds, prompt], 4) == 40
     assert query_tokens(GRAPH, Stage.MIXED, [*rounds, prompt], [4, 0, 0]) == 36
 

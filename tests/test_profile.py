@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pdvsim.core import Stage
+from pdvsim.core import EAGER, GRAPH, Stage
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.models import SHIPPED as SHIPPED_MODELS
 from pdvsim.models import ModelShape, Pair, Rope
@@ -24,7 +24,12 @@ from pdvsim.profile import (
     shipped_profiles,
 )
 from pdvsim.profile_file import ProfileFile
+from pdvsim.work import uniform_work
 from tests.fakes import profile_file
+
+EAGER_PROFILE = "h100_tinyllama-1.1b_llama-2-7b_eager"
+OLDER_PROFILE = "h100_tinyllama-1.1b_codellama-34b_graph"
+WORK = uniform_work(EAGER, Stage.VERIFY, 1, 5, 100)
 
 
 def digest(content: object) -> str:
@@ -46,8 +51,8 @@ def test_what_was_saved_is_loaded(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(draft_tokens=5), "changed since it was written"),
-        (lambda d: d.update(schema_version=3), "schema version 3"),
+        (lambda d: d.update(name="other"), "changed since it was written"),
+        (lambda d: d.update(schema_version=4), "schema version 4"),
         (lambda d: d["draft"].update(heads=7), "heads"),
         (lambda d: d["verifier"].update(color="red"), "color"),
         (lambda d: d.pop("draft"), "draft"),
@@ -64,15 +69,39 @@ def test_an_edited_profile_is_refused(path: Path, change, message: str) -> None:
         load_profile(str(path))
 
 
-def test_a_profile_of_the_first_version_is_read_by_the_names_of_its_pair(path: Path) -> None:
-    document = json.loads(path.read_text())
-    older = {k: v for k, v in document.items() if k not in ("draft", "verifier", "digest")}
+def test_earlier_versions_are_read(path: Path) -> None:
+    """Version 1 named the pair that version 2 holds; both said what a whole draft stage takes."""
+    second = json.loads(shipped_profiles()[EAGER_PROFILE].read_text())
+    assert second.pop("schema_version") == 2 and second.pop("digest")
+    older = {k: v for k, v in second.items() if k not in ("draft", "verifier")}
     older |= {"schema_version": 1, "pair": "tinyllama-1.1b:llama-2-7b"}
     path.write_text(json.dumps(older | {"digest": digest(older)}))
-    assert load_profile(str(path)).file == profile_file()
-    path.write_text(json.dumps(older | {"digest": digest(older), "pair": "tiny:nosuch"}))
+    assert load_profile(str(path)).file == load_profile(EAGER_PROFILE).file
+    older["pair"] = "tiny:nosuch"
+    path.write_text(json.dumps(older | {"digest": digest(older)}))
     with pytest.raises(ProfileError, match="unknown model 'nosuch'"):
         load_profile(str(path))
+
+
+def test_a_draft_stage_of_an_earlier_version_is_so_many_equal_passes() -> None:
+    document = json.loads(shipped_profiles()[OLDER_PROFILE].read_text())
+    assert document["schema_version"] == 2 and document["draft_tokens"] == 4
+    old = document["stages"]["draft"]["device"]
+    weights = dict(zip(old["terms"], old["weights"], strict=True))
+    file = load_profile(OLDER_PROFILE).file
+
+    def seconds(drafts: int) -> float:
+        work = uniform_work(GRAPH, Stage.DRAFT, 32, 32 * drafts, 32 * 300)
+        return file.stages[Stage.DRAFT].device_s(work)
+
+    at_four = weights["fixed"] + 32 * 4 * weights["per_query_token"]
+    at_four += 32 * weights["per_request"] + 32 * 300 * weights["per_context_token"]
+    at_four += sum(
+        weights[f"query_above_{place}"] * max(0, 128 - place) for place in (64, 128, 256, 512)
+    )
+    assert seconds(4) == pytest.approx(at_four)
+    for drafts in (1, 2, 8, 16):
+        assert seconds(drafts) == pytest.approx(at_four * drafts / 4)
 
 
 def test_a_profile_carries_the_shapes_of_models_that_do_not_ship(tmp_path: Path) -> None:
@@ -111,8 +140,7 @@ def test_a_truncated_profile_is_refused(path: Path) -> None:
 def test_the_same_seed_draws_the_same_machine() -> None:
     profile = Profile(profile_file())
     first, second = (
-        profile.draw(np.random.SeedSequence(5)).costs.cost(Stage.VERIFY, 1, 5, 100)
-        for _ in range(2)
+        profile.draw(np.random.SeedSequence(5)).costs.cost(Stage.VERIFY, WORK) for _ in range(2)
     )
     assert first == second
 
@@ -124,7 +152,7 @@ def test_machines_differ_by_what_the_fit_misses() -> None:
     stages = {Stage.VERIFY: stage.model_copy(update={"device": device})}
     profile = Profile(file.model_copy(update={"stages": stages}))
     seeds = np.random.SeedSequence(1).spawn(400)
-    seconds = [profile.draw(seed).costs.cost(Stage.VERIFY, 1, 5, 100)[1] for seed in seeds]
+    seconds = [profile.draw(seed).costs.cost(Stage.VERIFY, WORK)[1] for seed in seeds]
     assert np.std(np.log(seconds)) == pytest.approx(0.2, rel=0.15)
     assert np.median(seconds) == pytest.approx(0.016, rel=0.05)
 
@@ -142,7 +170,7 @@ def test_another_machine_differs_in_its_host_and_a_little_in_its_device() -> Non
     }
     profile = Profile(file.model_copy(update={"stages": stages}))
     machines = [profile.draw(seed) for seed in np.random.SeedSequence(1).spawn(128)]
-    costs = np.log([[m.costs.cost(s, 1, 5, 100) for s in stages] for m in machines])
+    costs = np.log([[m.costs.cost(s, WORK) for s in stages] for m in machines])
     host, device = costs[:, :, 0], costs[:, :, 1]
     spread = np.hypot(HOST_SPREAD[file.executor], file.host.run_spread)
     assert host.std(axis=0) == pytest.approx(spread, rel=0.15)
@@ -174,7 +202,7 @@ def test_the_measured_spread_is_the_one_used() -> None:
 def test_a_known_host_factor_scales_host_time_only() -> None:
     profile = Profile(profile_file())
     one, two = (
-        profile.draw(np.random.SeedSequence(5), state).costs.cost(Stage.VERIFY, 1, 5, 100)
+        profile.draw(np.random.SeedSequence(5), state).costs.cost(Stage.VERIFY, WORK)
         for state in (HostState((1.0,)), HostState((2.0,)))
     )
     assert two[0] == pytest.approx(2 * one[0]) and two[1] == one[1]
@@ -208,4 +236,5 @@ def test_a_stage_is_never_faster_than_its_floor() -> None:
         floor_s = verifier.floor_s(
             5, 256, file.ceilings.copy_bytes_per_s, file.ceilings.matmul_flops_per_s
         )
-        assert file.stages[Stage.VERIFY].device.seconds(1, 5, 256) > floor_s
+        work = uniform_work(GRAPH, Stage.VERIFY, 1, 5, 256)
+        assert file.stages[Stage.VERIFY].device_s(work) > floor_s

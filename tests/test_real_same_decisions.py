@@ -17,6 +17,7 @@ from pdvsim.cell import AUTO
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.records import RunRecord
+from pdvsim.work import Work
 from pdvsim.workload import Workload
 from realengine.world import run
 from tests.engines import ScriptedEngine
@@ -36,10 +37,8 @@ class NoisyCosts:
         self._costs = costs
         self._rng = np.random.default_rng(seed)
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
-        host_s, device_s = self._costs.cost(stage, batch, query_tokens, context_tokens)
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
+        host_s, device_s = self._costs.cost(stage, work)
         return host_s, device_s + self._rng.uniform(0.0, NOISE_S)
 
 

@@ -49,6 +49,7 @@ def command(
     from pdvsim.profile import save_profile
     from pdvsim.result_file import write_parquet
     from pdvsim.store import Store, partial_path
+    from pdvsim.work import uniform_work
     from realengine.build import Demand, open_engine
     from realengine.device import free_bytes, torch_device
     from realengine.provenance import identity, provenance
@@ -101,11 +102,13 @@ def command(
     console = output.console()
     console.print(f"Profile [bold]{profile.name}[/bold] written to {out} ({about['gpu']})")
     for stage, fit in profile.stages.items():
-        batch, query, context = fit.measured.batch[0], fit.measured.query_tokens[0], 256
+        new = fit.measured.new_tokens[0] * fit.measured.passes[1]
+        host_s, device_s = profile.seconds(
+            stage, uniform_work(opened.engine.executor, stage, 1, new, 256)
+        )
         console.print(
-            f"{stage:18} host {1e3 * fit.host.seconds(batch, query, context):8.3f} ms   "
-            f"device {1e3 * fit.device.seconds(batch, query, context):8.3f} ms   "
-            f"(batch {batch}, {query} new tokens, context {context})"
+            f"{stage:18} host {1e3 * host_s:8.3f} ms   device {1e3 * device_s:8.3f} ms   "
+            f"(one request, {new} new tokens, context 256)"
         )
     speeds = ", ".join(f"{speed.value:.2f}" for speed in profile.host.gil_speeds)
     console.print(f"speed of each of 1, 2, 3 launching threads: {speeds}")

@@ -18,6 +18,7 @@ from pdvsim.machine import Calibration, Machine, Replication
 from pdvsim.pool import run_all
 from pdvsim.records import RunRecord
 from pdvsim.sweep import simulate_cell
+from pdvsim.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +162,8 @@ class _Slower:
     costs: StageCosts
     factor: float
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
-        host_s, device_s = self.costs.cost(stage, batch, query_tokens, context_tokens)
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
+        host_s, device_s = self.costs.cost(stage, work)
         if stage.model is Model.DRAFT:
             return host_s * self.factor, device_s * self.factor
         return host_s, device_s

@@ -27,20 +27,18 @@ from pdvsim.architectures.lane import (
     WaitUntil,
     no_verb,
 )
-from pdvsim.core import Model, Request, Stage, query_tokens, settle
+from pdvsim.core import Model, Request, settle
 from pdvsim.des.clock import Clock
-from pdvsim.des.costs import StageCosts, mixed_cost
+from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Contention, Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
 from pdvsim.errors import InvariantError
 from pdvsim.records import Recorder, RunRecord
 from pdvsim.source import Source
+from pdvsim.work import contexts_of, work_of
 from pdvsim.workload import Workload
 
 MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
-
-
-_MIXED = Stage.MIXED  # for the hot path, as in `pdvsim.core`
 
 
 @dataclass(slots=True, eq=False)
@@ -276,15 +274,13 @@ class SimulatedWorld:
         now = self.env.now
         drafts = self._draft_tokens if verb.draft_tokens is None else verb.draft_tokens
         lane.result = op = Operation(stage, batch, verb.stream, verb.after, drafts)
-        op.query_tokens = query = query_tokens(self.executor, stage, batch, drafts)
         if batch is not self._counted_batch:  # the stages of a turn share one
             self._counted_batch = batch
-            self._counted_tokens = sum([r.prompt_tokens + r.produced_tokens for r in batch])
+            self._counted_tokens = contexts_of(batch)
         op.context_tokens = context = self._counted_tokens
-        if stage is _MIXED:
-            launch_s, device_s = mixed_cost(self.costs, self.executor, batch, drafts)
-        else:
-            launch_s, device_s = self._cost(stage, len(batch), query, context)
+        work = work_of(self.executor, stage, batch, drafts, context)
+        op.query_tokens = work.new_tokens
+        launch_s, device_s = self._cost(stage, work)
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
         op.take = lane.take

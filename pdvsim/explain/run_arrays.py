@@ -21,10 +21,10 @@ from pdvsim.core import Stage
 from pdvsim.errors import ProfileError
 from pdvsim.records import STAGES, RunRecord
 from pdvsim.spans import Spans
+from pdvsim.work import uniform_work
 
 if TYPE_CHECKING:
     from pdvsim.profile import Profile
-    from pdvsim.profile_file import StageFit
 
 Times = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -172,13 +172,13 @@ def priced(trace: Trace, profile: Profile) -> Trace:
     if missing:
         raise ProfileError(f"profile {profile.name} has no costs for {', '.join(sorted(missing))}")
     points, which = np.unique(np.column_stack(keys)[~mixed], axis=0, return_inverse=True)
-    costs = np.array([_cost(fits[STAGES[stage]], *work) for stage, *work in points.tolist()])
+    executor = trace.config.executor
+    costs = np.array(
+        [
+            profile.file.seconds(STAGES[stage], uniform_work(executor, STAGES[stage], *counts))
+            for stage, *counts in points.tolist()
+        ]
+    )
     alone = np.column_stack([trace.row(name) for name in ROW_ALONE])
     alone[~mixed] = costs.reshape(-1, 2)[which.ravel()]
     return replace(trace, rows={**trace.rows, **dict(zip(ROW_ALONE, alone.T, strict=True))})
-
-
-def _cost(fit: StageFit, batch: int, query_tokens: int, context_tokens: int) -> tuple[float, float]:
-    """(host, device) seconds alone."""
-    work = batch, query_tokens, context_tokens
-    return fit.host.seconds(*work), fit.device_s(*work)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from pdvsim.core import Stage
 from pdvsim.profile import Profile
+from pdvsim.profile_file import host_load
 from pdvsim.records import STAGES, RunRecord
+from pdvsim.work import uniform_work
 
 _BLOCKS = 8  # of a run, in time: how much the host's speed changed meanwhile
 Launches = Sequence[Mapping[str, Any]]
@@ -119,7 +121,9 @@ def _fitted_seconds(rows: Launches, profile: Profile) -> float:
     for row in rows:
         if _knows(profile, row):
             fit = profile.file.stages[Stage(row["stage"])].host
-            mean_s = fit.seconds(row["batch"], row["query_tokens"], row["context_tokens"])
+            counts = [round(row[name]) for name in ("batch", "query_tokens", "context_tokens")]
+            work = uniform_work(profile.executor, Stage(row["stage"]), *counts)
+            mean_s = fit.seconds(host_load(work))
             total_s += row["count"] * mean_s * float(np.mean(fit.noise))
     return total_s
 

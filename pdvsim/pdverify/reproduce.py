@@ -19,6 +19,7 @@ from pdvsim.errors import InputError
 from pdvsim.pdverify.protocol import figures
 from pdvsim.pdverify.published import PublishedCell, RequestWork, config_of
 from pdvsim.pool import run_all
+from pdvsim.work import Work
 
 CALIBRATION_LIMIT = 2
 # Forward passes of each stage in one round, and of the two prefills.
@@ -95,9 +96,7 @@ class PublishedCosts:
     round_s: float
     prefill_s: float
 
-    def cost(
-        self, stage: Stage, batch: int, query_tokens: int, context_tokens: int
-    ) -> tuple[float, float]:
+    def cost(self, stage: Stage, work: Work) -> tuple[float, float]:
         share = _SHARE_OF_ROUND.get(stage)
         return (self.prefill_s / 2 if share is None else self.round_s * share), 0.0
 

@@ -14,13 +14,15 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Architecture, Config, architecture
 from pdvsim.architectures.architecture import LaneSketch, Work
 from pdvsim.cell import Cell
-from pdvsim.core import PREFILLS, Request, Stage, query_tokens
+from pdvsim.core import PREFILLS, Request, Stage
 from pdvsim.drafters import Draft, pass_bytes, prompt_work
 from pdvsim.profile import Profile
 from pdvsim.statistics import Interval
 from pdvsim.sweep import CellResult
 from pdvsim.theory import formulas
 from pdvsim.theory.formulas import BatchTime, LaneWork
+from pdvsim.work import Work as LaunchWork
+from pdvsim.work import work_of
 
 # Of one H100, for profiles without measured ceilings: a copy, and an 8192^3 bf16 product.
 COPY_BYTES_PER_S = 3.02e12
@@ -157,13 +159,14 @@ class _Inputs:
     def stage_s(self, stage: Stage, batch: int) -> float:
         """Mean seconds of a stage for `batch` requests, nothing else running: the device's, or
         the launching host's where it is longer and the executor waits for each stage."""
-        fit = self.profile.file.stages[stage]
-        prompt = Request(0, self.cell.prompt_tokens, self.cell.output_tokens)
-        query = query_tokens(self.config.executor, stage, [prompt] * batch, self.drafts)
-        cached = 0.0 if stage in PREFILLS else self.context * batch
-        host = fit.host.seconds(batch, query, cached)
-        device = fit.device_s(batch, query, cached)
+        host, device = self.profile.file.seconds(stage, self._work(stage, batch, self.context))
         return max(host, device) if self.config.executor.synchronous else device
+
+    def _work(self, stage: Stage, batch: int, context: float) -> LaunchWork:
+        prompt = Request(0, self.cell.prompt_tokens, self.cell.output_tokens)
+        return work_of(
+            self.config.executor, stage, [prompt] * batch, self.drafts, round(context * batch)
+        )
 
     @cached_property
     def prefill_s(self) -> float:
@@ -255,10 +258,12 @@ class _Inputs:
 
     def _batch_time(self, stage: Stage, passes: int, query_per_request: int) -> BatchTime:
         """T = a N_context + b N_batched + c: the chord of the stage's time between batches 1 and
-        C, with the profile's own weight of a cached token."""
-        fit = self.profile.file.stages[stage].device
-        weights = dict(zip(fit.terms, fit.weights, strict=True))
-        per_context = weights.get("per_context_token", 0.0) / passes
+        C, with what the profile takes for a cached token at C."""
+        fit = self.profile.file.stages[stage]
+        twice, once = (
+            fit.device_s(self._work(stage, self.batch, times * self.context)) for times in (2, 1)
+        )
+        per_context = (twice - once) / (self.context * self.batch * passes)
 
         def rest(batch: int) -> float:
             return self.stage_s(stage, batch) / passes - per_context * self.context * batch
