@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +135,22 @@ def compare_products() -> None:
                 torch.testing.assert_close(ours, plain(x, weight), atol=1e-3, rtol=1e-4)
 
 
+def mend_loops() -> None:
+    """Before Triton 3.9 its interpreter takes loop bounds as `int(array of one)`, which NumPy has
+    refused since 2.4."""
+    from triton.runtime import interpreter
+
+    usual = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *scope: Any) -> None:
+        usual(tensor, *scope)
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    interpreter._patch_lang_tensor = patched
+
+
 if __name__ == "__main__":
+    mend_loops()
     compare_products()
     compare(1, [(5, -1), (2, -2)])
     compare(16, [(1, 0), (17, -1)])

@@ -36,6 +36,7 @@ class Inputs:
     ) -> None:
         self._config, self._prompts = config, prompts
         self._drafter, self._block_tokens = drafter, block_tokens
+        self._longest = config.longest
 
     def lengths(
         self, stage: Stage, batch: Sequence[Request], drafts: DraftTokens | None
@@ -49,11 +50,11 @@ class Inputs:
         lengths = [given] * len(batch) if isinstance(given, int) else list(given)
         if len(lengths) != len(batch):
             raise InputError(f"{len(lengths)} numbers of drafts for {len(batch)} requests")
-        for length in lengths:
-            if not 0 <= length <= self._config.longest:
+        for length in set(lengths):
+            if not 0 <= length <= self._longest:
                 raise InputError(
                     f"a round of {length} drafts was asked for; this engine drafts up to "
-                    f"{self._config.longest}"
+                    f"{self._longest}"
                 )
         if stage is Stage.MIXED:
             if self._drafter.kind is Kind.NONE:
@@ -147,7 +148,7 @@ class Inputs:
 
     def _forced(self, served: Sequence[Request], drafts: Sequence[int]) -> list[int]:
         """Injected accepted drafts of the coming round, -1 where tokens are compared."""
-        forced, longest = [], self._config.longest
+        forced, longest = [], self._longest
         if self._drafter.kind is Kind.NONE:
             return [-1] * len(served)
         for request, length in zip(served, drafts, strict=True):
