@@ -241,7 +241,7 @@ def crossover(
     points: int = 8,
     metric: str = "output_throughput",
     second_axis: str | None = None,
-    replications: int = 16,
+    replications: int = 32,
     workers: int | None = 1,
 ) -> Crossover:
     """From where on the second architecture overtakes the first.
@@ -251,7 +251,7 @@ def crossover(
             it only counts where the axis does not go.
         points: values looked at to begin with.
         second_axis: draws a map over both.
-        replications: pairs of runs at one value at most.
+        replications: machines drawn at one value at most, each with a pair of runs.
         workers: processes; None takes one per usable core.
 
     Raises:

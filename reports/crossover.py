@@ -170,11 +170,13 @@ def surveyed(document: Crossover) -> str | None:
 SECTIONS = (
     Section(
         "Ratio",
-        "Lines: 95 % intervals. Filled points: the colour of the side that is certainly better; "
-        "white: open, the interval includes 1, or unknown, there is none. Shaded: where one side "
-        "is better at neighbouring points. Yellow: a crossing's interval.",
+        "Lines: 95 % of machines. Filled points: the colour of the side that is better on nearly "
+        "all of them; white: open, machines differ, or unknown, there is no interval. Shaded: "
+        "where one side is better at neighbouring points. Yellow: a crossing's interval.",
         over_load,
     ),
     Section("What it says", "", told),
-    Section("Survey", "Below each ratio its interval: 95 %, of all together.", surveyed),
+    Section(
+        "Survey", "Below each ratio where that of 95 % of machines lies, in one run.", surveyed
+    ),
 )

@@ -9,7 +9,7 @@ from pdvsim.destination import Destination, destination_options
 from pdvsim.options import SLO, cell_options, profile_option
 from pdvsim.quantities import COMPARABLE
 
-REPLICATIONS = 16
+REPLICATIONS = 32
 POINTS = 8
 # The axes of `pdvsim.crossover.space`, which is too heavy for --help.
 OVER = (
@@ -43,7 +43,7 @@ OVER = (
     type=int,
     default=REPLICATIONS,
     show_default=True,
-    help="Pairs of runs at one load at most; fewer where it is clear sooner.",
+    help="Machines drawn at one load at most; fewer where it is clear sooner.",
 )
 @destination_options
 def command(

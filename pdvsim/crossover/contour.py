@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import exp, log
 
@@ -36,17 +36,17 @@ def contour(
 ) -> list[Row]:
     """`runs` pairs of runs at every load and value.
 
-    A break-even lies between decided values of opposite sign; its interval rests on the runs at
-    those and between.
+    A break-even lies between values at which the mean certainly is on opposite sides; its interval
+    rests on the runs at those and between.
     """
     rows = []
     for load in loads:
         points, _ = survey(values, sampler_at(load), Budget(looks=(runs,), level=level))
-        decided = [i for i, point in enumerate(points) if point.sign]
+        decided = [i for i, point in enumerate(points) if point.mean_sign]
         roots = (
             _between(points[i : j + 1], logarithmic, level)
             for i, j in pairwise(decided)
-            if points[i].sign != points[j].sign
+            if points[i].mean_sign != points[j].mean_sign
         )
         rows.append(Row(load, points, [found for found in roots if found is not None]))
     return rows
@@ -67,11 +67,10 @@ def _between(points: Sequence[Point], logarithmic: bool, level: float) -> Root |
     )
     if found is None:
         return None
-    return Root(
-        back(found.value),
-        back(found.low),
-        back(found.high),
-        found.runs,
-        tuple(point.load for point in known),
-        found.rises,
+    return replace(
+        found,
+        value=back(found.value),
+        low=back(found.low),
+        high=back(found.high),
+        loads=tuple(point.load for point in known),
     )

@@ -1,10 +1,10 @@
-"""The statistics of a ratio and of a crossing, from paired runs.
+"""The statistics of a ratio and of a crossing over machines, from paired runs.
 
-A run is one observation: requests inside it are correlated. Run i of both configurations has the
-same arrivals, lengths, acceptance outcomes and machine (common random numbers), and so has run i
-at different loads; only different i are independent. Both intervals below are therefore t
-intervals over i of something that each i yields by itself, and hold whatever the correlation
-between configurations and between loads.
+A run is one observation: requests inside it are correlated. Run i of both configurations is on
+machine i, one of those that a calibration leaves plausible, with the same arrivals, lengths and
+acceptance outcomes (common random numbers). A user has one machine, of which all that is known is
+that it is one of these: what is stated is where a *further* machine lies, not the mean of all,
+which more runs would pin down without telling that user anything.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pdvsim.statistics import Interval, student
+from pdvsim.statistics import Interval, further, share_above, student
 
 GRID = 2001  # places inside a bracket at which the interval of a crossing is inverted
+LEAST_FREEDOM = 3.0  # that the spread of machines is taken to rest on
 Array = NDArray[np.float64]
 
 
@@ -57,43 +59,128 @@ class Pairs:
         half = sqrt(max(b * b - a * c, 0.0))
         return Interval(value, (b - half) / a, (b + half) / a)
 
+    def machines(self, level: float = 0.95) -> Interval:
+        """The ratio of the means, and where second / first of a further machine's run falls; the
+        interval of the mean ratio where some run has nothing to take the logarithm of."""
+        found = self.ratio(level)
+        if len(self) < 2 or not self._positive:
+            return found
+        logs = heights([self])[:, 0]
+        half = student(level, len(self) - 1) * float(further(logs))
+        low, high = (float(np.exp(logs.mean() + end)) for end in (-half, half))
+        return Interval(found.value, min(low, found.value), max(high, found.value))
+
+    def share(self) -> float | None:
+        """Of machines, on which second is greater; None of a single run."""
+        return float(share_above(heights([self])[:, 0])) if len(self) > 1 else None
+
+    @property
+    def _positive(self) -> bool:
+        return bool((self.first > 0.0).all() and (self.second > 0.0).all())
+
+
+def heights(pairs: Sequence[Pairs]) -> Array:
+    """How far second is above first, by run and load: ln(second / first), or where some are 0
+    second - first relative to half their sum."""
+    if all(one._positive for one in pairs):
+        return np.stack([np.log(one.second / one.first) for one in pairs], axis=1)
+    sums = [one.first + one.second for one in pairs]
+    return np.stack(
+        [
+            2.0 * (one.second - one.first) / np.where(total == 0.0, 1.0, total)
+            for one, total in zip(pairs, sums, strict=True)
+        ],
+        axis=1,
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Where two mean curves cross.
+    """Where two curves cross, on one machine and another.
 
     Attributes:
-        value, low, high: the crossing and its interval; an end is that of the bracket where the
-            runs leave it open.
-        runs: pairs of runs at each of `loads` that this rests on.
+        value: where their means cross.
+        low, high: where 95 % of machines lie; the end of what was looked at where `before` or
+            `beyond` are more.
+        before, beyond: shares of machines that cross before the first or beyond the last of the
+            loads (or never), 0 where that was not looked at.
+        runs: machines, each with a pair of runs at each of `loads`.
         rises: whether second / first is growing there.
     """
 
     value: float
     low: float
     high: float
+    before: float
+    beyond: float
     runs: int
     loads: tuple[float, ...]
     rises: bool
 
 
-def skewed_t(samples: Array) -> Array:
-    """Student's t of the hypothesis that each column of `samples [runs, .]` has mean 0, corrected
-    for the skewness of its distribution.
+@dataclass(frozen=True, slots=True)
+class Heights:
+    """Height of a curve at some places: its mean, and the standard deviation of a further
+    machine's, with what so many machines leave open about the mean; and the degrees of freedom
+    that this rests on."""
 
-    Two runs show no skewness; samples that are all the same leave no doubt.
+    mean: Array
+    spread: Array
+    freedom: Array
 
-    Johnson, "Modified t tests and confidence intervals for asymmetrical populations", JASA 1978,
-    equation 2.6.
+    def t(self) -> Array:
+        """Student's t of the hypothesis that a further machine's is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: Array = np.where(
+                self.spread > 0.0, self.mean / self.spread, np.copysign(inf, self.mean)
+            )
+        return np.where(self.mean == 0.0, 0.0, found)
+
+    def above(self) -> Any:
+        """The share of machines above 0."""
+        from scipy.special import stdtr
+
+        return stdtr(self.freedom, self.t())
+
+    def outside(self, level: float) -> NDArray[np.bool_]:
+        """Where a prediction of a further machine's leaves 0 out."""
+        from scipy.special import stdtrit
+
+        found: NDArray[np.bool_] = np.abs(self.t()) > stdtrit(self.freedom, 0.5 + level / 2.0)
+        return found
+
+
+def over(places: Array, found: Array, grid: Array | None) -> Heights:
+    """The heights on `grid` of machines that were seen at `places`, shape (machines, places).
+
+    The mean follows a parabola; without a grid it is free at each place. Each machine lies off
+    the mean by a line of its own. What is left about that line is the chance of single runs,
+    which a machine's crossing does not depend on: it is taken out of the spread.
     """
-    runs = len(samples)
-    mean, variance = samples.mean(axis=0), samples.var(axis=0, ddof=1)
-    third = ((samples - mean) ** 3).sum(axis=0) * runs / ((runs - 1) * max(runs - 2, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = third / (6.0 * variance * runs) + third * mean**2 / (3.0 * variance**2)
-        corrected: Array = (mean + shift) * np.sqrt(runs / variance)
-    certain = np.where(mean == 0.0, 0.0, np.copysign(inf, mean))
-    return np.where(variance > 0.0, corrected, certain)
+    runs, count = found.shape
+    middle, scale = float(places.mean()), float(np.ptp(places)) or 1.0
+    x, at = ((where - middle) / scale for where in (places, places if grid is None else grid))
+
+    def fit(degree: int, where: Array) -> Array:
+        """What the heights at each place weigh in a polynomial's."""
+        weights: Array = np.vander(where, degree + 1) @ np.linalg.pinv(np.vander(x, degree + 1))
+        return weights
+
+    mean = found.mean(axis=0)
+    off, degree = found - mean, max(0, min(1, count - 2))
+    weights, freedom = fit(degree, at), (runs - 1) * (count - degree - 1)
+    left = off - off @ fit(degree, x).T
+    chance = float((left**2).sum() / freedom) if freedom else 0.0
+    seen = (off @ weights.T).var(axis=0, ddof=1)
+    machines = np.maximum(seen - chance * (weights**2).sum(axis=1), 0.0)
+    of_mean = (found.var(axis=0, ddof=1) if grid is None else seen) / runs
+    # A difference of variances is less sure than each of them (Satterthwaite).
+    share = (machines + of_mean) / np.where(seen > 0.0, (1.0 + 1.0 / runs) * seen, 1.0)
+    return Heights(
+        mean if grid is None else fit(min(2, count - 1), at) @ mean,
+        np.sqrt(machines + of_mean),
+        np.maximum((runs - 1) * np.minimum(share, 1.0) ** 2, LEAST_FREEDOM),
+    )
 
 
 def root(
@@ -102,45 +189,68 @@ def root(
     bracket: tuple[float, float],
     level: float = 0.95,
 ) -> Root | None:
-    """The crossing inside `bracket`; None if the fitted curves do not cross there.
+    """The crossing inside `bracket`; None if the mean curves do not cross there.
 
-    For each run i a parabola in load is fitted to second - first (a line through two loads); its
-    height g_i(x) is linear in that run's observations. The interval holds those x, up and down
-    from the crossing, at which the mean of g is within t standard errors of 0, with one degree of
-    freedom less than runs and corrected for skewness: means of response times have a long tail.
+    A further machine has crossed at x if its height there has the sign that it has behind the
+    crossing; its crossing lies between those x, up and down from that of the mean, at which a
+    prediction of its height leaves 0 out.
 
     Args:
-        places: loads at which every run was made.
+        places: loads at which every machine ran.
     """
     x = np.asarray(places, dtype=np.float64)
-    # Relative to the mean of both at each load: straighter, and the crossing stays where it is.
-    heights = np.stack(
-        [2.0 * (p.second - p.first) / (p.first.mean() + p.second.mean()) for p in pairs], axis=1
-    )
     grid = np.linspace(*bracket, GRID)
-    middle, scale = float(x.mean()), float(np.ptp(x)) or 1.0
-    degree = min(2, len(x) - 1)
-    basis = np.vander((x - middle) / scale, degree + 1)
-    weights = np.vander((grid - middle) / scale, degree + 1) @ np.linalg.pinv(basis)
-    curves = heights @ weights.T  # run, place
-    mean = curves.mean(axis=0)
+    found = over(x, heights(pairs), grid)
+    mean = found.mean
     signs = np.flatnonzero(np.diff(np.sign(mean)) != 0)
     if not len(signs):
         return None
     at = int(signs[np.argmin(np.abs(signs - GRID // 2))])
     low, high = float(mean[at]), float(mean[at + 1])
-    step = grid[1] - grid[0]
-    value = float(grid[at] + step * low / (low - high))
-    runs = len(heights)
-    outside = np.abs(skewed_t(curves)) > student(level, runs - 1)
+    value = float(grid[at] + (grid[1] - grid[0]) * low / (low - high))
+    outside = found.outside(level)
     below, above = np.flatnonzero(outside[: at + 1]), np.flatnonzero(outside[at + 1 :])
-    first = below[-1] + 1 if len(below) else 0
-    last = at + above[0] if len(above) else GRID - 1
+    crossed = found.above() if high > low else 1.0 - found.above()
     return Root(
         value,
-        min(value, float(grid[min(first, GRID - 1)])),
-        max(value, float(grid[last])),
-        runs,
+        min(value, float(grid[below[-1] + 1 if len(below) else 0])),
+        max(value, float(grid[at + above[0] if len(above) else GRID - 1])),
+        0.0 if len(below) else float(crossed[0]),
+        0.0 if len(above) else float(1.0 - crossed[-1]),
+        len(pairs[0]),
         tuple(float(place) for place in places),
         high > low,
+    )
+
+
+def whole_root(
+    places: Sequence[float], pairs: Sequence[Pairs], rises: bool, level: float = 0.95
+) -> Root | None:
+    """The crossing on an axis of whole numbers, all of which ran: the first from which on second
+    is ahead (behind, if it does not rise) at every later one. None if that is none of them.
+
+    Curves may go up and down between neighbours there, as batches fill or do not.
+    """
+    found = over(np.asarray(places, dtype=np.float64), heights(pairs), None)
+    crossed = found.above() if rises else 1.0 - found.above()
+
+    def from_on(share: float) -> int:
+        """The first place from which on more than `share` of machines have crossed."""
+        short = np.flatnonzero(crossed <= share)
+        return int(short[-1]) + 1 if len(short) else 0
+
+    tail = (1.0 - level) / 2.0
+    middle, last = from_on(0.5), from_on(1.0 - tail)
+    if middle == len(places):
+        return None
+    low = min(int(np.argmax(crossed > tail)), middle)
+    return Root(
+        places[middle],
+        places[low],
+        places[min(last, len(places) - 1)],
+        float(crossed[0]) if low == 0 else 0.0,
+        float(1.0 - crossed[-1]) if last == len(places) else 0.0,
+        len(pairs[0]),
+        tuple(places),
+        rises,
     )

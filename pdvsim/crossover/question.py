@@ -17,11 +17,12 @@ from pdvsim.errors import InputError
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
 from pdvsim.quantities import COMPARABLE, QUANTITIES, Better
+from pdvsim.statistics import Interval
 from pdvsim.sweep import check_replications
 from pdvsim.verdict import PENDING, judged
 
 MAP_RUNS = 6
-INTERVAL = "95 %: of the ratios all together, of each crossing by itself"
+INTERVAL = "95 % of plausible machines: of each ratio (in one run), of each crossing"
 Name = Literal["first", "second"]
 SIDES: tuple[Name, Name] = ("first", "second")
 
@@ -232,6 +233,7 @@ def _point(point: Point, found: Comparison) -> documents.Point:
         second=float(pairs.second.mean()) if pairs else None,
         answer=_answer(point, found),
         pairs_of_runs=point.runs,
+        share=point.share,
     )
 
 
@@ -247,10 +249,10 @@ def _answer(point: Point, found: Comparison) -> documents.Answer:
 
 
 def _crossing(found: Root, lower: bool) -> documents.Crossing:
-    from pdvsim.statistics import Interval
-
     return documents.Crossing(
         at=Interval(found.value, found.low, found.high),
+        before=found.before,
+        beyond=found.beyond,
         ratio_rises=found.rises,
         better="second" if found.rises != lower else "first",
         pairs_of_runs=found.runs,

@@ -1,12 +1,12 @@
 """Which runs to make, so that those are made that still can change the answer.
 
-1. *Survey*: a few pairs of runs at every load; then more, look by look, only where it is still
-   open which configuration is better. A load is decided when its interval leaves 1 out. The level
-   is divided by the number of loads and looks (Bonferroni), so that all intervals hold together,
-   stopping early or not.
-2. *Crossings*: between neighbouring decided loads of opposite sign. The bracket is narrowed on
-   pilot runs, and the number of final runs is set from their spread; the interval then rests on
-   fresh runs alone (Stein's two stages), so neither the search nor the stopping biases it.
+1. *Survey*: a few machines at every load; then more, look by look, only where it is still open
+   which configuration is better on a further one.
+2. *Crossings*: between neighbouring loads at which the mean certainly is on opposite sides of 1
+   (with the level divided by the number of loads and looks, Bonferroni). A few pilot machines say
+   how far machines cross from each other; the bracket is moved and widened until all but few of
+   them cross inside. The interval then rests on fresh machines alone, so that the search does not
+   bias it. It is as wide as machines differ: more runs make it surer, not narrower.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
-from math import ceil, exp, inf, log
+from math import ceil, exp, floor, inf, log
 
 import numpy as np
 
-from pdvsim.crossover.curve import Pairs, Root, root
+from pdvsim.crossover.curve import Pairs, Root, heights, root, whole_root
 from pdvsim.errors import InputError
 from pdvsim.statistics import Interval
+from pdvsim.strata import BLOCK
 
-# (load, index of the run) -> the metric of both, or None where a run cannot say.
+# (load, index of the machine) -> the metric of both, or None where a run cannot say.
 Sample = tuple[float, int]
 Sampler = Callable[[Sequence[Sample]], Sequence[tuple[float, float] | None]]
 
-PILOT_RUNS = 6
-LEAST_RUNS = 16  # that an interval rests on: of fewer, the skewness is not known well enough
+PILOT_RUNS = 8
 PLACES = 5  # loads inside a bracket
-MARGIN = 3.0  # half width of the last bracket, in half widths of the pilot's interval
+EACH = 8  # whole numbers in a bracket, up to which each of them runs
+MARGIN = 1.5  # half width of a bracket, in those of the interval seen so far
+LEAST_WIDTH = 0.05  # of a bracket, on both sides of the crossing, in widths of the one before
+TRIES = 4  # brackets looked at on pilot machines
 INDIFFERENCE = 0.01  # ratios that are certainly this close to 1 do not matter
-FIRST_FRESH_RUN = 1_000_000  # the survey's indices stay below
+FIRST_FRESH_RUN = 2**20  # the survey's indices stay below; a block of evenly spread draws begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,16 @@ class Budget:
     """How much to spend.
 
     Attributes:
-        looks: pairs of runs at a load after each look of the survey.
-        level: of the crossings' intervals, and of all the survey's intervals together.
+        looks: machines at a load after each look of the survey.
+        level: of the crossings' intervals, of each ratio's, and of all mean ratios together.
         indifference: configurations whose ratio is certainly this close to 1 are alike: neither
             is better, however certain the difference.
-        precision: wanted half width of a crossing's interval, as a share of it.
-        most_runs: pairs of runs at each of the final loads of a crossing.
+        most_runs: machines that a crossing's interval rests on.
     """
 
     looks: tuple[int, ...] = (4, 8, 16)
     level: float = 0.95
     indifference: float = INDIFFERENCE
-    precision: float = 0.05
     most_runs: int = 32
 
     def __post_init__(self) -> None:
@@ -63,13 +64,18 @@ class Point:
     """What the survey knows at one load.
 
     Attributes:
-        ratio: second / first; None where the runs could not say.
-        runs: pairs of runs spent.
+        ratio: second / first, with the interval of a further machine; None where the runs could
+            not say.
+        mean: the same with the interval of the mean, which decides between which loads to search.
+        share: of machines, on which second is greater.
+        runs: machines looked at.
         indifference: how close to 1 the ratio of those that are alike is.
     """
 
     load: float
     ratio: Interval | None = None
+    mean: Interval | None = None
+    share: float | None = None
     runs: int = 0
     pairs: Pairs | None = None
     indifference: float = 0.0
@@ -77,43 +83,63 @@ class Point:
     @property
     def alike(self) -> bool:
         """Whether neither is certainly better by enough to matter."""
-        return self._within(1.0 - self.indifference, 1.0 + self.indifference)
+        return _within(self.ratio, 1.0 - self.indifference, 1.0 + self.indifference)
 
     @property
     def sign(self) -> int:
-        """1 if second is certainly greater, -1 if certainly smaller, else 0."""
-        if self.alike:
-            return 0
-        return int(self._within(1.0, inf)) - int(self._within(-inf, 1.0))
+        """1 if second is greater on all machines but few, -1 if smaller, else 0."""
+        return 0 if self.alike else _side(self.ratio)
+
+    @property
+    def mean_sign(self) -> int:
+        """1 if second is certainly greater on most machines or on average, -1 if smaller, else 0;
+        also 0 if it hardly matters."""
+        close = _within(self.mean, 1.0 - self.indifference, 1.0 + self.indifference)
+        return self.sign or (0 if self.alike or close else _side(self.mean))
 
     @property
     def open(self) -> bool:
-        """Whether more runs could decide."""
+        """Whether machines differ in which is better, as far as is known."""
         return self.ratio is not None and not self.sign and not self.alike
 
-    def _within(self, low: float, high: float) -> bool:
-        ratio = self.ratio
-        if ratio is None or ratio.low is None or ratio.high is None:
-            return False
-        return low < ratio.low and ratio.high < high
-
     def after(
-        self, look: int, answers: Sequence[tuple[float, float] | None], level: float
+        self, look: int, answers: Sequence[tuple[float, float] | None], level: float, each: float
     ) -> Point:
-        """This point with the runs of one more look."""
+        """This point with the runs of one more look.
+
+        Args:
+            level, each: of the interval of a further machine, and of the mean.
+        """
         known = [pair for pair in answers if pair is not None]
         if self.pairs is not None:
             known = [*zip(self.pairs.first, self.pairs.second, strict=True), *known]
         table = np.array(known, dtype=np.float64).reshape(-1, 2)
         pairs = Pairs(table[:, 0], table[:, 1])
-        typical = 2 * len(pairs) > look  # else most runs could not say
-        ratio = pairs.ratio(level) if typical else None
-        return replace(self, ratio=ratio, runs=look, pairs=pairs)
+        if 2 * len(pairs) <= look:  # most runs could not say
+            return replace(self, ratio=None, mean=None, share=None, runs=look, pairs=pairs)
+        return replace(
+            self,
+            ratio=pairs.machines(level),
+            mean=pairs.ratio(each),
+            share=pairs.share(),
+            runs=look,
+            pairs=pairs,
+        )
+
+
+def _within(ratio: Interval | None, low: float, high: float) -> bool:
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return False
+    return low < ratio.low and ratio.high < high
+
+
+def _side(ratio: Interval | None) -> int:
+    return int(_within(ratio, 1.0, inf)) - int(_within(ratio, -inf, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Valley:
-    """A run of neighbouring loads at which one configuration is certainly worse.
+    """A run of neighbouring loads at which one configuration is worse on all machines but few.
 
     Attributes:
         worse: 0 for the first configuration, 1 for the second.
@@ -134,7 +160,7 @@ class Comparison:
     Attributes:
         valleys: of each configuration, the widest first.
         alike: loads at which the two are certainly within the budget's indifference.
-        undecided: loads at which the runs leave open which is better.
+        undecided: loads at which machines differ in which is better, or runs could not say.
     """
 
     lower_is_better: bool
@@ -154,7 +180,7 @@ class _Axis:
     logarithmic: bool
     whole: bool
     sampler: Sampler
-    fresh: count[int] = field(default_factory=lambda: count(FIRST_FRESH_RUN))
+    fresh: count[int] = field(default_factory=lambda: count(FIRST_FRESH_RUN, 32 * BLOCK))
     spent: int = 0
 
     def forth(self, load: float) -> float:
@@ -167,9 +193,11 @@ class _Axis:
         """Places for runs between two places of the fit, ends included."""
         loads = [self.back(place) for place in np.linspace(low, high, PLACES)]
         if self.whole:
+            first, last = floor(self.back(low) + 1e-6), ceil(self.back(high) - 1e-6)
+            last = max(last, first + 1)
+            if last - first < EACH:
+                return [float(load) for load in range(first, last + 1)]
             loads = [float(round(load)) for load in loads]
-            if len(set(loads)) < 2:
-                loads = [float(int(self.back(low))), float(ceil(self.back(high)))]
         return sorted(set(loads))
 
     def pairs(self, loads: Sequence[float], indices: Sequence[int]) -> list[Pairs]:
@@ -197,12 +225,10 @@ def compare(
     budget = budget or Budget()
     axis = _Axis(logarithmic, whole, sampler)
     points, axis.spent = survey(sorted(set(loads)), sampler, budget)
-    decided = [point for point in points if point.sign]
     crossings = [
         found
-        for before, after in pairwise(decided)
-        if before.sign != after.sign
-        and (found := _crossing(axis, before.load, after.load, budget)) is not None
+        for bracket, ends in _brackets(points)
+        if (found := _crossing(axis, bracket, ends, budget)) is not None
     ]
     return Comparison(
         lower_is_better,
@@ -217,7 +243,7 @@ def compare(
 
 def survey(loads: Sequence[float], sampler: Sampler, budget: Budget) -> tuple[list[Point], int]:
     """What is known at each load after the last look, and the pairs of runs spent."""
-    level = 1.0 - (1.0 - budget.level) / (len(loads) * len(budget.looks))
+    each = 1.0 - (1.0 - budget.level) / (len(loads) * len(budget.looks))
     points = {load: Point(load, indifference=budget.indifference) for load in loads}
     done = spent = 0
     for look in budget.looks:
@@ -226,60 +252,82 @@ def survey(loads: Sequence[float], sampler: Sampler, budget: Budget) -> tuple[li
         answers = sampler(samples) if samples else ()
         spent += len(samples)
         for i, load in enumerate(unclear):
-            points[load] = points[load].after(look, answers[i :: len(unclear)], level)
+            mine = answers[i :: len(unclear)]
+            points[load] = points[load].after(look, mine, budget.level, each)
         done = look
     return list(points.values()), spent
 
 
-def _crossing(axis: _Axis, low: float, high: float, budget: Budget) -> Root | None:
-    """The crossing between two loads where the opposite is certain."""
-    outer = axis.forth(low), axis.forth(high)
-    bracket, runs = outer, min(LEAST_RUNS, budget.most_runs)
-    for _ in range(2):
-        pilot = _fit(axis, bracket, PILOT_RUNS, budget.level)
+def _brackets(points: Sequence[Point]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Loads between which the mean crosses, and how far machines' crossings of it may lie: to
+    where the mean crosses again, or to the end of the axis."""
+    decided = [point for point in points if point.mean_sign]
+    changes = [i for i, (a, b) in enumerate(pairwise(decided)) if a.mean_sign != b.mean_sign]
+    found = []
+    for before, at, after in zip([None, *changes], changes, [*changes[1:], None], strict=False):
+        first = points[0] if before is None else decided[before + 1]
+        last = points[-1] if after is None else decided[after]
+        found.append(((decided[at].load, decided[at + 1].load), (first.load, last.load)))
+    return found
+
+
+def _crossing(
+    axis: _Axis, bracket: tuple[float, float], ends: tuple[float, float], budget: Budget
+) -> Root | None:
+    """The crossing of the mean inside `bracket`, with machines' up to `ends`."""
+    low, high = map(axis.forth, bracket)
+    first, last = map(axis.forth, ends)
+    for _ in range(TRIES):
+        pilot = _fit(axis, (low, high), PILOT_RUNS, budget.level)
         if pilot is None:
             break
-        half = max(pilot.high - pilot.value, pilot.value - pilot.low)
-        wanted = budget.precision if axis.logarithmic else budget.precision * abs(pilot.value)
-        needed = ceil(PILOT_RUNS * (half / wanted) ** 2) if wanted else budget.most_runs
-        runs = min(max(needed, LEAST_RUNS), budget.most_runs)
-        inner = (
-            max(pilot.value - MARGIN * half, outer[0]),
-            min(pilot.value + MARGIN * half, outer[1]),
+        width = high - low
+        wanted = (
+            max(first, pilot.value - MARGIN * (pilot.value - pilot.low) - LEAST_WIDTH * width),
+            min(last, pilot.value + MARGIN * (pilot.high - pilot.value) + LEAST_WIDTH * width),
         )
-        if inner[1] - inner[0] > 0.5 * (bracket[1] - bracket[0]):
+        if pilot.before > 0.0 and low > first:  # how far is not known
+            wanted = max(first, low - width), wanted[1]
+        if pilot.beyond > 0.0 and high < last:
+            wanted = wanted[0], min(last, high + width)
+        fits = low <= wanted[0] and wanted[1] <= high
+        low, high = wanted
+        if fits and high - low > 0.5 * width:
             break
-        bracket = inner
-    found = _fit(axis, bracket, runs, budget.level)
-    if found is None:  # the pilot misled: take the whole bracket
-        found = _fit(axis, outer, budget.most_runs, budget.level)
-    return None if found is None else _on_the_axis(found, axis, bracket, outer)
+    found = _fit(axis, (low, high), budget.most_runs, budget.level)
+    if found is None:  # the pilot misled
+        begun = axis.forth(bracket[0]), axis.forth(bracket[1])
+        found = _fit(axis, begun, budget.most_runs, budget.level)
+    return None if found is None else _on_the_axis(found, axis)
 
 
 def _fit(axis: _Axis, bracket: tuple[float, float], runs: int, level: float) -> Root | None:
+    """On fresh machines, in places of the fit."""
     loads = axis.loads(*bracket)
-    pairs = axis.pairs(loads, [next(axis.fresh) for _ in range(runs)])
+    begin = next(axis.fresh)
+    pairs = axis.pairs(loads, range(begin, begin + runs))
     if len(pairs[0]) < 3:
         return None
     places = [axis.forth(load) for load in loads]
+    if axis.whole and loads[-1] - loads[0] == len(loads) - 1:
+        rises = bool(heights(pairs).mean(axis=0)[[0, -1]] @ (-1, 1) > 0.0)
+        return whole_root(places, pairs, rises, level)
     return root(places, pairs, (min(bracket[0], places[0]), max(bracket[1], places[-1])), level)
 
 
-def _on_the_axis(
-    found: Root, axis: _Axis, bracket: tuple[float, float], outer: tuple[float, float]
-) -> Root:
-    """`found` in units of the axis; what reaches an end of its bracket goes on to the outer one."""
-    first, last = min(bracket[0], found.loads[0]), max(bracket[1], found.loads[-1])
-    low = outer[0] if found.low <= first else found.low
-    high = outer[1] if found.high >= last else found.high
-    loads = tuple(axis.back(place) for place in found.loads)
-    return Root(
-        axis.back(found.value),
-        axis.back(low),
-        axis.back(high),
-        found.runs,
-        loads,
-        found.rises,
+def _on_the_axis(found: Root, axis: _Axis) -> Root:
+    """`found` in units of the axis; of whole numbers, the first on the other side."""
+
+    def back(place: float) -> float:
+        load = axis.back(place)
+        return float(ceil(load - 1e-6)) if axis.whole else load
+
+    return replace(
+        found,
+        value=back(found.value),
+        low=back(found.low),
+        high=back(found.high),
+        loads=tuple(axis.back(place) for place in found.loads),
     )
 
 

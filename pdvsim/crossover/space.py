@@ -194,7 +194,10 @@ class Simulated:
         at, its = self._axis.place(self._place, value), self._calibration
         if at.model_ratio != 1.0:
             its = DraftTimes(its, at.model_ratio)
-        return [Replication(side.cell, its, index) for side in at.sides]
+        # At another load another plan: what a machine does at several of them then tells the chance
+        # of a run from the machine.
+        plan = (index * 1_000_003 + round(1e3 * value)) % 2**31
+        return [Replication(side.cell, its, index, plan) for side in at.sides]
 
     def __call__(self, samples: Sequence[Sample]) -> list[tuple[float, float] | None]:
         both = [task for value, index in samples for task in self._tasks(value, index)]

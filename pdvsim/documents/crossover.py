@@ -48,9 +48,11 @@ class Point(Model):
     Attributes:
         ratio: second / first; null where the runs could not say.
         first, second: means of the metric.
-        answer: who is certainly better; `alike` if certainly neither by enough to matter, `open`
-            if the interval includes 1, `unknown` if there is no ratio or no interval.
-        pairs_of_runs: spent here.
+        answer: who is better on all machines but few; `alike` if certainly neither by enough to
+            matter, `open` if machines differ (the interval includes 1), `unknown` if there is no
+            ratio or no interval.
+        pairs_of_runs: spent here, each on another machine.
+        share: of machines, on which the second is greater; null where that was not yet recorded.
     """
 
     at: Finite
@@ -59,17 +61,24 @@ class Point(Model):
     second: Finite | None
     answer: Answer
     pairs_of_runs: int
+    share: Finite | None = None
 
 
 class Crossing(Model):
     """Where the ratio is 1.
 
     Attributes:
+        at: of the mean, and the interval of machines.
         better: who is, from here on.
-        places: values of the axis that its interval rests on.
+        pairs_of_runs: machines that the interval rests on.
+        places: values of the axis at which each of them ran.
+        before, beyond: shares of machines that cross before or beyond what was looked at, or
+            never; 0 where its end was not reached, or that was not yet recorded.
     """
 
     at: Interval
+    before: Finite = 0.0
+    beyond: Finite = 0.0
     ratio_rises: bool
     better: Literal["first", "second"]
     pairs_of_runs: int

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 from pdvsim.documents.base import Verdict
 from pdvsim.output import number
 from pdvsim.verdict.judging import plural, verdict
+from pdvsim.verdict.ranking import machines
+
+TAIL = 0.025  # of machines, beyond either end of an interval
 
 if TYPE_CHECKING:
-    from pdvsim.documents.crossover import Answer, Crossover, Point, Valley
+    from pdvsim.documents.crossover import Answer, Crossing, Crossover, Point, Valley
 
 
 def sentences(document: Crossover) -> list[str]:
     """One for each crossing and valley, and for what could not be decided."""
     over = document.axis.name
-    lines = [
-        f"From {over} {number(found.at.value)} on ({number(found.at.low)} to "
-        f"{number(found.at.high)}) {document.name(found.better)} is better."
-        for found in document.crossings
-    ]
+    lines = [_crossing(document, found) for found in document.crossings]
     if not lines:
         lines.append("No crossing is certain in this range.")
     lines.extend(_valley(document, valley) for valley in document.valleys)
+    if where := _open(document):
+        lines.append(f"It depends on the machine at {over} {where}.")
     for answer, does in (
-        ("open", "Open at {}: the ratio's interval includes 1."),
         ("alike", "Certainly alike at {}."),
         ("unknown", "Unknown at {}: the runs gave no ratio with an interval."),
     ):
@@ -33,6 +33,40 @@ def sentences(document: Crossover) -> list[str]:
         if places:
             lines.append(does.format(f"{over} {places}"))
     return lines
+
+
+def _crossing(document: Crossover, found: Crossing) -> str:
+    over, better = document.axis.name, document.name(found.better)
+    value, low, high = (
+        f"{end:.0f}" if end is not None and document.axis.whole else number(end)
+        for end in (found.at.value, found.at.low, found.at.high)
+    )
+    if found.beyond > TAIL:
+        high = f"beyond {high}"
+    if found.before > TAIL:
+        low = f"below {low}"
+    told = f"From {over} {value} on ({low} to {high}) {better} is better"
+    if found.beyond > TAIL:
+        told += f"; not up to {high.split()[-1]} on {machines(found.beyond)}"
+    if found.before > TAIL:
+        told += f"; already at {low.split()[-1]} on {machines(found.before)}"
+    return f"{told}."
+
+
+def _open(document: Crossover) -> str:
+    """Where machines differ, and how many of them like which."""
+    lower = document.better == "lower"
+    places = []
+    for point in document.points:
+        if point.answer == "open":
+            share = point.share
+            where = f"{point.at:.4g}"
+            if share is not None:
+                first = share if lower else 1.0 - share
+                side, most = ("first", first) if first >= 0.5 else ("second", 1.0 - first)
+                where += f" ({document.name(side)} is better on {machines(most)})"
+            places.append(where)
+    return ", ".join(places)
 
 
 def _valley(document: Crossover, valley: Valley) -> str:
@@ -56,12 +90,12 @@ def of_crossover(document: Crossover) -> Verdict:
     better = {point.answer for point in document.points} & {"first", "second"}
     if not document.crossings and len(better) == 1:
         winner = document.name(better.pop())
-        kept = [f"{winner} is better wherever one of them certainly is; no crossing is certain."]
+        kept = [f"{winner} is better wherever machines agree; no crossing is certain."]
     answers = [point.answer for point in document.points]
     caveats = [
         f"{plural(answers.count(answer), 'point')} {what}"
         for answer, what in (
-            ("open", "left open: the ratio's interval includes 1"),
+            ("open", "left open: machines differ in which is better"),
             ("unknown", "without a ratio or its interval"),
         )
         if answer in answers

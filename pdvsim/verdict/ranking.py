@@ -24,7 +24,7 @@ from pdvsim.documents.cells import Rank, Standing, Tie
 from pdvsim.output import number
 from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES
-from pdvsim.statistics import Interval, prediction_interval, share_above
+from pdvsim.statistics import Interval
 
 # A tie that is known from elsewhere; None: find out.
 Known = Callable[[str, str], bool | None]
@@ -134,12 +134,14 @@ def _standing(first: Contender, second: Contender, sign: float) -> _Told:
         ours, theirs = np.array(pairs).T
         if np.array_equal(ours, theirs):
             return _Told("alike", Interval(1.0, 1.0, 1.0))
-        if first.machines and second.machines:
-            share = float(share_above(sign * np.log(theirs / ours)))
-            return _decided(prediction_interval(theirs / ours, least=0.0), share)
         from pdvsim.crossover.curve import Pairs
 
-        return _decided(Pairs(ours, theirs).ratio())
+        paired = Pairs(ours, theirs)
+        if not (first.machines and second.machines):
+            return _decided(paired.ratio())
+        greater = paired.share()
+        assert greater is not None
+        return _decided(paired.machines(), greater if sign > 0.0 else 1.0 - greater)
     a, b = first.value, second.value
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return _Told("unknown")
