@@ -71,7 +71,10 @@ def closed_loop(
     prompt_tokens: int = 128,
     prompts: str | Path | None = None,
     output_tokens: int = 64,
-    spread: float = 0.0,
+    spread: float | str = 0.0,
+    output_spread: float | str | None = None,
+    lengths_from: str | Path | None = None,
+    max_context_tokens: int | None = None,
     acceptance: Acceptance = 0.7,
     draft_tokens: int | None = None,
     cycles: int | None = None,
@@ -86,7 +89,11 @@ def closed_loop(
     Args:
         concurrency: C, or several.
         prompts: document of a bench that ran a file of prompts, for their lengths.
-        spread: lengths lie within +- this share of their mean.
+        spread: lengths lie within +- this share of their mean; or "lognormal:0.8", log-normal
+            round it, with this deviation of the logarithm.
+        output_spread: the same of outputs, where it is another.
+        lengths_from: a trace; each request has the lengths of one of its requests, at random.
+        max_context_tokens: requests are cut to this.
         acceptance: P(draft i is kept | the drafts before it were), for all positions or for each.
         draft_tokens: drafts in a round; None takes 4, or as many as `acceptance` has positions.
         cycles: requests measured, in units of C (2); or how many `requests`.
@@ -102,7 +109,10 @@ def poisson(
     prompt_tokens: int = 128,
     prompts: str | Path | None = None,
     output_tokens: int = 64,
-    spread: float = 0.0,
+    spread: float | str = 0.0,
+    output_spread: float | str | None = None,
+    lengths_from: str | Path | None = None,
+    max_context_tokens: int | None = None,
     acceptance: Acceptance = 0.7,
     draft_tokens: int | None = None,
     requests: int | None = None,
@@ -143,7 +153,6 @@ def trace(
         columns: NAME=COLUMN,..., where the format of the file is not a known one.
         requests: only the first so many.
         time_scale: 2 replays it twice as fast.
-        max_context_tokens: requests are cut to this.
         (The others as in `closed_loop`.)
     """
     given = {**locals(), "trace": Path(path), "trace_columns": columns}

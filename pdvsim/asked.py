@@ -235,6 +235,7 @@ class Asked:
         values = {**self.values, **changes}
         acceptance, draft_tokens = self._acceptance()
         trace, prompts = values["trace"], values.pop("prompts", None)
+        drawn = values.pop("lengths_from", None)
         columns = values.get("trace_columns")
         for name in (*OTHERS, "architecture"):
             values.pop(name, None)
@@ -251,6 +252,8 @@ class Asked:
                 "draft_tokens": draft_tokens,
             }
         )
+        if drawn is not None:
+            cell = with_lengths(cell, TraceFile.of(Path(drawn)))
         return cell if prompts is None else with_prompts(cell, prompts_of(Path(prompts)))
 
     def _acceptance(self) -> tuple[Any, int]:
@@ -269,9 +272,32 @@ class Asked:
             if takers(name):
                 raise InputError(only_for(name))
         if "prompts" in self.given:
-            self.refuse_given("--prompts brings its own lengths", ("prompt_tokens",))
+            theirs = {"prompt_tokens", "lengths_from", "max_context_tokens"}
+            self.refuse_given("--prompts brings its own lengths", theirs)
+        if "lengths_from" in self.given:
+            theirs = {"prompt_tokens", "output_tokens", "spread", "output_spread"}
+            self.refuse_given("--lengths-from brings its own lengths", theirs)
         if "requests" in self.given:
             self.refuse_given("--requests takes the place of cycles", ("cycles",))
+
+
+def with_lengths(cell: Cell, file: TraceFile) -> Cell:
+    """`cell` with lengths drawn from a file, which says the means.
+
+    Raises:
+        InputError: it is no trace.
+    """
+    from pdvsim.traces import read_trace
+
+    requests = read_trace(Path(file.path))
+    means = (
+        max(1, round(sum(tokens) / len(requests)))
+        for tokens in (requests.prompt_tokens, requests.output_tokens)
+    )
+    prompt_tokens, output_tokens = means
+    return replace(
+        cell, lengths_from=file, prompt_tokens=prompt_tokens, output_tokens=output_tokens
+    )
 
 
 def with_draft_tokens(cell: Cell, draft_tokens: int) -> Cell:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pdvsim.cell_values import AUTO as AUTO
 from pdvsim.cell_values import PromptFile as PromptFile
+from pdvsim.cell_values import Spread, plain_spread
 from pdvsim.cell_values import TraceFile as TraceFile
 from pdvsim.cell_values import Value as Value
 from pdvsim.cell_values import Values as Values
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PAIR, DEFAULT_EXECUTOR = "tinyllama-1.1b:llama-2-7b", "graph"
 REAL: Literal["real"] = "real"
+_SPREADS = ("spread", "output_spread")
 MODEL = "model"  # the drafter of a pair of models
 
 
@@ -63,7 +65,10 @@ class Cell:
         requests: `poisson`: how many; `trace`: how many of the first; `closed-loop`: completions
             measured after the warm-up. None: 8 x concurrency but at least 200, the whole trace,
             and `cycles` x concurrency.
-        spread: lengths are uniform within +- this share of their mean.
+        spread: of prompts and outputs round their means (`cell_values.spread_shape`).
+        output_spread: of outputs, where it is another.
+        lengths_from: a trace, of which each request has the lengths of one at random; the means
+            are those of the file.
         acceptance: P(draft i is kept | the drafts before it were), for each of `draft_tokens`
             positions; `real` where an engine compares real tokens.
         temperature: of real sampling; 0 is greedy.
@@ -98,11 +103,15 @@ class Cell:
         ),
     )
     time_scale: float = field(
-        default=1.0, metadata=_says("Trace speed: 2 replays it twice as fast.", 1e-6, 1e6)
+        default=1.0, metadata=_says("2 replays a trace twice as fast.", 1e-6, 1e6, "--trace-speed")
     )
     max_context_tokens: int | None = field(
         default=None,
-        metadata=_says("Requests of a trace are cut to this many tokens.", 2, 2_000_000),
+        metadata=_says(
+            "Requests are cut to so many tokens: outputs to half of it, prompts to the rest.",
+            2,
+            2_000_000,
+        ),
     )
     requests: int | None = field(
         default=None,
@@ -118,8 +127,26 @@ class Cell:
     )
     prompt_tokens: int = field(default=128, metadata=_says("Mean prompt length.", 1, 1_000_000))
     output_tokens: int = field(default=64, metadata=_says("Mean output length.", 1, 1_000_000))
-    spread: float = field(
-        default=0.0, metadata=_says("Lengths lie within +- this share of their mean.", 0.0, 0.99)
+    spread: Spread = field(
+        default=0.0,
+        metadata=_says(
+            "Lengths lie within +- this share of their mean; or lognormal:0.8, log-normal round "
+            "it, with this deviation of the logarithm.",
+            0.0,
+            0.99,
+        ),
+    )
+    output_spread: Spread | None = field(
+        default=None,
+        metadata=_says("The same of outputs, where it is another. [--spread]", added=True),
+    )
+    lengths_from: TraceFile | None = field(
+        default=None,
+        metadata=_says(
+            "Trace (any that --trace takes): each request has the prompt and output length of one "
+            "of its requests, drawn at random.",
+            added=True,
+        ),
     )
     acceptance: tuple[float, ...] | Literal["real"] = field(
         default=(0.7, 0.7, 0.7, 0.7),
@@ -157,6 +184,10 @@ class Cell:
             if hasattr(values, "item"):  # a numpy scalar, which JSON does not know
                 values = values.item()
                 object.__setattr__(self, one.name, values)
+            if one.name in _SPREADS and values is not None:
+                values = plain_spread(flag(one.name), values)
+                object.__setattr__(self, one.name, values)
+                continue
             for value in values if isinstance(values, tuple) else (values,):
                 if value is not None and value != REAL:
                     check_bounds(one.name, value)
@@ -255,7 +286,20 @@ class Cell:
                 f"how many tokens the prompts of {self.prompts.path} have is not known before "
                 "pdvsim bench has counted them; give --prompts the document that bench -o wrote"
             )
-        return Lengths(self.prompt_tokens, self.output_tokens, self.spread, prompts)
+        return Lengths(
+            self.prompt_tokens,
+            self.output_tokens,
+            self.spread,
+            prompts,
+            self.output_spread,
+            self.lengths_from,
+            self.max_context_tokens,
+        )
+
+    @property
+    def same_lengths(self) -> bool:
+        """Whether all plans have requests of the same lengths."""
+        return not self.spread and not self.output_spread and self.lengths_from is None
 
     @property
     def injected(self) -> Acceptance | None:

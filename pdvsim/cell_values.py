@@ -16,6 +16,9 @@ from pdvsim.errors import InputError
 
 MOST_TOKENS = 1_000_000  # of a prompt
 
+Spread: TypeAlias = float | str  # of lengths round their mean, as `spread_shape` reads it
+_WIDEST = {"uniform": 0.99, "lognormal": 3.0}
+
 Auto: TypeAlias = Literal["auto"]
 AUTO: Final[Auto] = "auto"  # a parameter that the architecture's own rule decides
 
@@ -54,6 +57,35 @@ class Values(Mapping[str, Value]):
             handler(dict[str, Value]),
             serialization=core_schema.plain_serializer_function_ser_schema(dict),
         )
+
+
+def spread_shape(option: str, spread: Spread) -> tuple[str, float]:
+    """What a spread is, and how wide.
+
+    `0.5`, or `uniform:0.5`: evenly within +- half of the mean. `lognormal:0.8`: log-normal of the
+    same mean, whose logarithm has the standard deviation 0.8.
+
+    Raises:
+        InputError: it is no spread, or too wide.
+    """
+    shape, colon, width = str(spread).rpartition(":")
+    shape = shape.strip() if colon else "uniform"
+    try:
+        found, most = float(width), _WIDEST[shape]
+    except (ValueError, KeyError):
+        raise InputError(
+            f"{option} is {spread!r}; write a share of the mean, as in 0.5, or lognormal:0.8"
+        ) from None
+    if not 0.0 <= found <= most:
+        log = "" if shape == "uniform" else "lognormal:"
+        raise InputError(f"{option} is {spread}; it must be between {log}0 and {log}{most:g}")
+    return shape, found
+
+
+def plain_spread(option: str, spread: Spread) -> Spread:
+    """The one way to write a spread: `0.5`, `lognormal:0.8`."""
+    shape, width = spread_shape(option, spread)
+    return width if shape == "uniform" else f"{shape}:{width:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,9 @@ LOAD = (
     _of("prompts", click.Path(path_type=Path)),
     _of("prompt_tokens", int),
     _of("output_tokens", int),
-    _of("spread", float),
+    _of("spread", str),
+    _of("output_spread", str),
+    _of("lengths_from", click.Path(path_type=Path)),
     _of("acceptance", str, default="0.7"),
     draft_tokens_option,
     _limit(

@@ -99,6 +99,8 @@ def _notes(cells: Sequence[Cell], replications: int) -> list[str]:
     if alone:
         names = ", ".join(dict.fromkeys(alone))
         lines.append(f"Prompts are prefilled one at a time in {names}: see --prefill-batch.")
+    if not first.same_lengths:
+        lines.append(first.lengths.said)
     if first.prompts is not None:
         lines.append(first.prompts.said)
     return lines + (list(plan_of(first, 0).notes) if first.trace is not None else [])

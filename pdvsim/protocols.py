@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from pdvsim.records import RunRecord
     from pdvsim.workload import Workload
 
-LENGTHS = frozenset({"prompt_tokens", "output_tokens", "spread"})
+LENGTHS = frozenset(
+    {
+        *("prompt_tokens", "output_tokens", "spread", "output_spread", "lengths_from"),
+        "max_context_tokens",
+    }
+)
 PROMPTED = LENGTHS | {"prompts"}
 
 

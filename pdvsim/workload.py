@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.cell import check_bounds
 from pdvsim.core import Request
 from pdvsim.errors import InputError
+from pdvsim.lengths import Lengths as Lengths
+from pdvsim.lengths import cut
 from pdvsim.traces import read_trace
 
 MOST_REQUESTS = 2_000_000
@@ -62,36 +63,6 @@ class Workload:
                 zip(self.prompt_tokens, self.output_tokens, arrivals, self.outcomes, strict=True)
             )
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Prompt and output lengths: constant, or uniform within +- `spread` of the mean.
-
-    Attributes:
-        prompts: lengths that prompts have in turn, instead.
-    """
-
-    prompt_tokens: int = 128
-    output_tokens: int = 64
-    spread: float = 0.0
-    prompts: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "output_tokens", "spread"):
-            check_bounds(name, getattr(self, name))
-
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        prompts = _around(self.prompt_tokens, self.spread, count, rng)
-        outputs = _around(self.output_tokens, self.spread, count, rng)
-        if self.prompts is not None:
-            prompts = list(islice(cycle(self.prompts), count))
-        return prompts, outputs
-
-
-def _around(mean: int, spread: float, count: int, rng: np.random.Generator) -> list[int]:
-    low, high = max(1, round(mean * (1 - spread))), max(1, round(mean * (1 + spread)))
-    return [int(n) for n in rng.integers(low, high + 1, count)]
 
 
 def closed_loop(
@@ -199,11 +170,7 @@ def trace(
     requests = read_trace(path, columns, limit)
     prompts, outputs = requests.prompt_tokens, requests.output_tokens
     if max_context_tokens is not None:
-        outputs = [min(tokens, max_context_tokens // 2) for tokens in outputs]
-        prompts = [
-            min(prompt, max_context_tokens - output)
-            for prompt, output in zip(prompts, outputs, strict=True)
-        ]
+        prompts, outputs = cut(prompts, outputs, max_context_tokens)
     return Workload(
         "trace",
         prompts,

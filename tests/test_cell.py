@@ -36,6 +36,9 @@ def cells(draw: st.DrawFn) -> Cell:
     names = ("concurrency", "cycles", "prompt_tokens", "output_tokens", "spread", "seed")
     changes: dict[str, Any] = {name: draw(numbers(name)) for name in names}
     changes |= {name: draw(st.none() | numbers(name)) for name in ("batch_cap", "slo_tpot_ms")}
+    wide = st.floats(0, 3).map("lognormal:{:g}".format)
+    if protocol != "trace":
+        changes["output_spread"] = draw(st.none() | numbers("spread") | wide)
     if protocol == "poisson":
         changes["rate_per_s"] = draw(numbers("rate_per_s"))
     if protocol == "trace":
@@ -103,13 +106,16 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"protocol": "poisson"}, "--rate is needed by the protocol poisson"),
         ({"rate_per_s": 2.0}, "--rate is only for the protocol poisson"),
         ({"protocol": "trace"}, "--trace is needed by the protocol trace"),
-        ({"time_scale": 2.0}, "--time-scale is only for the protocol trace"),
+        ({"time_scale": 2.0}, "--trace-speed is only for the protocol trace"),
         (
             {"protocol": "pdverify", "requests": 3},
             "for the protocols closed-loop, poisson and",
         ),
         ({"protocol": "burst"}, "--protocol is 'burst'; known are closed-loop"),
         ({"executor": "fast"}, "--executor is 'fast'; known are"),
+        ({"spread": "gamma:1"}, "--spread is 'gamma:1'; write a share of the mean, as in 0.5, or"),
+        ({"spread": "lognormal:4"}, "--spread is lognormal:4; it must be between lognormal:0 and"),
+        ({"output_spread": 1.5}, "--output-spread is 1.5; it must be between 0 and 0.99"),
         ({"draft_tokens": 3}, "--acceptance has 4 positions, but --draft-tokens is 3"),
         ({"temperature": 1.0}, "--temperature is only for --acceptance real"),
         ({"acceptance": "real", "protocol": "pdverify"}, "real is only for a closed loop"),

@@ -82,7 +82,7 @@ def test_acceptance_is_a_number_or_one_for_each_position(
 def test_every_field_has_its_option(cells: Run, tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:00,4,5\n")
-    trace = ["--protocol", "trace", "--trace", str(path), "--time-scale", "2", "--requests", "1"]
+    trace = ["--protocol", "trace", "--trace", str(path), "--trace-speed", "2", "--requests", "1"]
     slo = ["--slo-ttft-ms", "1", "--slo-tpot-ms", "2", "--slo-e2el-ms", "3"]
     pair = ["--pair", PAIR, "--executor", "eager", "--seed", "7"]
     (cell,) = cells("--architecture", "pd", *trace, "--max-context-tokens", "64", *slo, *pair)
@@ -90,6 +90,11 @@ def test_every_field_has_its_option(cells: Run, tmp_path: Path) -> None:
     assert (cell.time_scale, cell.max_context_tokens) == (2.0, 64)
     assert cell.trace is not None and cell.trace.path == str(path) and cell.trace.sha256
     assert (cell.slo_ttft_ms, cell.slo_tpot_ms, cell.slo_e2el_ms) == (1.0, 2.0, 3.0)
+    (drawn,) = cells("--architecture", "pd", "--lengths-from", str(path))
+    assert drawn.lengths_from is not None and drawn.lengths_from.sha256
+    assert (drawn.prompt_tokens, drawn.output_tokens) == (4, 5)
+    (wide,) = cells("--architecture", "pd", "--output-spread", "lognormal:0.80")
+    assert (wide.spread, wide.output_spread) == (0.0, "lognormal:0.8")
     (warm,) = cells(
         *("--architecture", "pd", "--acceptance", "real", "--temperature", "0.5"),
         *("--spread", "0.5", "--prompt-tokens", "9", "--output-tokens", "8", "--cycles", "3"),
@@ -137,7 +142,9 @@ IGNORED = [
     (f"{TRACE} --spread 0.1", "only for the protocols closed-loop, poisson and pdverify"),
     ("--protocol poisson --rate 2 --cycles 3", "--cycles is only for the protocol closed-loop"),
     ("--requests 30 --cycles 3", "leave --cycles out"),
-    ("--time-scale 1", "--time-scale is only for the protocol trace"),
+    (f"{TRACE} --lengths-from TRACE", "--lengths-from is only for the protocols closed-loop"),
+    ("--lengths-from TRACE --spread 0.2", "--lengths-from brings its own lengths; leave --spread"),
+    ("--trace-speed 1", "--trace-speed is only for the protocol trace"),
     ("--acceptance 0.8,0.7 --draft-tokens 3", "--acceptance has 2 positions, but --draft-tokens"),
     ("--architecture plain --draft-tokens 2", "plain drafts nothing; leave --draft-tokens out"),
     ("--architecture pd --admission-factor 2", "none of pd has the parameter admission_factor"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.cell import Cell, TraceFile
@@ -70,6 +73,42 @@ def test_lengths_stay_within_their_spread() -> None:
     prompts, outputs = Lengths(100, 50, 0.2).draw(2000, np.random.default_rng(0))
     assert (min(prompts), max(prompts)) == (80, 120)
     assert (min(outputs), max(outputs)) == (40, 60)
+
+
+def test_log_normal_lengths_keep_the_mean() -> None:
+    prompts, outputs = Lengths(300, 200, "lognormal:1", output_spread=0.0).draw(
+        40_000, np.random.default_rng(0)
+    )
+    assert np.mean(prompts) == pytest.approx(300, rel=0.03)
+    assert np.std(np.log(prompts)) == pytest.approx(1.0, abs=0.02)
+    assert set(outputs) == {200}
+
+
+@given(
+    st.integers(1, 5000),
+    st.sampled_from([0.0, 0.9, "uniform:0.5", "lognormal:0", "lognormal:3"]),
+    st.integers(2, 4096),
+)
+def test_any_lengths_are_of_requests_that_can_be(mean: int, spread: Any, most: int) -> None:
+    lengths = Lengths(mean, mean, spread, max_context_tokens=most)
+    prompts, outputs = lengths.draw(50, np.random.default_rng(1))
+    assert min(prompts) >= 1 and min(outputs) >= 1
+    assert max(p + o for p, o in zip(prompts, outputs, strict=True)) <= most
+
+
+def test_lengths_are_drawn_from_a_file_together(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,1\n1,20,2\n2,30,3\n")
+    cell = Cell("a:b", "graph", "pd", 4, lengths_from=TraceFile.of(path), requests=300)
+    first, again = (cell.plan(seed()) for _ in range(2))
+    assert first.prompt_tokens == again.prompt_tokens
+    assert [10 * o for o in first.output_tokens] == list(first.prompt_tokens)
+    assert set(first.output_tokens) == {1, 2, 3}
+    assert not cell.same_lengths
+    assert cell.lengths.said.startswith("Lengths: those of one of the 3 requests of trace.csv each")
+    assert Lengths(9, 8, 0.5, output_spread="lognormal:1").said == (
+        "Lengths: prompts of 9 tokens (+- 50 %), outputs of 8 tokens (log-normal with 1)."
+    )
 
 
 def test_a_closed_loop_releases_one_request_for_each_completion() -> None:

@@ -139,8 +139,9 @@ def check_predictable(cell: Cell, profile: Profile, models: Pair | None = None) 
         )
     if cell.acceptance == REAL:
         raise InputError("a bench with real acceptance has no outcomes to predict with")
-    if cell.trace is not None:
-        cell.trace.check()
+    for file in (cell.trace, cell.lengths_from):
+        if file is not None:
+            file.check()
 
 
 class Hosts:

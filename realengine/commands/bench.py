@@ -172,12 +172,12 @@ def check_runnable(
     for cell in cells:
         drafts = architecture(cell.architecture).speculative
         # Lengths without a spread are the same in every run.
-        for index in range(replications if cell.spread else 1):
+        for index in range(1 if cell.same_lengths else replications):
             plan = plan_of(cell, index)
             if plan.arrival_s is not None and plan.arrival_s[-1] > MOST_S:
                 raise InputError(
                     f"requests arrive for {plan.arrival_s[-1]:.3g} s, and a run lasts a day at "
-                    "most; take fewer --requests, a higher --rate, or --time-scale"
+                    "most; take fewer --requests, a higher --rate, or --trace-speed"
                 )
             requests = plan.requests()
             needed = models.decoders if drafts else (models.verifier,)
