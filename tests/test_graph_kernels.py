@@ -149,8 +149,45 @@ def mend_loops() -> None:
     interpreter._patch_lang_tensor = patched
 
 
+def compare_choices() -> None:
+    """The most likely tokens; equal scores are many."""
+    from realengine.graph.ops import TorchOps
+    from realengine.graph.triton_ops import TritonOps
+
+    scores, ids = torch.randint(9, (5, 70)).float(), torch.randint(1000, (70,))
+    for names in (None, ids):
+        ours, plain = (ops.best(scores, names) for ops in (TritonOps(1), TorchOps()))
+        torch.testing.assert_close(ours, plain)
+
+
+def compare_rounds(length: int) -> None:
+    """The end of rounds, some of them padding's or with a forced outcome."""
+    from realengine.graph.ops import Ops, TorchOps
+    from realengine.graph.state import new_state
+    from realengine.graph.triton_ops import TritonOps
+
+    slots = torch.tensor([2, 6, 0, 3, 6])  # 6 is padding's
+    forced = torch.tensor([-1, -1, 0, length, -1])
+    tokens, best = torch.randint(2, (2, 5, length + 1))
+    drafted, lengths = torch.randint(length + 1, (7,)), torch.randint(50, (7,))
+
+    def ended(ops: Ops) -> tuple[torch.Tensor, ...]:
+        state = new_state(6, max(1, length), 1, 0, torch.device("cpu"))
+        state.drafted.copy_(drafted)
+        state.lengths.copy_(lengths)
+        accepted, final = ops.accept(best, tokens[:, 1:], forced, state, slots)
+        result = ops.commit(state, slots, tokens, accepted, final)
+        return result, state.lengths, state.last[:6]
+
+    torch.testing.assert_close(ended(TritonOps(1)), ended(TorchOps()))
+
+
 if __name__ == "__main__":
     mend_loops()
+    torch.manual_seed(4)
+    compare_choices()
+    for length in (0, 1, 4):
+        compare_rounds(length)
     compare_products()
     compare(1, [(5, -1), (2, -2)])
     compare(16, [(1, 0), (17, -1)])

@@ -109,7 +109,7 @@ class GraphEngine:
             paged_cache(shape, pages, config.page_tokens, table, lengths, dtype) for shape in shapes
         ]
         ops = ops or _ops_for(device.device)
-        sampler: Sampler = Tempered(config.temperature) if config.temperature else Greedy()
+        sampler: Sampler = Tempered(config.temperature) if config.temperature else Greedy(ops)
         self._drafter = drafter_of(draft, caches, demand.context_tokens, ops, self._state, sampler)
         with enough_memory(device.device, "timing matrix products"):
             ops.tune([*matrices(verifier), *self._drafter.matrices()])

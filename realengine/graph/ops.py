@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realengine.graph.paged import PagedCache
+from realengine.graph.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,32 @@ class Ops(Protocol):
         side: `[rows, 2 x hidden]`."""
         ...
 
+    def best(self, scores: Tensor, ids: Tensor | None = None) -> Tensor:
+        """The column of the highest of each of `scores [rows, columns]`, the first among equals,
+        or what `ids [columns]` calls it: `[rows]` int64."""
+        ...
+
+    def accept(
+        self, best: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How many of `drafts [batch, g]` are kept where `best [batch, g + 1]` are the verifier's
+        own tokens, and its token behind these. See `Sampler.judge`."""
+        ...
+
+    def commit(
+        self, state: State, slots: Tensor, tokens: Tensor, accepted: Tensor, final: Tensor
+    ) -> Tensor:
+        """Advance each request by its accepted drafts and its final token. Padding stays put.
+
+        Args:
+            tokens: `[batch, g + 1]`, the newest token before the round and the drafts behind it.
+
+        Returns:
+            `[batch, g + 2]`: accepted drafts, then the committed tokens, of which the first
+            accepted + 1 count.
+        """
+        ...
+
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         """The part of `attend` that fills the cache. `heads` may be 0: keys and values alone."""
         ...
@@ -192,6 +219,26 @@ class TorchOps:
         embedded = _rms(F.embedding(tokens, embedding), token_gain, epsilon)
         return torch.cat([embedded, _rms(states, state_gain, epsilon)], 1)
 
+    def best(self, scores: Tensor, ids: Tensor | None = None) -> Tensor:
+        found = scores.argmax(-1)
+        return found if ids is None else ids[found]
+
+    def accept(
+        self, best: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        accepted = leading(best[:, :-1] == drafts, state.drafted[slots], forced)
+        return accepted, best.gather(1, accepted[:, None])[:, 0]
+
+    def commit(
+        self, state: State, slots: Tensor, tokens: Tensor, accepted: Tensor, final: Tensor
+    ) -> Tensor:
+        state.lengths[slots] += torch.where(slots == state.padding, 0, accepted + 1)
+        before = tokens.gather(1, accepted[:, None])[:, 0]
+        state.last[slots] = torch.stack([before, final], 1)
+        committed = torch.cat([tokens[:, 1:], final[:, None]], 1)
+        committed.scatter_(1, accepted[:, None], final[:, None])
+        return torch.cat([accepted[:, None], committed], 1)
+
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         kv = cache.layers[layer]
         kv_heads, head_size = kv.shape[2], kv.shape[4]
@@ -232,6 +279,13 @@ class TorchOps:
                 attended = _attend(block, heads, cache, kv, slots, positions)
                 out[row : row + rows] = attended.view(rows, -1)
         return out
+
+
+def leading(kept: Tensor, drafted: Tensor, forced: Tensor) -> Tensor:
+    """Length of the leading run of `kept [batch, g]` among the first `drafted`, unless `forced`
+    says otherwise."""
+    run = kept.long().cumprod(1).sum(1)
+    return torch.where(forced >= 0, forced, torch.minimum(run, drafted))
 
 
 def _rms(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:

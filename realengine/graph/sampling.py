@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realengine.graph.ops import Ops, leading
 from realengine.graph.state import State
 
 PROPOSE, ACCEPT, FINAL = range(3)  # which decision at a position
@@ -55,21 +56,22 @@ class Sampler(Protocol):
 class Greedy:
     """The most likely token; a draft is kept where it is the verifier's most likely one."""
 
+    def __init__(self, ops: Ops) -> None:
+        self.ops = ops
+
     def propose(
         self, logits: Tensor, state: State, slots: Tensor, step: int, ids: Tensor | None = None
     ) -> Tensor:
-        best = logits.argmax(-1)
-        return best if ids is None else ids[best]
+        return self.ops.best(logits, ids)
 
     def first(self, logits: Tensor, state: State, slots: Tensor, positions: Tensor) -> Tensor:
-        return logits.argmax(-1)
+        return self.ops.best(logits)
 
     def judge(
         self, logits: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
-        best = logits.argmax(-1)
-        accepted = _accepted(best[:, :-1] == drafts, state.drafted[slots], forced)
-        return accepted, best.gather(1, accepted[:, None])[:, 0]
+        best = self.ops.best(logits.flatten(0, 1)).view(logits.shape[:2])
+        return self.ops.accept(best, drafts, forced, state, slots)
 
 
 class Tempered:
@@ -109,7 +111,7 @@ class Tempered:
         wanted, offered = (
             p.gather(2, drafts[..., None])[..., 0] for p in (target[:, :-1], proposal)
         )
-        accepted = _accepted(chance * offered < wanted, drafted, forced)
+        accepted = leading(chance * offered < wanted, drafted, forced)
 
         # After a rejection the token comes from what the proposal left uncovered; after none,
         # from the verifier itself, as if the proposal had covered nothing.
@@ -119,13 +121,6 @@ class Tempered:
         residual = (final - covered.gather(1, row)[:, 0]).clamp_min(0)
         residual = torch.where(residual.sum(-1, keepdim=True) > 0, residual, final)
         return accepted, draw(residual, uniform(keys, start + accepted, FINAL))
-
-
-def _accepted(kept: Tensor, drafted: Tensor, forced: Tensor) -> Tensor:
-    """Length of the leading run of `kept [batch, g]` among the first `drafted`, unless `forced`
-    says otherwise."""
-    run = kept.long().cumprod(1).sum(1)
-    return torch.where(forced >= 0, forced, torch.minimum(run, drafted))
 
 
 def draw(weights: Tensor, chance: Tensor) -> Tensor:

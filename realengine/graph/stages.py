@@ -99,7 +99,7 @@ class Stages:
         positions = self.state.lengths[slots]
         scores = logits(self.verifier, self.ops, hidden)
         final = self.sampler.first(scores, self.state, slots, positions)
-        self._commit(slots, torch.ones_like(final), tokens, final)
+        self.ops.commit(self.state, slots, tokens[:, None], torch.zeros_like(final), final)
         return final[:, None]
 
     def _newest(self, slots: Tensor, length: int) -> Tensor:
@@ -113,11 +113,9 @@ class Stages:
         drafts = tokens[:, 1:]
         scores = scores.view(*tokens.shape, scores.shape[1])
         accepted, final = self.sampler.judge(scores, drafts, forced, self.state, slots)
-        self._commit(slots, accepted + 1, tokens.gather(1, accepted[:, None])[:, 0], final)
-        committed = torch.cat([drafts, final[:, None]], 1)
-        committed.scatter_(1, accepted[:, None], final[:, None])
-        self.drafter.see_round(slots, states, committed, accepted + 1)
-        return torch.cat([accepted[:, None], committed], 1)
+        result = self.ops.commit(self.state, slots, tokens, accepted, final)
+        self.drafter.see_round(slots, states, result[:, 1:], accepted + 1)
+        return result
 
     def _begin(self, prompts: Prompts, scores: Tensor, states: Tensor) -> Tensor:
         """The end of a prefill, from logits `[ends, V]`; see `prefill`."""
@@ -138,8 +136,3 @@ class Stages:
         else:
             hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap, ends)
         return hidden, tap.states
-
-    def _commit(self, slots: Tensor, tokens: Tensor, before: Tensor, final: Tensor) -> None:
-        """Advance by `tokens`, the newest two being `before` and `final`. Padding stays put."""
-        self.state.lengths[slots] += torch.where(slots == self.state.padding, 0, tokens)
-        self.state.last[slots] = torch.stack([before, final], 1)

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from realengine.graph import kernels, thin
+from realengine.graph import kernels, round_kernels, thin
 from realengine.graph.ops import Mixed, Ragged, Uniform, View
 from realengine.graph.paged import PagedCache
+from realengine.graph.state import State
 
 MOST_SPLITS = 16
 LOG2E = 1.4426950408889634  # the kernels' softmax is in base 2
@@ -195,6 +196,65 @@ class TritonOps:
             **launch,
         )
         return out
+
+    def best(self, scores: Tensor, ids: Tensor | None = None) -> Tensor:
+        rows, columns = scores.shape
+        out = scores.new_empty(rows, dtype=torch.int64)
+        block = min(1 << 15, triton.next_power_of_2(columns))
+        round_kernels.best_kernel[(rows,)](
+            scores,
+            ids,
+            out,
+            columns,
+            scores.stride(0),
+            IDS=ids is not None,
+            BLOCK=block,
+            num_warps=min(16, max(4, block // 1024)),
+            **self._early,
+        )
+        return out
+
+    def accept(
+        self, best: Tensor, drafts: Tensor, forced: Tensor, state: State, slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, length = drafts.shape
+        accepted, final = best.new_empty(2, batch).unbind()
+        round_kernels.accept_kernel[(batch,)](
+            best,
+            drafts,
+            drafts.stride(0),
+            forced,
+            state.drafted,
+            slots,
+            accepted,
+            final,
+            LENGTH=length,
+            BLOCK=triton.next_power_of_2(length + 1),
+            num_warps=1,
+            **self._early,
+        )
+        return accepted, final
+
+    def commit(
+        self, state: State, slots: Tensor, tokens: Tensor, accepted: Tensor, final: Tensor
+    ) -> Tensor:
+        batch, length = tokens.shape[0], tokens.shape[1] - 1
+        result = tokens.new_empty(batch, length + 2)
+        round_kernels.commit_kernel[(batch,)](
+            tokens,
+            accepted,
+            final,
+            slots,
+            state.lengths,
+            state.last,
+            result,
+            state.padding,
+            LENGTH=length,
+            BLOCK=triton.next_power_of_2(length + 1),
+            num_warps=1,
+            **self._early,
+        )
+        return result
 
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         kv = cache.layers[layer]
