@@ -315,21 +315,25 @@ def _settle_mixed(
 ) -> list[int]:
     """`settle` for a mixed pass: a prompt that ends in it yields what a prefill does, another one
     nothing, and all others end a round."""
-    emitted = []
+    emitted, rounds = [0] * len(batch), []
     for i, request in enumerate(batch):
-        tokens = 0
-        if request.chunk_tokens:
-            request.prefilled_tokens += request.chunk_tokens
-            request.chunk_tokens = 0
-            if request.prefilled_tokens == request.prompt_tokens:
-                tokens = executor.prefill_emits
-            request.emit(tokens, now_s)
-        else:
-            drafted = draft_tokens if isinstance(draft_tokens, int) else draft_tokens[i]
-            kept = None if accepted is None else accepted[i : i + 1]
-            round_ = executor.settles_round
-            (tokens,) = settle(executor, round_, (request,), drafted, now_s, kept)
-        emitted.append(tokens)
+        if not request.chunk_tokens:
+            rounds.append(i)
+            continue
+        request.prefilled_tokens += request.chunk_tokens
+        request.chunk_tokens = 0
+        if request.prefilled_tokens == request.prompt_tokens:
+            emitted[i] = executor.prefill_emits
+        request.emit(emitted[i], now_s)
+    if rounds:
+        drafted = draft_tokens
+        if not isinstance(draft_tokens, int):
+            drafted = [draft_tokens[i] for i in rounds]
+        kept = None if accepted is None else [accepted[i] for i in rounds]
+        checked = [batch[i] for i in rounds]
+        tokens = settle(executor, executor.settles_round, checked, drafted, now_s, kept)
+        for i, count in zip(rounds, tokens, strict=True):
+            emitted[i] = count
     return emitted
 
 

@@ -68,7 +68,7 @@ class RealWorld:
         self.lanes = shape.lanes(config)
         self._admits = shape.admits
         self._takes = 0
-        self._in_service: dict[int, Request] = {}
+        self._taken: dict[int, Request] = {}  # and not launched yet: they hold no memory
         self.lanes.room = self._room
         self.source = Source(workload)
         deadline_s = workload.deadline_s
@@ -260,7 +260,7 @@ class RealWorld:
                 self.lanes.active += len(batch)
                 for request in batch:
                     request.admitted_s = now
-                    self._in_service[request.id] = request
+                    self._taken[request.id] = request
             else:
                 batch = verb.queue.take(verb.limit)
             if batch:
@@ -270,8 +270,8 @@ class RealWorld:
         return batch
 
     def _room(self, requests: Sequence[Request]) -> bool:
-        """Asks for those in service too: one that was taken holds nothing until its launch."""
-        return self.engine.can_admit(*self._in_service.values(), *requests)
+        """Asks for those too that were taken before."""
+        return self.engine.can_admit(*self._taken.values(), *requests)
 
     def _put(self, lane: Lane, verb: Put) -> None:
         with self._state:
@@ -287,7 +287,7 @@ class RealWorld:
                 verb.request.completed_s = now
             self.lanes.completed += 1
             self.lanes.active -= 1
-            del self._in_service[verb.request.id]
+            self._taken.pop(verb.request.id, None)
             following = self.source.next(now)
             if following is not None:
                 self.lanes.prefill.push((following,))
@@ -356,6 +356,7 @@ class RealWorld:
         while batch:
             try:
                 ticket = self.engine.launch(stage, batch, stream, tickets, drafts)
+                self._launched(batch)
                 break
             except FATAL:
                 raise
@@ -385,6 +386,12 @@ class RealWorld:
         )
         lane.launched = operation
         return operation
+
+    def _launched(self, batch: Sequence[Request]) -> None:
+        if self._taken:
+            with self._state:
+                for request in batch:
+                    self._taken.pop(request.id, None)
 
     def _give_up(self, batch: Sequence[Request], error: Exception) -> None:
         with self._state:

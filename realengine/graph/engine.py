@@ -196,12 +196,14 @@ class GraphEngine:
         except RequestError:
             self.device.align()  # waits: what began of it must not write to another's pages
             raise
+        prefills, settles = stage in PREFILLS, stage is Stage.VERIFY or stage is Stage.MIXED
+        states = max(drafts, default=0) + 1
         for request, each in held.items():
             each.latest = execution
-            if stage in PREFILLS or (stage is Stage.MIXED and request.chunk_tokens):
+            if prefills or request.chunk_tokens:
                 each.states = 1
-            elif stage is Stage.VERIFY or stage is Stage.MIXED:
-                each.states = max(drafts) + 1
+            elif settles:
+                each.states = states
         return GraphTicket(stage, batch, execution, list(held), work)
 
     def settle(self, ticket: Ticket) -> Sequence[int] | None:
@@ -218,16 +220,15 @@ class GraphEngine:
             checked = [request for request in served if not request.chunk_tokens]
             begun = [request for request in served if ends(request)]
         rows, first = rows[: len(checked)], rows[len(checked) :]
-        for request, (token, *_) in zip(begun, first, strict=True):
-            _append(request, [token])
-        if stage in (Stage.DECODE, Stage.PREFILL_VERIFIER):
+        for request, row in zip(begun, first, strict=True):
+            _append(request, row, 0, 1)
+        for request, row in zip(checked, rows, strict=True):
+            _append(request, row, 1, 2 + row[0])
+        injected = all(request.outcomes for request in ticket.batch)
+        if stage in (Stage.DECODE, Stage.PREFILL_VERIFIER) or injected:
             return None
         accepted = dict.fromkeys(ticket.batch, 0)
-        for request, (kept, *tokens) in zip(checked, rows, strict=True):
-            accepted[request] = kept
-            _append(request, tokens[: kept + 1])
-        if all(request.outcomes for request in ticket.batch):
-            return None
+        accepted.update((request, row[0]) for request, row in zip(checked, rows, strict=True))
         return list(accepted.values())
 
 
@@ -238,9 +239,11 @@ def _kept(items: list[Work], made: Iterable[Work]) -> Iterator[Work]:
         yield item
 
 
-def _append(request: Request, tokens: Sequence[int]) -> None:
-    room = request.output_tokens - len(request.tokens)
-    request.tokens.extend(tokens[: max(0, room)])
+def _append(request: Request, row: Sequence[int], begin: int, end: int) -> None:
+    """The tokens `row[begin:end]`, as many as the output still takes."""
+    tokens = request.tokens
+    room = request.output_tokens - len(tokens)
+    tokens += row[begin : min(end, begin + room)]
 
 
 def _request_key(seed: int, request_id: int) -> int:
