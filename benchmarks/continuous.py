@@ -86,7 +86,7 @@ def check_tokens(drafter: str, budget: int) -> dict[str, Any]:
     return {
         "same": same,
         "of": len(alone),
-        "drafts_kept_a_round": sum(sum(request.kept) for request in served) / rounds,
+        "drafts_kept_a_round": sum(request.accepted_tokens for request in served) / rounds,
         "leaked": leaked,
         "stages": stage_rows(record),
         "ok": same == len(alone) and not leaked,

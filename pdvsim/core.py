@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pdvsim.errors import InputError
 
@@ -196,6 +196,14 @@ def _with_drafter(executor: Executor, drafter: Drafter) -> Executor:
     )
 
 
+class Checked(NamedTuple):
+    """What comparing real tokens found for a request's round: drafts kept, of those made. Fewer may
+    be made than were asked for: a look-up of n-grams makes none where it finds nothing."""
+
+    kept: int
+    drafted: int
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request and how far it has come. Mutable; only a world's `settle` advances it.
@@ -204,7 +212,7 @@ class Request:
         arrival_s: seconds since the start of the run; set by a closed loop when it is released.
         outcomes: accepted drafts of each round to come (injected acceptance); empty when the
             engine compares real tokens.
-        kept: accepted drafts of each round so far, where the engine compared real tokens.
+        checked: each round so far, where the engine compared real tokens.
         cancelled: it gets no more work, and leaves as one that is finished does.
         failed_s: when it left without its output, since the engine could not go on with it.
         prefilled_tokens: of its prompt that mixed passes have taken in.
@@ -229,7 +237,7 @@ class Request:
     cancelled: bool = False
     prefilled_tokens: int = 0
     chunk_tokens: int = 0
-    kept: list[int] = field(default_factory=list)
+    checked: list[Checked] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
     @property
@@ -240,7 +248,17 @@ class Request:
     @property
     def accepted_per_round(self) -> Sequence[int]:
         """Drafts kept in each round so far, whether compared or injected."""
-        return self.kept or self.outcomes[: self.rounds]
+        if self.checked:
+            return [each.kept for each in self.checked]
+        return self.outcomes[: self.rounds]
+
+    @property
+    def drafted_per_round(self) -> Sequence[int]:
+        """Drafts made in each round so far. Where outcomes are injected, rounds are as long as on
+        average: nobody counts them one by one."""
+        if self.checked:
+            return [each.drafted for each in self.checked]
+        return equal_shares(self.drafted_tokens, self.rounds)
 
     @property
     def finished(self) -> bool:
@@ -258,6 +276,13 @@ class Request:
             self.first_token_s = now_s
 
 
+def equal_shares(drafted_tokens: int, rounds: int) -> list[int]:
+    """Drafts of each of `rounds`, as even as whole numbers can be."""
+    return [
+        drafted_tokens * (i + 1) // rounds - drafted_tokens * i // rounds for i in range(rounds)
+    ]
+
+
 def unfinished(batch: Sequence[Request]) -> list[Request]:
     """Those of `batch` that are not `finished`, without a call for each."""
     return [r for r in batch if r.produced_tokens < r.output_tokens and not r.cancelled]
@@ -269,14 +294,14 @@ def settle(
     batch: Sequence[Request],
     draft_tokens: DraftTokens,
     now_s: float,
-    accepted: Sequence[int] | None = None,
+    checked: Sequence[Checked] | None = None,
 ) -> list[int]:
     """Advance the requests of `batch` when `stage` has ended; both worlds call this, once.
 
     Args:
-        draft_tokens: drafts of the round that ends.
-        accepted: drafts kept per request, if the engine compared real tokens; otherwise the
-            requests' own `outcomes` say.
+        draft_tokens: drafts that the round was asked for.
+        checked: what comparing real tokens found, per request; without it the requests' own
+            `outcomes` say, and all drafts were made.
 
     Returns:
         New output tokens per request; empty if the stage yields none.
@@ -286,17 +311,19 @@ def settle(
     if stage is _DECODE:
         tokens = 1
     elif stage is executor.settles_round:
-        if accepted is not None:
-            for request, kept in zip(batch, accepted, strict=True):
-                request.kept.append(kept)
+        if checked is not None:
+            return [
+                _settle_checked(executor, request, found, now_s)
+                for request, found in zip(batch, checked, strict=True)
+            ]
         if isinstance(draft_tokens, int):
-            return _settle_round(executor, batch, draft_tokens, now_s, accepted is None)
+            return _settle_round(executor, batch, draft_tokens, now_s)
         return [
-            _settle_round(executor, (request,), drafted, now_s, accepted is None)[0]
+            _settle_round(executor, (request,), drafted, now_s)[0]
             for request, drafted in zip(batch, draft_tokens, strict=True)
         ]
     elif stage is _MIXED:
-        return _settle_mixed(executor, batch, draft_tokens, now_s, accepted)
+        return _settle_mixed(executor, batch, draft_tokens, now_s, checked)
     elif stage is _PREFILL_VERIFIER and executor.prefill_emits:
         tokens = executor.prefill_emits
     else:
@@ -311,7 +338,7 @@ def _settle_mixed(
     batch: Sequence[Request],
     draft_tokens: DraftTokens,
     now_s: float,
-    accepted: Sequence[int] | None,
+    checked: Sequence[Checked] | None,
 ) -> list[int]:
     """`settle` for a mixed pass: a prompt that ends in it yields what a prefill does, another one
     nothing, and all others end a round."""
@@ -329,12 +356,19 @@ def _settle_mixed(
         drafted = draft_tokens
         if not isinstance(draft_tokens, int):
             drafted = [draft_tokens[i] for i in rounds]
-        kept = None if accepted is None else [accepted[i] for i in rounds]
-        checked = [batch[i] for i in rounds]
-        tokens = settle(executor, executor.settles_round, checked, drafted, now_s, kept)
+        found = None if checked is None else [checked[i] for i in rounds]
+        ended = [batch[i] for i in rounds]
+        tokens = settle(executor, executor.settles_round, ended, drafted, now_s, found)
         for i, count in zip(rounds, tokens, strict=True):
             emitted[i] = count
     return emitted
+
+
+def _settle_checked(executor: Executor, request: Request, found: Checked, now_s: float) -> int:
+    """`settle` for a round of one request whose tokens were compared."""
+    request.checked.append(found)
+    (tokens,) = _settle_round(executor, (request,), found.drafted, now_s, found.kept)
+    return tokens
 
 
 def _settle_round(
@@ -342,9 +376,10 @@ def _settle_round(
     batch: Sequence[Request],
     draft_tokens: int,
     now_s: float,
-    injected: bool,
+    found: int | None = None,
 ) -> list[int]:
-    """`settle` for the stage that ends a round, with drawn outcomes or what was just `kept`.
+    """`settle` for the stage that ends a round, with drawn outcomes, or what was `found` to be
+    kept.
 
     An outcome is drawn for the longest round; a shorter one keeps no more than it drafted. A
     simulation spends much of its time here, hence the few calls.
@@ -354,7 +389,7 @@ def _settle_round(
     emitted = []
     for request in batch:
         rounds = request.rounds
-        kept = request.outcomes[rounds] if injected else request.kept[-1]
+        kept = request.outcomes[rounds] if found is None else found
         if kept < draft_tokens:
             tokens = kept + 1
         else:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pdvsim import __version__
 from pdvsim.architectures import Config, by_name
 from pdvsim.cell import Cell, Values
-from pdvsim.core import EXECUTORS, Drafter, Request
+from pdvsim.core import EXECUTORS, Checked, Drafter, Request, equal_shares
 from pdvsim.errors import InputError, InvariantError
 from pdvsim.invariants import check
 from pdvsim.json_file import parse_json
@@ -36,6 +36,7 @@ COUNTS = (
     *("id", "prompt_tokens", "output_tokens", "produced_tokens"),
     *("rounds", "drafted_tokens", "accepted_tokens"),
 )
+PER_ROUND = ("accepted_per_round", "drafted_per_round")
 TIMES = ("arrival_s", "admitted_s", "first_token_s", "completed_s", "failed_s")
 CODED = ("stage", "lane", "stream")  # columns that hold a word, not a number
 WHOLE = ("take", "batch", "query_tokens", "context_tokens", "tokens")
@@ -125,9 +126,10 @@ def request_table(record: RunRecord) -> pl.DataFrame:
     data: dict[str, Any] = {
         name: [getattr(r, name) for r in record.requests] for name in COUNTS + TIMES
     }
-    data["accepted_per_round"] = [list(r.accepted_per_round) for r in record.requests]
+    for name in PER_ROUND:
+        data[name] = [list(getattr(r, name)) for r in record.requests]
     kinds: dict[str, Any] = {name: pl.Float64 if name in TIMES else pl.Int64 for name in data}
-    return pl.DataFrame(data, schema={**kinds, "accepted_per_round": pl.List(pl.Int64)})
+    return pl.DataFrame(data, schema=kinds | dict.fromkeys(PER_ROUND, pl.List(pl.Int64)))
 
 
 def stage_table(record: RunRecord) -> pl.DataFrame:
@@ -236,9 +238,23 @@ def _requests(table: pl.DataFrame) -> list[Request]:
         if name == "arrival_s" and np.isnan(values).any():
             raise ValueError("arrival_s is missing in a row")
         columns.append([None if np.isnan(value) else value for value in values.tolist()])
-    columns.append([list(map(int, kept)) for kept in table["accepted_per_round"].to_list()])
-    names = (*COUNTS, *TIMES, "kept")
+    columns.append(_checked(table))
+    names = (*COUNTS, *TIMES, "checked")
     return [Request(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _checked(table: pl.DataFrame) -> list[list[Checked]]:
+    """Kept and made drafts of every round of each request."""
+    kept = table["accepted_per_round"].to_list()
+    if "drafted_per_round" in table.columns:
+        made = table["drafted_per_round"].to_list()
+    else:  # a record from before a round could draft less than it was asked for
+        counts = zip(_whole(table, "drafted_tokens").tolist(), map(len, kept), strict=True)
+        made = [equal_shares(*each) for each in counts]
+    return [
+        [Checked(int(k), int(m)) for k, m in zip(*each, strict=True)]
+        for each in zip(kept, made, strict=True)
+    ]
 
 
 def _workload(requests: Sequence[Request], notes: Sequence[str], **protocol: Any) -> Workload:
@@ -246,7 +262,7 @@ def _workload(requests: Sequence[Request], notes: Sequence[str], **protocol: Any
     return Workload(
         prompt_tokens=[request.prompt_tokens for request in requests],
         output_tokens=[request.output_tokens for request in requests],
-        outcomes=[request.kept for request in requests],
+        outcomes=[request.accepted_per_round for request in requests],
         arrival_s=None if protocol["in_flight"] else [request.arrival_s for request in requests],
         notes=tuple(notes),
         **protocol,
@@ -296,10 +312,14 @@ def _digest(record: RunRecord, about: Mapping[str, Any]) -> str:
     for words in _words(record).values():
         digest.update("\n".join(words).encode())
     for request in record.requests:
-        # What has not happened leaves no trace, so that a time may be added to the columns.
+        # What has not happened, or is as usual, leaves no trace, so that columns may be added.
         row = {name: getattr(request, name) for name in COUNTS + TIMES}
         known = {name: float(value) for name, value in row.items() if value is not None}
-        digest.update(json.dumps([known, list(request.accepted_per_round)]).encode())
+        rounds = [list(request.accepted_per_round)]
+        made = list(request.drafted_per_round)
+        if made != equal_shares(request.drafted_tokens, len(made)):
+            rounds.append(made)
+        digest.update(json.dumps([known, *rounds]).encode())
     return digest.hexdigest()
 
 

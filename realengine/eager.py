@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from pdvsim.core import EAGER, DraftTokens, Request, Stage, Stream
+from pdvsim.core import EAGER, Checked, DraftTokens, Request, Stage, Stream
 from realengine.device import Device, Execution
 from realengine.engine import RequestError, Ticket
 from realengine.prompts import Prompts
@@ -173,7 +173,7 @@ class EagerEngine:
         execution = self._device.run(f"stage {stage}", stream, earlier, launched)
         return EagerTicket(stage, batch, execution)
 
-    def settle(self, ticket: Ticket) -> Sequence[int] | None:
+    def settle(self, ticket: Ticket) -> Sequence[Checked] | None:
         (request,) = ticket.batch
         stage, state = ticket.stage, self._states[request.id]
         if stage is Stage.VERIFY:
@@ -182,7 +182,7 @@ class EagerEngine:
             request.tokens.append(int(state.predicted.item()))
         elif stage is Stage.COMMIT_VERIFIER:
             request.tokens.extend(state.tokens)
-            return None if request.outcomes else (state.accepted,)
+            return None if request.outcomes else (Checked(state.accepted, len(state.drafts)),)
         return None
 
     def check(self, request: Request) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pdvsim.core import DraftTokens, Executor, Request, Stage, Stream
+from pdvsim.core import Checked, DraftTokens, Executor, Request, Stage, Stream
 from pdvsim.errors import InputError
 
 
@@ -72,10 +72,10 @@ class Engine(Protocol):
         """
         ...
 
-    def settle(self, ticket: Ticket) -> Sequence[int] | None:
-        """Called once, after the ticket is done. Returns drafts kept per request where real tokens
-        were compared at this stage, else None (the requests' `outcomes` decide). Appends output
-        tokens to `request.tokens` where there are any."""
+    def settle(self, ticket: Ticket) -> Sequence[Checked] | None:
+        """Called once, after the ticket is done. Returns what was found for each request where real
+        tokens were compared at this stage, else None (the requests' `outcomes` decide). Appends
+        output tokens to `request.tokens` where there are any."""
         ...
 
     def check(self, request: Request) -> None:

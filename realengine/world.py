@@ -419,7 +419,7 @@ class RealWorld:
         operation.after = ()
         ticket = operation.ticket
         began_s = time.perf_counter()
-        accepted = self.engine.settle(ticket)
+        checked = self.engine.settle(ticket)
         span_s = ticket.device_span_s()
         lane.outside_s += time.perf_counter() - began_s
         with self._state:
@@ -432,7 +432,7 @@ class RealWorld:
                 operation.batch,
                 operation.draft_tokens,
                 now,
-                accepted,
+                checked,
             )
             self.recorder.stage(operation, lane.index, now, emitted)
 

@@ -72,6 +72,31 @@ def test_drafts_are_those_of_a_plain_reference(sizes: Sizes, ngram: Ngram) -> No
     assert some > 20 and none > 0 and served.free_pages == served.pages
 
 
+def test_what_was_drafted_is_counted_not_what_was_asked_for() -> None:
+    """A round without a match has no drafts; acceptance is over drafts really made."""
+    rng = random.Random(5)
+    config = GraphConfig(4, draft_lengths=(0, 2), max_requests=4, max_context_tokens=80)
+    served, asked = engine(config, VERIFIER, Ngram()), requests(rng, 4)
+    run(served, served.executor.prefill, asked)
+    made: dict[Request, list[int]] = {request: [] for request in asked}
+    for number in range(60):
+        alive = [request for request in asked if not request.finished]
+        length = (4, 2, 0, 4)[number % 4]
+        for request in alive:
+            text = [*request.prompt, *request.tokens]
+            made[request].append(len(looked_up(text, Ngram(), length)))
+        if alive:
+            run(served, ROUND, alive, length)
+    for request in asked:
+        assert request.finished and list(request.drafted_per_round) == made[request]
+        assert request.drafted_tokens == sum(made[request])
+        assert request.accepted_tokens == sum(request.accepted_per_round)
+        pairs = zip(request.accepted_per_round, made[request], strict=True)
+        assert all(kept <= drafted for kept, drafted in pairs)
+    rounds = [count for each in made.values() for count in each]
+    assert 0 < rounds.count(0) < len(rounds)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_its_output_is_the_verifiers_own(seed: int) -> None:
     """Over random batch mixes, late arrivals and pre-emptions."""

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config
-from pdvsim.core import EAGER, GRAPH, Drafter, Executor, Request, Stage, query_tokens, settle
+from pdvsim.core import (
+    EAGER,
+    GRAPH,
+    Checked,
+    Drafter,
+    Executor,
+    Request,
+    Stage,
+    query_tokens,
+    settle,
+)
 from pdvsim.des import simulate
 from pdvsim.des.costs import mixed_cost
 from pdvsim.explain import explain_run, of_record
@@ -122,8 +132,9 @@ def test_a_prompt_that_ends_in_a_pass_yields_its_first_token_and_another_one_non
     assert (going.rounds, ends.rounds, cut.rounds) == (1, 0, 0)
     assert (cut.prefilled_tokens, cut.chunk_tokens, cut.first_token_s) == (30, 0, None)
     cut.chunk_tokens = 20
-    assert settle(GRAPH, Stage.MIXED, [going, cut], 4, 2.0, [1, 0]) == [2, 1]
-    assert cut.first_token_s == 2.0 and not cut.kept and going.kept == [1]
+    checked = [Checked(1, 4), Checked(0, 0)]
+    assert settle(GRAPH, Stage.MIXED, [going, cut], 4, 2.0, checked) == [2, 1]
+    assert cut.first_token_s == 2.0 and not cut.checked and going.checked == checked[:1]
 
 
 def test_composed_costs_are_told_as_such_and_explained() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from pdvsim.core import GRAPH, PREFILLS, DraftTokens, Request, Stage, Stream
+from pdvsim.core import GRAPH, PREFILLS, Checked, DraftTokens, Request, Stage, Stream
 from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import Device, Execution, enough_memory, free_bytes
@@ -206,7 +206,7 @@ class GraphEngine:
                 each.states = states
         return GraphTicket(stage, batch, execution, list(held), work)
 
-    def settle(self, ticket: Ticket) -> Sequence[int] | None:
+    def settle(self, ticket: Ticket) -> Sequence[Checked] | None:
         """Append the ticket's tokens to its requests; see `Engine.settle`."""
         assert isinstance(ticket, GraphTicket)
         stage, served = ticket.stage, ticket.served
@@ -223,13 +223,15 @@ class GraphEngine:
         for request, row in zip(begun, first, strict=True):
             _append(request, row, 0, 1)
         for request, row in zip(checked, rows, strict=True):
-            _append(request, row, 1, 2 + row[0])
+            _append(request, row, 2, 3 + row[0])
         injected = all(request.outcomes for request in ticket.batch)
         if stage in (Stage.DECODE, Stage.PREFILL_VERIFIER) or injected:
             return None
-        accepted = dict.fromkeys(ticket.batch, 0)
-        accepted.update((request, row[0]) for request, row in zip(checked, rows, strict=True))
-        return list(accepted.values())
+        found = dict.fromkeys(ticket.batch, Checked(0, 0))
+        for request, (kept, drafted, *_) in zip(checked, rows, strict=True):
+            # An injected outcome may keep more than a look-up found.
+            found[request] = Checked(kept, max(kept, drafted))
+        return list(found.values())
 
 
 def _kept(items: list[Work], made: Iterable[Work]) -> Iterator[Work]:

@@ -144,8 +144,8 @@ class Ops(Protocol):
             tokens: `[batch, g + 1]`, the newest token before the round and the drafts behind it.
 
         Returns:
-            `[batch, g + 2]`: accepted drafts, then the committed tokens, of which the first
-            accepted + 1 count.
+            `[batch, g + 3]`: how many drafts were accepted, how many there were, then the
+            committed tokens, of which the first accepted + 1 count.
         """
         ...
 
@@ -237,7 +237,8 @@ class TorchOps:
         state.last[slots] = torch.stack([before, final], 1)
         committed = torch.cat([tokens[:, 1:], final[:, None]], 1)
         committed.scatter_(1, accepted[:, None], final[:, None])
-        return torch.cat([accepted[:, None], committed], 1)
+        counts = torch.stack([accepted, state.drafted[slots]], 1)
+        return torch.cat([counts, committed], 1)
 
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         kv = cache.layers[layer]

@@ -68,6 +68,7 @@ def commit_kernel(
     accepted,
     final,
     slots,
+    drafted,
     lengths,
     last,
     result,
@@ -84,9 +85,10 @@ def commit_kernel(
     i = tl.arange(0, BLOCK)
     mine = tokens + request * (LENGTH + 1)
     draft = tl.load(mine + 1 + i, mask=i < LENGTH, other=0)
-    to = result + request * (LENGTH + 2)
+    to = result + request * (LENGTH + 3)
     tl.store(to, kept)
-    tl.store(to + 1 + i, tl.where((i == kept) | (i == LENGTH), new, draft), mask=i <= LENGTH)
+    tl.store(to + 1, tl.load(drafted + slot))
+    tl.store(to + 2 + i, tl.where((i == kept) | (i == LENGTH), new, draft), mask=i <= LENGTH)
     tl.store(last + 2 * slot, tl.load(mine + kept))
     tl.store(last + 2 * slot + 1, new)
     if slot != padding:

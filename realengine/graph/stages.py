@@ -63,8 +63,8 @@ class Stages:
         return self._begin(prompts, logits(self.verifier, self.ops, hidden), states)
 
     def verify(self, flat: Tensor, key: Key) -> Tensor:
-        """Check the drafts and commit. Returns `[batch, g + 2]`: accepted drafts, then the
-        committed tokens, of which the first accepted + 1 count."""
+        """Check the drafts and commit. Returns `[batch, g + 3]`: how many were accepted, how many
+        there were, then the committed tokens, of which the first accepted + 1 count."""
         batch, length = key
         slots, forced = flat.view(2, batch)
         tokens = self._newest(slots, length)
@@ -73,7 +73,7 @@ class Stages:
 
     def mixed(self, flat: Tensor, key: Key) -> Tensor:
         """A verify and a prefill in one pass. Returns what verify does, then first tokens of
-        prompts that end, `[., g + 2]`."""
+        prompts that end, `[., g + 3]`."""
         prompt_key, (batch, length) = key[:-2], key[-2:]
         prompts = Prompts.of(flat[: -2 * batch], prompt_key)
         slots, forced = flat[-2 * batch :].view(2, batch)
@@ -88,7 +88,7 @@ class Stages:
         scores = logits(self.verifier, self.ops, hidden)
         checked = self._check(slots, forced, tokens, scores[:count], states[:count])
         first = self._begin(prompts, scores[count:], states[count:])
-        return torch.cat([checked, first.expand(-1, length + 2)])
+        return torch.cat([checked, first.expand(-1, length + 3)])
 
     def decode(self, flat: Tensor, key: Key) -> Tensor:
         """One token of the verifier alone, of which the drafter sees nothing. Returns
@@ -114,7 +114,7 @@ class Stages:
         scores = scores.view(*tokens.shape, scores.shape[1])
         accepted, final = self.sampler.judge(scores, drafts, forced, self.state, slots)
         result = self.ops.commit(self.state, slots, tokens, accepted, final)
-        self.drafter.see_round(slots, states, result[:, 1:], accepted + 1)
+        self.drafter.see_round(slots, states, result[:, 2:], accepted + 1)
         return result
 
     def _begin(self, prompts: Prompts, scores: Tensor, states: Tensor) -> Tensor:

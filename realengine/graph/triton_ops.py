@@ -239,12 +239,13 @@ class TritonOps:
         self, state: State, slots: Tensor, tokens: Tensor, accepted: Tensor, final: Tensor
     ) -> Tensor:
         batch, length = tokens.shape[0], tokens.shape[1] - 1
-        result = tokens.new_empty(batch, length + 2)
+        result = tokens.new_empty(batch, length + 3)
         round_kernels.commit_kernel[(batch,)](
             tokens,
             accepted,
             final,
             slots,
+            state.drafted,
             state.lengths,
             state.last,
             result,
