@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pdvsim.profile import Profile
 
 Architectures = str | Sequence[str]
-Acceptance = float | Sequence[float]
+Acceptance = float | str | Sequence[float]
 Scale = Literal["ratio", "difference"]
 
 
@@ -76,6 +76,9 @@ def closed_loop(
     lengths_from: str | Path | None = None,
     max_context_tokens: int | None = None,
     acceptance: Acceptance = 0.7,
+    acceptance_spread: float = 0.0,
+    acceptance_lasts: int | None = None,
+    acceptance_from: str | Path | None = None,
     draft_tokens: int | None = None,
     cycles: int | None = None,
     requests: int | None = None,
@@ -94,7 +97,12 @@ def closed_loop(
         output_spread: the same of outputs, where it is another.
         lengths_from: a trace; each request has the lengths of one of its requests, at random.
         max_context_tokens: requests are cut to this.
-        acceptance: P(draft i is kept | the drafts before it were), for all positions or for each.
+        acceptance: P(draft i is kept | the drafts before it were), for all positions or for each;
+            or as vLLM prints it, "rate:44%", "length:2.77", "unconditional:0.8,0.56".
+        acceptance_spread: standard deviation of it between requests.
+        acceptance_lasts: rounds after which a request's own changes, on average (None: never).
+        acceptance_from: bench document beside its records, or a record's request file: measured
+            acceptance to replay.
         draft_tokens: drafts in a round; None takes 4, or as many as `acceptance` has positions.
         cycles: requests measured, in units of C (2); or how many `requests`.
         slo_ttft_ms, slo_tpot_ms, slo_e2el_ms: goodput counts requests that keep these.
@@ -114,6 +122,9 @@ def poisson(
     lengths_from: str | Path | None = None,
     max_context_tokens: int | None = None,
     acceptance: Acceptance = 0.7,
+    acceptance_spread: float = 0.0,
+    acceptance_lasts: int | None = None,
+    acceptance_from: str | Path | None = None,
     draft_tokens: int | None = None,
     requests: int | None = None,
     slo_ttft_ms: float | None = None,
@@ -141,6 +152,9 @@ def trace(
     time_scale: float = 1.0,
     max_context_tokens: int | None = None,
     acceptance: Acceptance = 0.7,
+    acceptance_spread: float = 0.0,
+    acceptance_lasts: int | None = None,
+    acceptance_from: str | Path | None = None,
     draft_tokens: int | None = None,
     slo_ttft_ms: float | None = None,
     slo_tpot_ms: float | None = None,
@@ -172,7 +186,7 @@ def _load(protocol: str, **given: Any) -> Load:
     loads = given["concurrency"]
     found["concurrency"] = str(loads) if isinstance(loads, int) else ",".join(map(str, loads))
     if kept != 0.7:
-        each = [kept] if isinstance(kept, int | float) else kept
+        each = [kept] if isinstance(kept, int | float | str) else kept
         found["acceptance"] = ",".join(map(str, each))
     return Load({"protocol": protocol, **found})
 

@@ -26,6 +26,7 @@ from pdvsim.cell import (
     only_for,
     with_prompts,
 )
+from pdvsim.cell_values import AcceptanceFile
 from pdvsim.core import Drafter
 from pdvsim.errors import InputError
 from pdvsim.prompt_file import prompts_of
@@ -235,7 +236,7 @@ class Asked:
         values = {**self.values, **changes}
         acceptance, draft_tokens = self._acceptance()
         trace, prompts = values["trace"], values.pop("prompts", None)
-        drawn = values.pop("lengths_from", None)
+        drawn, replayed = values.pop("lengths_from", None), values.pop("acceptance_from", None)
         columns = values.get("trace_columns")
         for name in (*OTHERS, "architecture"):
             values.pop(name, None)
@@ -249,6 +250,7 @@ class Asked:
                 "concurrency": concurrency,
                 "trace": None if trace is None else TraceFile.of(trace, columns),
                 "acceptance": acceptance,
+                "acceptance_from": replayed and AcceptanceFile.of(Path(replayed)),
                 "draft_tokens": draft_tokens,
             }
         )
@@ -257,14 +259,30 @@ class Asked:
         return cell if prompts is None else with_prompts(cell, prompts_of(Path(prompts)))
 
     def _acceptance(self) -> tuple[Any, int]:
-        kept = acceptance_of(self.values["acceptance"])
+        """Acceptance per position, and the draft length."""
+        from pdvsim.acceptance_forms import stated
+
         draft_tokens: int = self.values["draft_tokens"]
         check_bounds("draft_tokens", draft_tokens)
-        if isinstance(kept, float):
-            return (kept,) * draft_tokens, draft_tokens
-        if kept == REAL or "draft_tokens" in self.given:
+        if self.values.get("acceptance_from") is not None:
+            self.refuse_given("--acceptance-from brings its own", ("acceptance",))
+            return self._measured(draft_tokens)
+        kept = stated(self.values["acceptance"])
+        if isinstance(kept, str):
             return kept, draft_tokens
-        return kept, len(kept)
+        if kept.positions is not None and "draft_tokens" not in self.given:
+            draft_tokens = kept.positions
+        spread, lasts = (self.values.get(f"acceptance_{name}") for name in ("spread", "lasts"))
+        check_bounds("acceptance_spread", spread or 0.0)
+        return kept.per_position(draft_tokens, spread or 0.0, lasts), draft_tokens
+
+    def _measured(self, draft_tokens: int) -> tuple[Any, int]:
+        from pdvsim.acceptance_file import measured_acceptance
+
+        found = measured_acceptance(AcceptanceFile.of(Path(self.values["acceptance_from"])))
+        if "draft_tokens" not in self.given:
+            draft_tokens = found.draft_tokens
+        return found.per_position(draft_tokens), draft_tokens
 
     def _check_effects(self) -> None:
         protocol = protocols()[self.values["protocol"]]
@@ -301,39 +319,24 @@ def with_lengths(cell: Cell, file: TraceFile) -> Cell:
 
 
 def with_draft_tokens(cell: Cell, draft_tokens: int) -> Cell:
-    """`cell` with another draft length; its acceptance goes on as it is at every position.
+    """`cell` with another draft length. A shorter one takes the first of its positions; a longer
+    one goes on as they are, which must then be alike.
 
     Raises:
         InputError: it differs from position to position, so what comes next is not known.
     """
     check_bounds("draft_tokens", draft_tokens)
     kept = cell.acceptance
-    if kept != REAL and draft_tokens != cell.draft_tokens:
-        if len(set(kept)) > 1:
+    if kept != REAL and draft_tokens < cell.draft_tokens:
+        kept = kept[:draft_tokens]
+    elif kept != REAL and draft_tokens > cell.draft_tokens:
+        if len(set(kept)) > 1 or cell.acceptance_from is not None:
             raise InputError(
                 f"--acceptance is given for {cell.draft_tokens} positions, which leaves open what "
                 f"it is with --draft-tokens {draft_tokens}; give one number for all"
             )
         kept = (kept[0],) * draft_tokens
     return replace(cell, acceptance=kept, draft_tokens=draft_tokens)
-
-
-def acceptance_of(text: str) -> Any:
-    """Parse `0.7` to a number, `0.8,0.7,0.6` to one for each position, and `real` to itself.
-
-    Raises:
-        InputError: something else.
-    """
-    if text == REAL:
-        return REAL
-    try:
-        kept = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--acceptance is {text!r}; write a number from 0 to 1, one for each draft position, "
-            "as in 0.8,0.7,0.6, or real"
-        ) from None
-    return kept if len(kept) > 1 else kept[0]
 
 
 def whole_numbers(text: str) -> list[int]:

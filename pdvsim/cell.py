@@ -17,9 +17,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pdvsim.cell_acceptance import acceptance_text, check_acceptance, injected
 from pdvsim.cell_values import AUTO as AUTO
+from pdvsim.cell_values import AcceptanceFile, Spread, plain_spread
 from pdvsim.cell_values import PromptFile as PromptFile
-from pdvsim.cell_values import Spread, plain_spread
 from pdvsim.cell_values import TraceFile as TraceFile
 from pdvsim.cell_values import Value as Value
 from pdvsim.cell_values import Values as Values
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from pydantic import TypeAdapter, ValidationError
 
-    from pdvsim.acceptance import Acceptance
+    from pdvsim.acceptance import Outcomes
     from pdvsim.architectures import Config
     from pdvsim.metrics import Slo
     from pdvsim.workload import Lengths, Workload
@@ -71,6 +72,10 @@ class Cell:
             are those of the file.
         acceptance: P(draft i is kept | the drafts before it were), for each of `draft_tokens`
             positions; `real` where an engine compares real tokens.
+        acceptance_spread, acceptance_lasts: between requests, and along them
+            (`pdvsim.acceptance.Acceptance`).
+        acceptance_from: measured rounds to replay; `acceptance` is then what they say per
+            position.
         temperature: of real sampling; 0 is greedy.
         seed: of workload plans and of the draws from a profile.
     """
@@ -152,9 +157,34 @@ class Cell:
         default=(0.7, 0.7, 0.7, 0.7),
         metadata=_says(
             "Probability that a draft is kept, given that those before it were: one number, or "
-            "one for each draft position, as in 0.8,0.7,0.6.",
+            "one for each draft position, as in 0.8,0.7,0.6. As vLLM prints it: rate:44% "
+            "(accepted over drafted), length:2.77 (the bonus token counted), or "
+            "unconditional:0.8,0.56 (per position).",
             0.0,
             1.0,
+        ),
+    )
+    acceptance_spread: float = field(
+        default=0.0,
+        metadata=_says(
+            "Standard deviation of these probabilities between requests.", 0.0, 0.49, added=True
+        ),
+    )
+    acceptance_lasts: int | None = field(
+        default=None,
+        metadata=_says(
+            "Rounds after which a request's own probabilities change, on average. [never]",
+            1,
+            100_000,
+            added=True,
+        ),
+    )
+    acceptance_from: AcceptanceFile | None = field(
+        default=None,
+        metadata=_says(
+            "Bench document beside its records, or a record's .._requests.parquet: each request "
+            "has the accepted drafts of a measured one, drawn at random.",
+            added=True,
         ),
     )
     draft_tokens: int = field(default=4, metadata=_says("Tokens drafted per round.", 1, 16))
@@ -195,7 +225,7 @@ class Cell:
         _check_executor(self.executor)
         _check_drafter(self.drafter, self.executor)
         self._check_protocol()
-        self._check_acceptance()
+        check_acceptance(self)
         counted = self.prompts if self.prompts and self.prompts.tokens else None
         if counted is not None and self.prompt_tokens != counted.mean_tokens:
             raise InputError(
@@ -213,23 +243,6 @@ class Cell:
             asked = given and one.default in (None, 1.0)
             if asked and one.name not in mine.fields and takers(one.name):
                 raise InputError(only_for(one.name))
-
-    def _check_acceptance(self) -> None:
-        if self.acceptance == REAL:
-            if protocols()[self.protocol].open_loop:
-                raise InputError(
-                    f"--acceptance real is only for a closed loop, not {self.protocol}"
-                )
-            if self.temperature and self.executor != "graph":
-                raise InputError("--temperature is only for the graph executor")
-            return
-        if self.temperature:
-            raise InputError("--temperature is only for --acceptance real")
-        if len(self.acceptance) != self.draft_tokens:
-            raise InputError(
-                f"--acceptance has {len(self.acceptance)} positions, but --draft-tokens is "
-                f"{self.draft_tokens}"
-            )
 
     @classmethod
     def read(cls, data: Any) -> Cell:
@@ -302,11 +315,9 @@ class Cell:
         return not self.spread and not self.output_spread and self.lengths_from is None
 
     @property
-    def injected(self) -> Acceptance | None:
-        """The injected acceptance; None for real tokens."""
-        from pdvsim.acceptance import Acceptance
-
-        return None if self.acceptance == REAL else Acceptance(self.acceptance)
+    def injected(self) -> Outcomes | None:
+        """Where injected acceptance comes from; None for real tokens."""
+        return injected(self)
 
     @property
     def file_name(self) -> str:
@@ -319,13 +330,7 @@ class Cell:
     @property
     def acceptance_text(self) -> str:
         """Where acceptance comes from, in words."""
-        if self.acceptance == REAL:
-            return "real tokens"
-        if len(set(self.acceptance)) == 1:
-            return (
-                f"injected, {self.acceptance[0]:g} at each of {self.draft_tokens} draft positions"
-            )
-        return f"injected, {', '.join(f'{p:g}' for p in self.acceptance)} by draft position"
+        return acceptance_text(self)
 
     @property
     def slo(self) -> Slo | None:

@@ -125,6 +125,38 @@ class TraceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptanceFile:
+    """A file of measured acceptance (`pdvsim.acceptance_file`) to replay.
+
+    Attributes:
+        sha256: of its content.
+    """
+
+    path: str
+    sha256: str
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    @classmethod
+    def of(cls, path: Path) -> AcceptanceFile:
+        """The file as it stands in `path` now.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return cls(str(path), digest_of(path, "file of acceptance"))
+
+    def check(self) -> None:
+        """Refuse to replay what is no longer the same.
+
+        Raises:
+            InputError: the file is gone, or holds something else than it did.
+        """
+        if digest_of(Path(self.path), "file of acceptance") != self.sha256:
+            raise InputError(f"the acceptance in {self.path} has changed since the cell was made")
+
+
+@dataclass(frozen=True, slots=True)
 class PromptFile:
     """A file of prompts (`pdvsim.prompt_file`), which requests take in turn.
 

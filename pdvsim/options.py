@@ -159,6 +159,9 @@ LOAD = (
     _of("output_spread", str),
     _of("lengths_from", click.Path(path_type=Path)),
     _of("acceptance", str, default="0.7"),
+    _of("acceptance_spread", float),
+    _of("acceptance_lasts", int),
+    _of("acceptance_from", click.Path(path_type=Path)),
     draft_tokens_option,
     _limit(
         "--prefill-batch",

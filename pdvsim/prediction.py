@@ -40,7 +40,8 @@ def predicted(
         InputError: something that cannot run, or `formulas` of what they do not know.
     """
     first = cells[0]
-    if formulas and first.injected is not None and len(set(first.injected.per_position)) > 1:
+    varied = first.acceptance_spread or first.acceptance_from is not None
+    if formulas and (varied or len(set(first.acceptance)) > 1):
         raise InputError("--formulas knows one acceptance for all positions; give one number")
     lengths = _lengths(cells, profile, wanted or Wanted(), workers)
     cells = [length.cell for length in lengths]

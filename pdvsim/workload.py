@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pdvsim.acceptance import Acceptance
+from pdvsim.acceptance import Outcomes
 from pdvsim.cell import check_bounds
 from pdvsim.core import Request
 from pdvsim.errors import InputError
@@ -68,7 +68,7 @@ class Workload:
 def closed_loop(
     concurrency: int,
     lengths: Lengths,
-    acceptance: Acceptance | None,
+    acceptance: Outcomes | None,
     seed: np.random.SeedSequence,
     cycles: int = 2,
     measured: int | None = None,
@@ -100,7 +100,7 @@ def poisson(
     rate_per_s: float,
     count: int,
     lengths: Lengths,
-    acceptance: Acceptance,
+    acceptance: Outcomes,
     seed: np.random.SeedSequence,
     deadline_s: float | None = None,
 ) -> Workload:
@@ -121,7 +121,7 @@ def poisson(
 
 
 def draw(
-    count: int, lengths: Lengths, acceptance: Acceptance | None, seed: np.random.SeedSequence
+    count: int, lengths: Lengths, acceptance: Outcomes | None, seed: np.random.SeedSequence
 ) -> tuple[list[int], list[int], list[bytes]]:
     """Prompt lengths, output lengths and outcomes of `count` requests."""
     if count > MOST_REQUESTS:
@@ -134,7 +134,7 @@ def draw(
 
 
 def _outcomes(
-    acceptance: Acceptance, outputs: list[int], seed: np.random.SeedSequence
+    acceptance: Outcomes, outputs: list[int], seed: np.random.SeedSequence
 ) -> list[bytes]:
     """Outcomes of as many rounds as each request can have."""
     total = sum(outputs)
@@ -148,7 +148,7 @@ def _outcomes(
 
 def trace(
     path: Path,
-    acceptance: Acceptance,
+    acceptance: Outcomes,
     seed: np.random.SeedSequence,
     limit: int | None = None,
     time_scale: float = 1.0,

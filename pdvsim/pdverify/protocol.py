@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pdvsim.acceptance import Acceptance
+    from pdvsim.acceptance import Outcomes
     from pdvsim.cell import Cell
     from pdvsim.records import RunRecord
     from pdvsim.workload import Lengths, Workload
@@ -67,7 +67,7 @@ def _sums() -> NDArray[np.float64]:
 def pdverify(
     concurrency: int,
     lengths: Lengths,
-    acceptance: Acceptance,
+    acceptance: Outcomes,
     seed: np.random.SeedSequence,
 ) -> Workload:
     """A run under the protocol, with lengths and outcomes drawn for the requests that arrive."""

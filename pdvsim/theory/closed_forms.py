@@ -13,7 +13,7 @@ from functools import cached_property
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Architecture, Config, architecture
 from pdvsim.architectures.architecture import LaneSketch, Work
-from pdvsim.cell import Cell
+from pdvsim.cell import REAL, Cell
 from pdvsim.core import PREFILLS, Request, Stage
 from pdvsim.drafters import Draft, pass_bytes, prompt_work
 from pdvsim.profile import Profile
@@ -119,8 +119,8 @@ class _Inputs:
 
     @cached_property
     def acceptance(self) -> Acceptance:
-        assert self.cell.injected is not None  # a simulation always has one
-        return self.cell.injected
+        assert self.cell.acceptance != REAL  # a simulation always has one
+        return Acceptance(self.cell.acceptance)
 
     @cached_property
     def a(self) -> float:
