@@ -142,10 +142,10 @@ class Campaign:
 
 
 def short_calibration() -> None:
-    from calibration import calibrate
+    from calibration import plan as plans
 
-    plan = calibrate.Plan((8, 16), (1, 2), 2, 6, race_seconds=0.05, race_rounds=2)
-    calibrate.quick = lambda _: plan
+    plan = plans.Plan((8, 16), (1, 2), 2, 6, race_seconds=0.05, race_rounds=2, lengths=(1, 4))
+    plans.quick = lambda _: plan
 
 
 def start(words: str, folder: Path) -> int:

@@ -7,7 +7,6 @@ launching threads do to each other, and what stages on two streams do to each ot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,76 +16,29 @@ from calibration import host
 from calibration.ceilings import measure_ceilings
 from calibration.contention import fit_contention, measure_pairs, request_tokens
 from calibration.fit import estimate
+from calibration.plan import Plan
 from calibration.stage_fits import Samples, fit_stages, gil_speeds, run_spread
 from calibration.stages import (
     blocker,
-    context_growth,
     kernel_seconds,
     requests_for,
     time_rounds,
     time_stage,
 )
+from calibration.trains import measure_host, measure_mixed, measure_prefill, measure_rounds
 from pdvsim.core import Stage, Stream
 from pdvsim.models import Pair
 from pdvsim.profile_file import SCHEMA_VERSION, Ceilings, Estimate, HostFit, ProfileFile, Provenance
 from pdvsim.store import Store
 from realengine.build import Opened
+from realengine.engine import Engine
 
 CACHE_SHARE = 0.8
-MOST_PROMPT_TOKENS = 65_536
 RESERVE_BYTES = 6 << 30  # graphs, workspaces, activations of a long prefill
+MOST_CHUNK = 2048
+HOST_BATCHES = (1, 2, 8, 32, 64, 128, 256)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        prompts: prompt lengths, tokens.
-        batches: batch sizes; (1,) for an executor that takes one request per launch.
-        rounds: rounds per point and pass.
-        passes: how often everything is gone through; their spread is the run-to-run spread.
-        race_seconds, race_rounds: how long threads are raced at a time, and how often.
-        beside: batch sizes of a round stage that runs beside another stage.
-    """
-
-    prompts: tuple[int, ...] = (10, 64, 256, 512)
-    batches: tuple[int, ...] = (1,)
-    rounds: int = 6
-    passes: int = 4
-    race_seconds: float = 0.6
-    race_rounds: int = 6
-    beside: tuple[int, ...] = ()
-
-    def points(self, most_tokens: int, draft_tokens: int) -> list[tuple[int, int]]:
-        """(prompt, batch) that fit into a cache of `most_tokens`; long prompts in small batches
-        only, as they say how cost grows with context and take long to prefill."""
-        growth = context_growth(self.rounds, draft_tokens) + 2 * draft_tokens + 16
-        return [
-            (prompt, batch)
-            for prompt in self.prompts
-            for batch in self.batches
-            if batch * (prompt + growth) <= most_tokens and batch * prompt <= MOST_PROMPT_TOKENS
-        ]
-
-
-EAGER_PLAN = Plan()
-GRAPH_PLAN = Plan(
-    prompts=(64, 256, 512),
-    batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-    passes=2,
-    race_seconds=0.3,
-    beside=(2, 8, 32, 64, 96, 128),
-)
-
-
-def quick(plan: Plan) -> Plan:
-    """A look at the machine instead of a profile."""
-    return Plan(
-        plan.prompts[:2], plan.batches[:3], rounds=4, passes=2, race_seconds=0.2, race_rounds=3
-    )
 
 
 def calibrate(
@@ -109,67 +61,35 @@ def calibrate(
     """
     engine, seed = opened.engine, int(provenance["seed"])
     cuda, synchronous = opened.device.type == "cuda", engine.executor.synchronous
-    points = plan.points(most_tokens, engine.draft_tokens)
-    block = blocker(engine) if cuda and not synchronous else None
-    profiled = plan.prompts if cuda and synchronous else ()
-    largest = max(batch for _, batch in points)
-    most_beside = min(largest, most_tokens // request_tokens(engine.draft_tokens)) // 2
-    beside = [b for b in plan.beside if block is not None and b <= most_beside]
-    steps = plan.passes * len(points) + len(profiled) + len(beside) + 6 + cuda
-
-    def step(key: str, measurement: Callable[[], T], kind: type[T]) -> T:
-        value = store.measure(key, measurement, kind)
-        on_step(steps)
-        return value
-
-    engine.start()
-    ids = _Ids()
-    for prompt, batch in points if synchronous else points[: len(plan.batches)]:
-        # Pays for first use: of every shape, or of every batch size that graphs exist for.
-        time_rounds(engine, batch, prompt, 2, ids.take(3 * batch), seed, block)
-    passes: list[Samples] = []
-    for number in range(plan.passes):
-        samples: Samples = []
-        for prompt, batch in points:
-            samples += step(
-                f"rounds-{number}-{prompt}-{batch}",
-                partial(
-                    time_rounds,
-                    *(engine, batch, prompt, plan.rounds, ids.take(3 * batch), seed, block),
-                ),
-                Samples,
-            )
-        passes.append(samples)
-    kernels: Samples = []
-    for prompt in profiled:
-        kernels += step(
-            f"kernels-{prompt}",
-            partial(kernel_seconds, engine, prompt, ids.take(2), seed),
-            Samples,
-        )
-    pairs: Samples = []
-    for batch in beside:
-        assert block is not None
-        pairs += step(
-            f"beside-{batch}",
-            partial(measure_pairs, engine, batch, ids.take(100_000), block),
-            Samples,
-        )
-    threads = {
-        "wake_s": step("wake", host.wake_seconds, list[float]),
-        "lock_wake_s": step("lock_wake", host.lock_wake_seconds, list[float]),
-        "poll_overhead_s": step("poll", host.poll_overhead_seconds, list[float]),
-    }
-    races = [
-        step(f"race-{n}", partial(_race, opened, plan, n, seed), list[dict[str, list[float]]])
-        for n in (2, 3)
-    ]
-    ceilings = None
+    steps = _Steps(store, on_step)
+    if synchronous:
+        _plan_eager(steps, opened, plan, seed)
+    else:
+        _plan_batched(steps, opened, plan, most_tokens)
+    steps.add("wake", host.wake_seconds, list[float])
+    steps.add("lock_wake", host.lock_wake_seconds, list[float])
+    steps.add("poll", host.poll_overhead_seconds, list[float])
+    for n in (2, 3):
+        race = partial(_race, opened, plan, n, seed)
+        steps.add(f"race-{n}", race, list[dict[str, list[float]]])
     if cuda:
-        ceilings = step("ceilings", partial(measure_ceilings, opened.device), dict[str, float])
-    rng = np.random.default_rng(seed)
+        steps.add("ceilings", partial(measure_ceilings, opened.device), dict[str, float])
+    found = steps.run(engine)
+
+    def of(kind: str) -> Samples:
+        return [row for key, rows in found.items() if key.startswith(kind) for row in rows]
+
+    passes = [of(f"rounds-{number}-") for number in range(plan.passes)]
+    kernels, pairs = of("kernels-"), of("beside-")
     every = [sample for one in passes for sample in one]
+    rng = np.random.default_rng(seed)
     stages = fit_stages(every, kernels, engine, cuda, rng)
+    threads = {
+        "wake_s": found["wake"],
+        "lock_wake_s": found["lock_wake"],
+        "poll_overhead_s": found["poll"],
+    }
+    ceilings = found.get("ceilings")
     profile = ProfileFile(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -180,7 +100,7 @@ def calibrate(
         host=HostFit(
             **{key: estimate(values, rng) for key, values in threads.items()},
             event_wake_s=_event_wake(every, synchronous, rng),
-            gil_speeds=gil_speeds(races, rng),
+            gil_speeds=gil_speeds([found[f"race-{n}"] for n in (2, 3)], rng),
             run_spread=run_spread(passes),
         ),
         contention=fit_contention(pairs, stages, rng),
@@ -189,6 +109,98 @@ def calibrate(
     )
     marked = [sample | {"pass": i} for i, one in enumerate(passes) for sample in one]
     return profile, marked + [sample | {"pass": -1} for sample in kernels], pairs
+
+
+class _Steps:
+    """Measurements to take, each kept in a store once it is there."""
+
+    def __init__(self, store: Store, on_step: Callable[[int], None]) -> None:
+        self._store, self._on_step = store, on_step
+        self._wanted: dict[str, tuple[Callable[[], Any], Any]] = {}
+        self.first: list[Callable[[], object]] = []  # what pays for first use, each time anew
+
+    def add(self, key: str, measurement: Callable[[], T], kind: type[T]) -> None:
+        self._wanted[key] = measurement, kind
+
+    def run(self, engine: Engine) -> dict[str, Any]:
+        engine.start()
+        for each in self.first:
+            each()
+        found = {}
+        for key, (measurement, kind) in self._wanted.items():
+            found[key] = self._store.measure(key, measurement, kind)
+            self._on_step(len(self._wanted))
+        return found
+
+
+def _plan_eager(steps: _Steps, opened: Opened, plan: Plan, seed: int) -> None:
+    engine, ids = opened.engine, _Ids()
+    lengths = tuple(length for length in plan.lengths if length <= engine.draft_tokens)
+    lengths = lengths or (engine.draft_tokens,)
+    count = len(lengths) + 1
+    for number in range(plan.passes):
+        for prompt in plan.prompts:
+            first = ids.take(count)
+            if not number:
+                fresh = ids.take(count)
+                once = partial(time_rounds, engine, 1, prompt, lengths, 2, fresh, seed)
+                steps.first.append(once)
+            steps.add(
+                f"rounds-{number}-{prompt}",
+                partial(time_rounds, engine, 1, prompt, lengths, plan.rounds, first, seed),
+                Samples,
+            )
+    if opened.device.type == "cuda":
+        for prompt in plan.prompts:
+            measured = partial(kernel_seconds, engine, prompt, lengths, ids.take(count), seed)
+            steps.add(f"kernels-{prompt}", measured, Samples)
+
+
+def _plan_batched(steps: _Steps, opened: Opened, plan: Plan, most_tokens: int) -> None:
+    """Trains of rounds, prefills and mixed passes, twice over, what the host adds, and stages side
+    by side."""
+    engine, ids = opened.engine, _Ids()
+    cuda = opened.device.type == "cuda"
+    block, long_block = (blocker(engine, spins) if cuda else None for spins in (1, 10))
+    most_context = min(decoder.longest_context_tokens for decoder in opened.pair.decoders)
+    points = plan.points(most_tokens, most_context)
+    prefills = plan.prefill_points(most_tokens, most_context)
+    chunk = min(MOST_CHUNK, most_context // 2)
+    drafts = engine.draft_tokens if engine.executor.speculate else 0
+
+    for number in range(plan.passes):
+
+        def add(
+            kind: str, measurement: Callable[..., Samples], *given: Any, number: int = number
+        ) -> None:
+            steps.add(f"rounds-{number}-{kind}", partial(measurement, engine, *given), Samples)
+
+        for at in points:
+            given = at.batch, at.prompt_tokens, at.lengths, plan.rounds
+            name = f"{at.prompt_tokens}-{at.batch}"
+            add(f"train-{name}", measure_rounds, *given, ids.take(at.batch), block)
+            if cuda and at.batch in HOST_BATCHES:
+                add(f"host-{name}", measure_host, *given, ids.take(at.batch))
+        for batch, tokens in prefills:
+            add(
+                f"prefill-{batch}-{tokens}",
+                measure_prefill,
+                *(batch, tokens, plan.rounds, ids.take(2 * batch), block),
+            )
+        for i, one in enumerate(plan.mixed_points(most_context, chunk)):
+            if one.batch * (64 + plan.growth) + chunk + one.cached_tokens > most_tokens:
+                continue
+            given_ = one.batch, drafts, one.chunk_tokens, one.cached_tokens, 64, plan.rounds
+            add(f"mixed-{i}", measure_mixed, *given_, ids.take(one.batch + 1), long_block)
+    for one_ in plan.beside if block is not None else ():
+        assert block is not None
+        room = (most_tokens - one_.prompt_tokens) // request_tokens(one_.draft_tokens)
+        if 2 * one_.batch <= min(room, max(plan.batches)):
+            steps.add(
+                f"beside-{one_.batch}-{one_.draft_tokens}-{one_.prompt_tokens}",
+                partial(measure_pairs, engine, one_, ids.take(100_000), block),
+                Samples,
+            )
 
 
 class _Ids:
@@ -241,13 +253,15 @@ def _stage_loops(opened: Opened, threads: int, seed: int) -> list[host.Loop]:
     return loops
 
 
-def cache_tokens(pair: Pair, plan: Plan, draft_tokens: int, free_bytes: int | None) -> int:
+def cache_tokens(pair: Pair, plan: Plan, free_bytes: int | None) -> int:
     """Tokens of KV cache to calibrate with: what the largest point needs, or most of what
     `free_bytes` leaves beside the weights."""
-    growth = context_growth(plan.rounds, draft_tokens) + 2 * draft_tokens + 16
-    wanted = max(plan.batches) * (max(plan.prompts) + growth)
+    reach = min(decoder.longest_context_tokens for decoder in pair.decoders)
+    points = plan.points(1 << 60, reach)
+    wanted = max(point.batch * (point.prompt_tokens + plan.growth) for point in points)
+    wanted = max(wanted, *(b * (t + 32) for b, t in plan.prefill_points(1 << 60, reach)), 1024)
     if free_bytes is None:
-        return wanted
+        return wanted + 4096
     per_token = pair.draft.kv_bytes_per_token + pair.verifier.kv_bytes_per_token
     fitting = int(CACHE_SHARE * (free_bytes - pair.weight_bytes - RESERVE_BYTES) // per_token)
-    return max(1024, min(wanted, fitting))
+    return max(1024, min(wanted + 4096, fitting))

@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from calibration.fit import estimate
+from calibration.plan import Beside
 from calibration.stages import Blocker, time_stage
+from calibration.trains import quiet_requests
 from pdvsim.core import PREFILLS, Executor, Request, Stage, Stream
 from pdvsim.profile_file import ContentionFit, StageFit
 from pdvsim.work import Work, work_of
 from realengine.engine import Engine, Ticket
 
-REPEATS = 3
-BUSY_S = 0.25  # of work on each stream
+REPEATS = 2
+BUSY_S = 0.2  # of work on each stream
 SETTLING = 0.25  # share of the time together in which the GPU's clock finds its level
 MOST_LAUNCHES = 40
 OUTPUT_TOKENS = MOST_LAUNCHES + 8
-PREFILL_TOKENS = 256
+ROUND_TOKENS = 256  # prompts of requests in rounds
 _ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
 
 
@@ -36,17 +38,18 @@ def side_by_side(executor: Executor) -> list[tuple[Stage, Stage]]:
 
 
 def request_tokens(draft_tokens: int) -> int:
-    """Cache tokens that each request of `measure_pairs` takes at most, the rest of a page too.
+    """Cache tokens that each request in a round of `measure_pairs` takes at most, the rest of a
+    page too.
 
     Two stages of a round, side by side, have their own requests each.
     """
-    return PREFILL_TOKENS + OUTPUT_TOKENS + draft_tokens + 16
+    return ROUND_TOKENS + OUTPUT_TOKENS + draft_tokens + 16
 
 
 def measure_pairs(
-    engine: Engine, batch: int, first_id: int, block: Blocker
+    engine: Engine, at: Beside, first_id: int, block: Blocker
 ) -> list[dict[str, Any]]:
-    """Run each pair side by side, `batch` requests in a round stage and one in a prefill.
+    """Run each pair side by side, `at.batch` requests in a round stage and one in a prefill.
 
     Each stage is launched again and again, as in a busy engine. A pair that meets once, on a GPU
     that was idle, is quicker: at its power limit an H100 goes from 1,980 to 1,700 MHz.
@@ -61,19 +64,22 @@ def measure_pairs(
         for repeat in range(REPEATS):
             start = first_id + 10_000 * repeat + 1_000 * pairs.index((first, second))
             groups = [
-                _ready(engine, stage, 1 if stage in PREFILLS else batch, start + 500 * i)
+                _ready(engine, stage, at, start + 500 * i)
                 for i, stage in enumerate((first, second))
             ]
-            alone_s = [_alone_s(engine, group, block) for group in groups]
-            spans = _together(engine, groups, alone_s, block)
+            drafts = at.draft_tokens
+            alone_s = [_alone_s(engine, group, block, drafts) for group in groups]
+            spans = _together(engine, groups, alone_s, block, drafts)
             for i, (stage, requests) in enumerate(groups):
                 inside = beside(spans[i], spans[1 - i])
                 rows.append(
                     {
                         "stage": stage,
                         "other": groups[1 - i][0],
-                        "beside": batch,
-                        **work_of(engine.executor, stage, requests, engine.draft_tokens)._asdict(),
+                        "beside": at.batch,
+                        "draft_tokens": at.draft_tokens,
+                        "prompt_tokens": at.prompt_tokens,
+                        **work_of(engine.executor, stage, requests, drafts)._asdict(),
                         "launches": len(inside),
                         "together_s": sum(end - start for start, end in inside),
                     }
@@ -87,13 +93,11 @@ Group = tuple[Stage, list[Request]]
 Span = tuple[float, float]
 
 
-def _ready(engine: Engine, stage: Stage, batch: int, first_id: int) -> Group:
+def _ready(engine: Engine, stage: Stage, at: Beside, first_id: int) -> Group:
     """Requests that are about to run `stage`; a prefill's are entered by the run itself. Every
     draft of theirs is rejected, so that a verify takes little room; that changes no cost."""
-    requests = [
-        Request(first_id + i, PREFILL_TOKENS, OUTPUT_TOKENS, outcomes=[0] * OUTPUT_TOKENS)
-        for i in range(batch)
-    ]
+    batch, prompt = (1, at.prompt_tokens) if stage in PREFILLS else (at.batch, ROUND_TOKENS)
+    requests = quiet_requests(first_id, batch, prompt, OUTPUT_TOKENS)
     if stage not in PREFILLS:
         prefill = (
             engine.executor.plain_prefill if stage is Stage.DECODE else engine.executor.prefill
@@ -103,11 +107,11 @@ def _ready(engine: Engine, stage: Stage, batch: int, first_id: int) -> Group:
     return stage, requests
 
 
-def _alone_s(engine: Engine, group: Group, block: Blocker) -> float:
+def _alone_s(engine: Engine, group: Group, block: Blocker, drafts: int) -> float:
     """Device seconds of the group's stage; the group can run it again. Only says how many
     launches keep the device busy for long enough."""
     stage, requests = group
-    sample = time_stage(engine, stage, requests, block)
+    sample = time_stage(engine, stage, requests, block, drafts)
     if stage in PREFILLS:
         for request in requests:
             engine.release(request)
@@ -117,7 +121,11 @@ def _alone_s(engine: Engine, group: Group, block: Blocker) -> float:
 
 
 def _together(
-    engine: Engine, groups: Sequence[Group], alone_s: Sequence[float], block: Blocker
+    engine: Engine,
+    groups: Sequence[Group],
+    alone_s: Sequence[float],
+    block: Blocker,
+    drafts: int,
 ) -> list[list[Span]]:
     """Keep both streams busy with their stage. Returns the device spans of the launches.
 
@@ -132,7 +140,7 @@ def _together(
     for turn in range(max(launches)):
         for i, (stage, requests) in enumerate(groups):
             if turn < launches[i]:
-                tickets[i].append(engine.launch(stage, requests, streams[i], ()))
+                tickets[i].append(engine.launch(stage, requests, streams[i], (), drafts))
     for ticket in (*tickets[0], *tickets[1]):
         ticket.wait()
     return [[ticket.device_span_s() or (0.0, 0.0) for ticket in one] for one in tickets]

@@ -23,7 +23,7 @@ from realengine.engine import Engine, Ticket
 
 # Keeps every round's yield typical; the costs do not depend on which tokens were accepted.
 _ACCEPTANCE = 0.7
-SPIN_CYCLES = 5_000_000  # about 3 ms: longer than any launch
+SPIN_CYCLES = 5_000_000  # about 3 ms: longer than any launch of a graph
 
 Blocker = Callable[[Stream], None]
 
@@ -47,35 +47,44 @@ class Sample:
     hidden: bool = False
 
 
-def blocker(engine: Any) -> Blocker:
-    """A function that keeps one of the engine's streams busy for SPIN_CYCLES."""
+def blocker(engine: Any, spins: int = 1) -> Blocker:
+    """A function that keeps one of the engine's streams busy for `spins` times SPIN_CYCLES."""
     import torch
 
     def block(stream: Stream) -> None:
         with torch.cuda.stream(engine.device.streams[stream]):
-            torch.cuda._sleep(SPIN_CYCLES)
+            torch.cuda._sleep(spins * SPIN_CYCLES)
 
     return block
 
 
-def finish(engine: Engine, ticket: Ticket) -> None:
+def finish(engine: Engine, ticket: Ticket, drafts: int) -> None:
     """Wait for a launched stage and settle it."""
     ticket.wait()
     accepted = engine.settle(ticket)
-    settle(engine.executor, ticket.stage, ticket.batch, engine.draft_tokens, 0.0, accepted)
+    settle(engine.executor, ticket.stage, ticket.batch, drafts, 0.0, accepted)
 
 
 def time_stage(
-    engine: Engine, stage: Stage, batch: Sequence[Request], block: Blocker | None = None
+    engine: Engine,
+    stage: Stage,
+    batch: Sequence[Request],
+    block: Blocker | None = None,
+    draft_tokens: int | None = None,
 ) -> Sample:
-    """Launch `stage` for `batch`, wait, settle, and say how long each part took."""
-    work = work_of(engine.executor, stage, batch, engine.draft_tokens)
+    """Launch `stage` for `batch`, wait, settle, and say how long each part took.
+
+    Args:
+        draft_tokens: of the round; None takes the engine's own.
+    """
+    drafts = engine.draft_tokens if draft_tokens is None else draft_tokens
+    work = work_of(engine.executor, stage, batch, drafts)
     if block is not None:
         block(Stream.MAIN)
     started_s = time.perf_counter()
-    ticket = engine.launch(stage, batch, Stream.MAIN, ())
+    ticket = engine.launch(stage, batch, Stream.MAIN, (), drafts)
     launched_s = time.perf_counter()
-    finish(engine, ticket)
+    finish(engine, ticket, drafts)
     ended_s = time.perf_counter()
     span = ticket.device_span_s() or (launched_s, ended_s)
     return Sample(
@@ -109,61 +118,61 @@ def time_rounds(
     engine: Engine,
     batch: int,
     prompt_tokens: int,
+    lengths: Sequence[int],
     rounds: int,
     first_id: int,
     seed: int,
-    block: Blocker | None = None,
 ) -> list[dict[str, object]]:
-    """Prefill `batch` requests, then run speculative rounds and plain decode steps. With `block`
-    every other round, and the prefill of the plain ones, is hidden behind it."""
+    """Prefill `batch` requests, then run speculative rounds of each of `lengths`, and plain decode
+    steps of other requests."""
     executor = engine.executor
-    requests = requests_for(engine, batch, prompt_tokens, rounds, first_id, seed)
-    samples = [time_stage(engine, stage, requests) for stage in executor.prefill]
-    for number in range(rounds):
-        hide = block if number % 2 else None
-        for stage in executor.speculate + executor.check:
-            samples.append(time_stage(engine, stage, requests, hide))  # noqa: PERF401
-    for request in requests:
-        engine.release(request)
-    if block is not None:
-        again = requests_for(engine, batch, prompt_tokens, 1, first_id + batch, seed)
-        samples += [time_stage(engine, stage, again, block) for stage in executor.prefill]
-        for request in again:
+    samples: list[Sample] = []
+    for i, length in enumerate(lengths):
+        first = first_id + i * batch
+        requests = requests_for(engine, batch, prompt_tokens, rounds, first, seed)
+        for stage in executor.prefill:
+            samples.append(time_stage(engine, stage, requests))  # noqa: PERF401
+        for _ in range(rounds):
+            for stage in executor.speculate + executor.check:
+                samples.append(time_stage(engine, stage, requests, None, length))  # noqa: PERF401
+        for request in requests:
             engine.release(request)
-    plain = requests_for(engine, batch, prompt_tokens, rounds, first_id + 2 * batch, seed)
+    first = first_id + len(lengths) * batch
+    plain = requests_for(engine, batch, prompt_tokens, rounds, first, seed)
     for stage in executor.plain_prefill:
         time_stage(engine, stage, plain)
-    for number in range(rounds):
-        samples.append(time_stage(engine, Stage.DECODE, plain, block if number % 2 else None))
+    for _ in range(rounds):
+        samples.append(time_stage(engine, Stage.DECODE, plain))  # noqa: PERF401
     for request in plain:
         engine.release(request)
     return [asdict(sample) for sample in samples]
 
 
 def kernel_seconds(
-    engine: Engine, prompt_tokens: int, first_id: int, seed: int
+    engine: Engine, prompt_tokens: int, lengths: Sequence[int], first_id: int, seed: int
 ) -> list[dict[str, object]]:
     """Device time of each stage for one request, as the sum of its kernels."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     executor = engine.executor
-    requests = requests_for(engine, 1, prompt_tokens, 2, first_id, seed)
     rows = []
 
-    def profiled(stage: Stage, batch: Sequence[Request]) -> None:
+    def profiled(stage: Stage, batch: Sequence[Request], length: int) -> None:
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            sample = time_stage(engine, stage, batch)
+            sample = time_stage(engine, stage, batch, None, length)
             torch.cuda.synchronize()
         device_s = sum(e.self_device_time_total for e in profiler.key_averages()) * 1e-6
         rows.append(asdict(sample) | {"device_s": device_s})
 
-    for stage in executor.prefill + executor.speculate + executor.check:
-        profiled(stage, requests)
-    engine.release(requests[0])
-    plain = requests_for(engine, 1, prompt_tokens, 2, first_id + 1, seed)
+    for i, length in enumerate(lengths):
+        requests = requests_for(engine, 1, prompt_tokens, 2, first_id + i, seed)
+        for stage in executor.prefill + executor.speculate + executor.check:
+            profiled(stage, requests, length)
+        engine.release(requests[0])
+    plain = requests_for(engine, 1, prompt_tokens, 2, first_id + len(lengths), seed)
     for stage in executor.plain_prefill:
         time_stage(engine, stage, plain)
-    profiled(Stage.DECODE, plain)
+    profiled(Stage.DECODE, plain, lengths[0])
     engine.release(plain[0])
     return rows

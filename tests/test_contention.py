@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calibration.contention import REPEATS, beside, measure_pairs, request_tokens, side_by_side
+from calibration.plan import Beside
 from pdvsim.core import GRAPH
 from realengine.build import Demand, open_engine
 
@@ -22,7 +23,7 @@ def test_every_pair_is_measured_and_all_pages_come_back() -> None:
     tokens = request_tokens(2)
     demand = Demand(2, requests=4, context_tokens=tokens, cache_tokens=4 * tokens)
     engine = open_engine("toy", GRAPH, "cpu", demand).engine
-    rows = measure_pairs(engine, 2, 0, lambda stream: None)
+    rows = measure_pairs(engine, Beside(2, 2, 256), 0, lambda stream: None)
     assert len(rows) == 2 * REPEATS * len(side_by_side(GRAPH))
     shapes = {(row["stage"], row["batch"], row["new_tokens"]) for row in rows}
     assert shapes == {

@@ -89,6 +89,7 @@ def test_a_calibration_of_an_engine_predicts_it(reference: str, tmp_path: Path) 
     models: Pair = pair(reference)
     assert profile.pair == models
     drafts = {"draft", "verify"} if models.drafter is Drafter.EAGLE3 else set()
+    drafts.add("mixed")
     assert {*profile.stages} == {"prefill_verifier", "decode"} | drafts
     words = ["--profile", str(out), "--concurrency", "2", "-o", str(predicted)]
     pdvsim("predict", *words, "--replications", "2")

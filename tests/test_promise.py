@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ PLACES = {("pd", 2), ("pdv", 2)}
 @pytest.fixture
 def short_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at the machine that takes two seconds."""
-    from calibration import calibrate
+    from calibration import plan as plans
 
-    plan = calibrate.Plan((16, 48), (1, 2), 3, 2, race_seconds=0.05, race_rounds=2)
-    monkeypatch.setattr(calibrate, "quick", lambda _: plan)
+    plan = plans.Plan((16, 48), (1, 2), 3, 2, race_seconds=0.05, race_rounds=2, lengths=(1, 4))
+    plan = replace(plan, prefills=((1, 16), (2, 24)), mixed=3)
+    monkeypatch.setattr(plans, "quick", lambda _: plan)
 
 
 def pair_of(kind: str, folder: Path) -> str:

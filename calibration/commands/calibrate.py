@@ -42,9 +42,8 @@ def command(
     """Measure stages, threads and contention; fit and write a profile.
 
     Finished measurements are kept beside the output file; call again to go on after a kill."""
-    from calibration.calibrate import EAGER_PLAN, GRAPH_PLAN, cache_tokens, calibrate
-    from calibration.calibrate import quick as shorten
-    from calibration.stages import context_growth
+    from calibration import plan as plans
+    from calibration.calibrate import cache_tokens, calibrate
     from pdvsim.models import pair as pair_of
     from pdvsim.profile import save_profile
     from pdvsim.result_file import write_parquet
@@ -58,14 +57,21 @@ def command(
     check_bounds("draft_tokens", draft_tokens)
     check_bounds("seed", seed)
     pair, executor = pair or DEFAULT_PAIR, executor or DEFAULT_EXECUTOR
-    plan = EAGER_PLAN if EXECUTORS[executor].synchronous else GRAPH_PLAN
-    plan = shorten(plan) if quick else plan
+    synchronous = EXECUTORS[executor].synchronous
+    plan = plans.EAGER_PLAN if synchronous else plans.GRAPH_PLAN
+    plan = plans.quick(plan) if quick else plan
     where = torch_device(device)
     free = free_bytes(where) if where.type == "cuda" else None
-    most_tokens = cache_tokens(pair_of(pair), plan, draft_tokens, free)
-    longest = max(plan.prompts) + context_growth(plan.rounds, draft_tokens)
-    largest = max(batch for _, batch in plan.points(most_tokens, draft_tokens))
-    demand = Demand(draft_tokens, largest, longest, most_tokens, seed)
+    models = pair_of(pair)
+    most_tokens = cache_tokens(models, plan, free)
+    reach = min(decoder.longest_context_tokens for decoder in models.decoders)
+    if synchronous:
+        longest = max(plan.prompts) + plan.growth
+        demand = Demand(max(draft_tokens, *plan.lengths), 1, longest, most_tokens, seed)
+    else:
+        largest = max(point.batch for point in plan.points(most_tokens, reach))
+        others = tuple(each for each in plan.lengths if each != draft_tokens)
+        demand = Demand(draft_tokens, largest, reach, most_tokens, seed, draft_lengths=others)
     opened = open_engine(pair, EXECUTORS[executor], device, demand)
     about = provenance(opened.device, seed, "injected, 0.7 at each draft position")
     same = {
