@@ -23,7 +23,7 @@ from thin_linear import SHAPES
 
 from pdvsim.models import ModelShape, shape
 from realengine.graph import thin
-from realengine.graph.ops import TorchOps, Uniform
+from realengine.graph.ops import TorchOps, Uniform, Use
 from realengine.graph.paged import paged_cache
 from realengine.graph.triton_ops import DecodeTile, TritonOps
 
@@ -44,16 +44,17 @@ def check_products() -> dict[str, Any]:
     """Largest error of each matrix's products, in standard deviations, and cuBLAS's."""
     worst: dict[str, Any] = {}
     for name, (columns, width) in SHAPES.items():
-        gated = name == "gate_up"
+        use = use_of(name)
         weight = torch.randn(columns, width, device=GPU, dtype=torch.bfloat16) * 0.02
         for most, tiles in thin.TILES.items():
             x = torch.randn(most - 3, width, device=GPU, dtype=torch.bfloat16)
-            form = TorchOps().gated if gated else F.linear
+            form = TorchOps().gated if use is Use.GATED else F.linear
             exact = form(x.double(), weight.double())
             library = float((form(x, weight).double() - exact).abs().max() / exact.std())
             for tile in tiles:
-                if width % tile.width == 0:
-                    ours = thin.product(x, weight, gated, tile).double()
+                if width % tile.width == 0 and (tile.parts == 1 or use is Use.ADDED):
+                    ours = thin.product(x, weight, use, tile).double()
+                    ours = ours.sum(0) if tile.parts > 1 else ours
                     error = float((ours - exact).abs().max() / exact.std())
                     worst[f"{name} {most} {tile}"] = [error, library]
     ok = all(ours <= 1.5 * library + 0.01 for ours, library in worst.values())
@@ -66,10 +67,15 @@ def choose_products() -> dict[str, Any]:
     ops = TritonOps(1)
     for name, (columns, width) in SHAPES.items():
         weight = torch.randn(columns, width, device=GPU, dtype=torch.bfloat16)
-        gated = name == "gate_up"
-        found = thin.fastest(weight, gated, ops.gated if gated else ops.linear)
+        ops.tune([(weight, use_of(name))])
+        found = ops.tiles[columns, width, use_of(name)]
         chosen[name] = {str(most): str(tile) for most, tile in found.items()}
     return chosen
+
+
+def use_of(name: str) -> Use:
+    uses = {"gate_up": Use.GATED, "output": Use.ADDED, "down": Use.ADDED}
+    return uses.get(name, Use.PLAIN)
 
 
 def attention(

@@ -123,16 +123,32 @@ def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
 def compare_products() -> None:
     """Products of few rows with every tile, of rows that are parts of wider ones."""
     from realengine.graph import thin
-    from realengine.graph.ops import TorchOps
+    from realengine.graph.ops import TorchOps, Use
 
     generator = torch.Generator().manual_seed(3)
-    weight = torch.randn(2 * 72, 256, generator=generator)
+    weight = torch.randn(2 * 72, 3 * 256, generator=generator)
+    uses = ((Use.PLAIN, TorchOps().linear), (Use.GATED, TorchOps().gated))
     for most, tiles in thin.TILES.items():
-        x = torch.randn(most - 3, 2, 256, generator=generator)[:, -1]
+        x = torch.randn(most - 3, 2, 3 * 256, generator=generator)[:, -1]
         for tile in tiles:
-            for gated, plain in ((False, TorchOps().linear), (True, TorchOps().gated)):
-                ours = thin.product(x, weight, gated, tile)
+            for use, plain in uses[: 1 if tile.parts > 1 else 2]:
+                ours = thin.product(x, weight, use, tile)
+                ours = ours.sum(0) if tile.parts > 1 else ours
                 torch.testing.assert_close(ours, plain(x, weight), atol=1e-3, rtol=1e-4)
+
+
+def compare_norms() -> None:
+    """A norm after an update in parts, and after none."""
+    from realengine.graph.ops import TorchOps
+    from realengine.graph.triton_ops import TritonOps
+
+    start, gain = torch.randn(5, 48), torch.randn(48)
+    parts = torch.randn(4, 5, 48)
+    for update, whole in ((None, None), (parts[0], parts[0]), (parts, parts.sum(0))):
+        ours, plain = start.clone(), start.clone()
+        found = TritonOps(1).norm(ours, update, gain, 1e-5)
+        torch.testing.assert_close(found, TorchOps().norm(plain, whole, gain, 1e-5))
+        torch.testing.assert_close(ours, plain)
 
 
 def mend_loops() -> None:
@@ -188,6 +204,7 @@ if __name__ == "__main__":
     compare_choices()
     for length in (0, 1, 4):
         compare_rounds(length)
+    compare_norms()
     compare_products()
     compare(1, [(5, -1), (2, -2)])
     compare(16, [(1, 0), (17, -1)])

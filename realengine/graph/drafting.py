@@ -16,7 +16,7 @@ from torch import Tensor
 from pdvsim.core import Drafter as Kind
 from pdvsim.core import Stage
 from realengine.graph.model import Ends, Weights, forward, logits, matrices
-from realengine.graph.ops import Ops, Ragged, Uniform
+from realengine.graph.ops import Ops, Ragged, Uniform, Use
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
 from realengine.graph.state import State
@@ -69,7 +69,7 @@ class Drafter:
         drafts); its input slots, then each request's own number of drafts."""
         return {}
 
-    def matrices(self) -> list[tuple[Tensor, bool]]:
+    def matrices(self) -> list[tuple[Tensor, Use]]:
         """As `realengine.graph.model.matrices`, of its own weights."""
         return []
 
@@ -105,7 +105,7 @@ class ModelDrafter(Drafter):
     def programs(self) -> dict[Stage, Program]:
         return {Stage.PREFILL_DRAFT: self.prefill, Stage.DRAFT: self.draft}
 
-    def matrices(self) -> list[tuple[Tensor, bool]]:
+    def matrices(self) -> list[tuple[Tensor, Use]]:
         return matrices(self.model)
 
     def prefill(self, flat: Tensor, key: Key) -> None:

@@ -21,7 +21,7 @@ from pdvsim.core import Drafter as Kind
 from pdvsim.core import Stage
 from pdvsim.drafters import HeadShape
 from realengine.graph.drafting import Drafter, Key, Program, Prompts
-from realengine.graph.ops import Ops, Ragged, Uniform
+from realengine.graph.ops import Ops, Ragged, Uniform, Use
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
 from realengine.graph.state import State
@@ -86,10 +86,14 @@ class Eagle3Drafter(Drafter):
     def programs(self) -> dict[Stage, Program]:
         return {Stage.DRAFT: self.draft}
 
-    def matrices(self) -> list[tuple[Tensor, bool]]:
+    def matrices(self) -> list[tuple[Tensor, Use]]:
         head = self.head
-        plain = (head.fusion, head.qkv, head.output, head.down, head.head)
-        return [(matrix, False) for matrix in plain] + [(head.gate_up, True)]
+        plain, added = (head.fusion, head.qkv, head.head), (head.output, head.down)
+        return [
+            *((matrix, Use.PLAIN) for matrix in plain),
+            *((matrix, Use.ADDED) for matrix in added),
+            (head.gate_up, Use.GATED),
+        ]
 
     def see_prompts(self, prompts: Prompts, states: Tensor, first: Tensor) -> None:
         """Of prompt tokens the cache needs keys and values, and nothing is drafted from them. The
@@ -168,9 +172,9 @@ class Eagle3Drafter(Drafter):
         head, ops = self.head, self.ops
         layer = head.shape.layer
         epsilon, view = layer.norm_epsilon, Uniform(slots, 1, step - 2)
-        x = ops.linear(ops.attend(qkv, layer.heads, self.cache, 0, view, head.output), head.output)
+        x = ops.added(ops.attend(qkv, layer.heads, self.cache, 0, view, head.output), head.output)
         x = ops.norm(residual, x, head.mlp_norm, epsilon, head.gate_up)
-        x = ops.linear(ops.gated(x, head.gate_up, ahead=head.down), head.down)
+        x = ops.added(ops.gated(x, head.gate_up, ahead=head.down), head.down)
         x = ops.norm(residual, x, head.norm, epsilon, head.head)
         scores = ops.linear(x, head.head)
         tokens = self.sampler.propose(scores, self.state, slots, step, head.ids)

@@ -62,14 +62,14 @@ def norm_kernel(
     ahead,
     ahead_width,
     ahead_rows,
-    UPDATE: tl.constexpr,
+    PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     FETCH: tl.constexpr,
     LANES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """One row per program: `residual += update`; `out = residual / rms(residual) * gain`. Programs
-    behind these fetch."""
+    """One row per program: `residual += update`, the sum of `PARTS` (which may be none);
+    `out = residual / rms(residual) * gain`. Programs behind these fetch."""
     _begin(EARLY)
     if FETCH:  # noqa: SIM102, a constant comes first
         if tl.program_id(0) >= rows:
@@ -81,8 +81,9 @@ def norm_kernel(
     x = tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
     # Before the sum: behind its barrier, a row's time would hold a second trip to memory.
     g = tl.load(gain + tl.arange(0, BLOCK), mask=mask, other=0.0).to(tl.float32)
-    if UPDATE:
-        x += tl.load(update + at, mask=mask, other=0.0).to(tl.float32)
+    for part in tl.static_range(PARTS):
+        x += tl.load(update + part * rows * width + at, mask=mask, other=0.0).to(tl.float32)
+    if PARTS:
         tl.store(residual + at, x.to(residual.dtype.element_ty), mask=mask)
     scale = 1.0 / tl.sqrt(tl.sum(x * x) / width + epsilon)
     tl.store(out + at, (x * scale * g).to(out.dtype.element_ty), mask=mask)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pdvsim.models import ModelShape
-from realengine.graph.ops import Mixed, Ops, Ragged, Uniform, View
+from realengine.graph.ops import Mixed, Ops, Ragged, Uniform, Use, View
 from realengine.graph.paged import PagedCache
 
 
@@ -141,10 +141,10 @@ def forward(
         if layer.head_gains is not None:
             ops.norm_heads(qkv, layer.head_gains, epsilon)
         x = ops.attend(qkv, weights.shape.heads, cache, i, view, layer.output)
-        x = ops.linear(x, layer.output, layer.output_bias)
+        x = ops.added(x, layer.output, layer.output_bias)
         x = ops.norm(residual, x, layer.mlp_norm, epsilon, layer.gate_up)
         x = ops.gated(x, layer.gate_up, layer.gate_up_bias, layer.down)
-        update = ops.linear(x, layer.down, layer.down_bias)
+        update = ops.added(x, layer.down, layer.down_bias)
     hidden = ops.norm(residual, update, weights.norm, epsilon, weights.head)
     if tap is not None and ends is None:
         tap.take(len(weights.layers), residual)
@@ -171,11 +171,13 @@ def logits(weights: Weights, ops: Ops, hidden: Tensor) -> Tensor:
     return ops.linear(hidden, weights.head)
 
 
-def matrices(weights: Weights) -> list[tuple[Tensor, bool]]:
-    """One of each kind of matrix of the model; whether it is that of a gate beside what it gates,
-    without biases."""
+def matrices(weights: Weights) -> list[tuple[Tensor, Use]]:
+    """One of each kind of matrix of the model, and what it is for."""
     one = weights.layers[0]
-    gated = one.gate_up_bias is None
-    return [(m, False) for m in (one.qkv, one.output, one.down, weights.head)] + [
-        (one.gate_up, gated)
+    return [
+        (one.qkv, Use.PLAIN),
+        (one.output, Use.ADDED),
+        (one.gate_up, Use.GATED),
+        (one.down, Use.ADDED),
+        (weights.head, Use.PLAIN),
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 import torch
@@ -63,6 +64,14 @@ class Mixed:
 View: TypeAlias = Uniform | Ragged | Mixed
 
 
+class Use(StrEnum):
+    """What a matrix is for: `Ops.linear`, `Ops.gated` or `Ops.added`."""
+
+    PLAIN = "plain"
+    GATED = "gated"
+    ADDED = "added"
+
+
 class Ops(Protocol):
     """The pieces of a Llama layer.
 
@@ -74,13 +83,16 @@ class Ops(Protocol):
 
     block_tokens: int
 
-    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
-        """Find out how products with such matrices are fastest here: `[columns, width]`, and
-        whether they are the `gate_up` of `gated`."""
+    def tune(self, matrices: Sequence[tuple[Tensor, Use]]) -> None:
+        """Find out how products with such matrices `[columns, width]` are fastest here."""
         ...
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """`x [rows, width]` by `weight [columns, width]`: `[rows, columns]`."""
+        ...
+
+    def added(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As `linear`, for an update of `norm`: it may come in parts, `[parts, rows, columns]`."""
         ...
 
     def norm(
@@ -91,7 +103,8 @@ class Ops(Protocol):
         epsilon: float,
         ahead: Tensor | None = None,
     ) -> Tensor:
-        """Add `update` to `residual` in place and return its RMS norm times `gain`."""
+        """Add `update`, as from `added`, to `residual` in place and return its RMS norm times
+        `gain`."""
         ...
 
     def norm_heads(self, qkv: Tensor, gains: Tensor, epsilon: float) -> None:
@@ -178,10 +191,13 @@ class TorchOps:
 
     block_tokens = 1 << 30
 
-    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
+    def tune(self, matrices: Sequence[tuple[Tensor, Use]]) -> None:
         pass
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    def added(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
 
     def norm(

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from realengine.graph.kernels import _begin
+from realengine.graph.ops import Use
 
-MOST_ROWS = 64
 _COLD_BYTES = 200 << 20  # read between two uses of one matrix: more than any L2 cache
 
 
@@ -30,15 +30,19 @@ def thin_kernel(
     x_stride,
     GATED: tl.constexpr,
     BLOCK_M: tl.constexpr,
+    MORE_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """`out [rows, columns] = x [rows, width] @ weight.T`, one tile of columns a program.
 
     With `GATED`, `weight` has `2 x columns` rows, those of the gate first, and a tile is one half
-    of each: `out = silu(gate) * up`. `BLOCK_K` divides `width`.
+    of each: `out = silu(gate) * up`. With several `PARTS` each is the product over a share of the
+    width, `[PARTS, rows, columns]`. `BLOCK_K` divides `width`. There are up to `BLOCK_M + MORE_M`
+    rows: two products share a tile of the matrix, since blocks have powers of two.
     """
     _begin(EARLY)
     i = tl.arange(0, BLOCK_N)
@@ -55,53 +59,102 @@ def thin_kernel(
     at_x = x + m[None, :] * x_stride + k[:, None]
     real_n, real_m = (n < columns)[:, None], (m < rows)[None, :]
     acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for start in range(0, width, BLOCK_K):
-        w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
-        v = tl.load(at_x + start, mask=real_m, other=0.0)
-        acc = tl.dot(w, v, acc, input_precision=PRECISION)
+    share = tl.cdiv(width // BLOCK_K, PARTS) * BLOCK_K
+    low = tl.program_id(1) * share
+    high = tl.minimum(low + share, width)
+    if MORE_M:
+        more = BLOCK_M + tl.arange(0, MORE_M)
+        at_more = x + more[None, :] * x_stride + k[:, None]
+        real_more = (more < rows)[None, :]
+        acc_more = tl.zeros([BLOCK_N, MORE_M], tl.float32)
+        for start in range(low, high, BLOCK_K):
+            w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
+            v = tl.load(at_x + start, mask=real_m, other=0.0)
+            acc = tl.dot(w, v, acc, input_precision=PRECISION)
+            v = tl.load(at_more + start, mask=real_more, other=0.0)
+            acc_more = tl.dot(w, v, acc_more, input_precision=PRECISION)
+        _write(out, acc_more, more, n, rows, columns, GATED, BLOCK_N, MORE_M)
+    else:
+        for start in range(low, high, BLOCK_K):
+            w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
+            v = tl.load(at_x + start, mask=real_m, other=0.0)
+            acc = tl.dot(w, v, acc, input_precision=PRECISION)
+    _write(out, acc, m, n, rows, columns, GATED, BLOCK_N, BLOCK_M)
+
+
+@triton.jit
+def _write(
+    out,
+    acc,
+    m,
+    n,
+    rows,
+    columns,
+    GATED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+):
+    """Columns `n` of rows `m` of this program's part, from `acc [n, m]`."""
+    real_m = (m < rows)[None, :]
+    to = out + tl.program_id(1) * rows * columns + m[None, :] * columns
     if GATED:
+        HALF: tl.constexpr = BLOCK_N // 2
         pair = tl.permute(tl.reshape(acc, (2, HALF, BLOCK_M)), (1, 2, 0))
         gate, up = tl.split(pair)
         y = gate / (1.0 + tl.exp(-gate)) * up
         j = tl.program_id(0) * HALF + tl.arange(0, HALF)
-        to = out + m[None, :] * columns + j[:, None]
-        tl.store(to, y.to(out.dtype.element_ty), mask=(j < columns)[:, None] & real_m)
+        tl.store(to + j[:, None], y.to(out.dtype.element_ty), mask=(j < columns)[:, None] & real_m)
     else:
-        to = out + m[None, :] * columns + n[:, None]
-        tl.store(to, acc.to(out.dtype.element_ty), mask=real_n & real_m)
+        real_n = (n < columns)[:, None]
+        tl.store(to + n[:, None], acc.to(out.dtype.element_ty), mask=real_n & real_m)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Columns and width of a program's tile, its warps, and loads in flight."""
+    """Columns and width of a program's tile, its warps, loads in flight; parts of a product."""
 
     columns: int
     width: int
     warps: int
     stages: int
+    parts: int = 1
 
 
 # By most rows: what was fastest for some matrix of a Llama-2-7B on an H100
 # (`results/heads/h100_thin_linear.json`).
 TILES = {
-    16: (Tile(32, 256, 4, 5), Tile(32, 128, 4, 5)),
-    32: (Tile(64, 128, 4, 5), Tile(32, 256, 4, 4)),
-    64: (Tile(64, 128, 4, 5), Tile(128, 128, 4, 3)),
+    16: (Tile(32, 256, 4, 5), Tile(32, 128, 4, 5), Tile(32, 256, 4, 4, 2), Tile(64, 128, 4, 5, 4)),
+    32: (Tile(64, 128, 4, 5), Tile(32, 256, 4, 4), Tile(64, 128, 4, 4, 4), Tile(32, 128, 4, 5, 2)),
+    64: (
+        Tile(64, 128, 4, 5),
+        Tile(128, 128, 4, 3),
+        Tile(64, 128, 4, 3, 4),
+        Tile(128, 64, 4, 5, 4),
+        Tile(64, 64, 4, 5, 2),
+    ),
+    128: (Tile(128, 64, 8, 5, 4), Tile(64, 64, 4, 4, 4), Tile(128, 64, 8, 3, 8)),
+    160: (Tile(128, 64, 8, 5, 4), Tile(64, 64, 4, 4, 4), Tile(128, 64, 8, 3, 8)),
 }
+BLOCKS = {16: (16, 0), 32: (32, 0), 64: (64, 0), 128: (128, 0), 160: (128, 32)}
+MOST_ROWS = max(TILES)
 
 
 def bucket(rows: int) -> int:
     """The key of `TILES` for so many rows."""
-    return max(16, triton.next_power_of_2(rows))
+    return next(most for most in TILES if most >= rows)
 
 
-def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile, early: bool = False) -> Tensor:
-    """`x [rows, width]`, rows up to `MOST_ROWS`, by `weight`; `width` is divided by the tile's."""
+def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False) -> Tensor:
+    """`x [rows, width]`, rows up to `MOST_ROWS`, by `weight`; `width` is divided by the tile's.
+    A tile of several parts gives float32 `[parts, rows, columns]`."""
     rows, width = x.shape
-    columns = len(weight) // 2 if gated else len(weight)
-    out = x.new_empty(rows, columns)
-    programs = triton.cdiv(len(weight), tile.columns)
-    thin_kernel[(programs,)](
+    columns = len(weight) // 2 if use is Use.GATED else len(weight)
+    if tile.parts > 1:
+        out = x.new_empty(tile.parts, rows, columns, dtype=torch.float32)
+    else:
+        out = x.new_empty(rows, columns)
+    block_m, more_m = BLOCKS[bucket(rows)]
+    thin_kernel[(triton.cdiv(len(weight), tile.columns), tile.parts)](
         x,
         weight,
         out,
@@ -109,10 +162,12 @@ def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile, early: bool = Fa
         columns,
         width,
         x.stride(0),
-        GATED=gated,
-        BLOCK_M=bucket(rows),
+        GATED=use is Use.GATED,
+        BLOCK_M=block_m,
+        MORE_M=more_m,
         BLOCK_N=tile.columns,
         BLOCK_K=tile.width,
+        PARTS=tile.parts,
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         EARLY=early,
         num_warps=tile.warps,
@@ -122,21 +177,27 @@ def product(x: Tensor, weight: Tensor, gated: bool, tile: Tile, early: bool = Fa
     return out
 
 
-def fastest(weight: Tensor, gated: bool, usual) -> dict[int, Tile]:
+def fastest(weight: Tensor, use: Use, usual, then) -> dict[int, Tile]:
     """For each key of `TILES` the tile that beats `usual(x, weight)`, if one does.
 
-    Both run in a CUDA graph over copies of the matrix, so that none is found in the L2 cache.
+    Each runs in a CUDA graph over copies of the matrix, so that none is found in the L2 cache.
+
+    Args:
+        then: what the result goes through, which has more to do with several parts.
     """
     one = weight.numel() * weight.element_size()
     copies = [weight] + [weight.clone() for _ in range(-(-_COLD_BYTES // one))]
     found = {}
     for most, tiles in TILES.items():
-        x = torch.randn(most * 5 // 8, weight.shape[1], device=weight.device, dtype=weight.dtype)
-        best_s, best = 0.99 * cold_s(lambda w, x=x: usual(x, w), copies, weight.device), None
+        rows = most * 5 // 8 if most <= 64 else most
+        x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=weight.dtype)
+        best, best_s = None, 0.99 * cold_s(lambda w, x=x: then(usual(x, w)), copies, weight.device)
         for tile in tiles:
-            if weight.shape[1] % tile.width:
+            if weight.shape[1] % tile.width or (tile.parts > 1 and use is not Use.ADDED):
                 continue
-            took_s = cold_s(lambda w, x=x, t=tile: product(x, w, gated, t), copies, weight.device)
+            took_s = cold_s(
+                lambda w, x=x, t=tile: then(product(x, w, use, t)), copies, weight.device
+            )
             if took_s < best_s:
                 best_s, best = took_s, tile
         if best is not None:

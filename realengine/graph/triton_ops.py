@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 
 from realengine.graph import kernels, round_kernels, thin
-from realengine.graph.ops import Mixed, Ragged, Uniform, View
+from realengine.graph.ops import Mixed, Ragged, Uniform, Use, View
 from realengine.graph.paged import PagedCache
 from realengine.graph.state import State
 
@@ -77,7 +77,7 @@ class TritonOps:
         self._programs = 2 * multiprocessors
         self.decode_tile = decode or DecodeTile()
         self.ahead, self.early = ahead or Ahead(), early
-        self._tiles: dict[tuple[int, int, bool], dict[int, thin.Tile]] = {}
+        self.tiles: dict[tuple[int, int, Use], dict[int, thin.Tile]] = {}
 
     def _launch(self, rows: int, ahead: Tensor | None, pieces: int, warps: int) -> dict[str, Any]:
         """What kernels that may fetch `ahead` have in common."""
@@ -112,7 +112,7 @@ class TritonOps:
             width,
             epsilon,
             rows,
-            UPDATE=update is not None,
+            PARTS=0 if update is None else update.numel() // residual.numel(),
             BLOCK=block,
             **launch,
         )
@@ -125,34 +125,44 @@ class TritonOps:
             qkv, gains, qkv.stride(0), epsilon, HEADS=heads, SIZE=size, BLOCK=block, num_warps=8
         )
 
-    def tune(self, matrices: Sequence[tuple[Tensor, bool]]) -> None:
-        for weight, gated in matrices:
-            key = weight.shape[0], weight.shape[1], gated
-            if key not in self._tiles and weight.dtype.itemsize == 2:
-                usual = self._gated if gated else F.linear
-                self._tiles[key] = thin.fastest(weight, gated, usual)
+    def tune(self, matrices: Sequence[tuple[Tensor, Use]]) -> None:
+        for weight, use in matrices:
+            key = weight.shape[0], weight.shape[1], use
+            if key not in self.tiles and weight.dtype.itemsize == 2:
+                usual = self._gated if use is Use.GATED else F.linear
+                then = self._normed if use is Use.ADDED else lambda y: y
+                self.tiles[key] = thin.fastest(weight, use, usual, then)
+
+    def _normed(self, update: Tensor) -> Tensor:
+        """What `added` is followed by, for its time."""
+        residual = update.new_empty(update.shape[-2:], dtype=torch.bfloat16)
+        return self.norm(residual, update, residual[0], 1e-5)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        tile = self._tile(x, weight, bias, gated=False)
-        if tile is None:
-            return F.linear(x, weight, bias)
-        return thin.product(x, weight, False, tile, self.early)
+        return self._product(x, weight, bias, Use.PLAIN)
+
+    def added(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._product(x, weight, bias, Use.ADDED)
 
     def gated(
         self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
     ) -> Tensor:
-        tile = self._tile(x, gate_up, bias, gated=True)
+        tile = self._tile(x, gate_up, bias, Use.GATED)
         if tile is None:
             return self._gated(x, gate_up, bias, ahead)
-        return thin.product(x, gate_up, True, tile, self.early)
+        return thin.product(x, gate_up, Use.GATED, tile, self.early)
 
-    def _tile(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, gated: bool
-    ) -> thin.Tile | None:
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, use: Use) -> Tensor:
+        tile = self._tile(x, weight, bias, use)
+        if tile is None:
+            return F.linear(x, weight, bias)
+        return thin.product(x, weight, use, tile, self.early)
+
+    def _tile(self, x: Tensor, weight: Tensor, bias: Tensor | None, use: Use) -> thin.Tile | None:
         """What this product is fastest with; None for cuBLAS."""
         if not 0 < len(x) <= thin.MOST_ROWS or bias is not None:
             return None
-        found = self._tiles.get((weight.shape[0], weight.shape[1], gated), {})
+        found = self.tiles.get((weight.shape[0], weight.shape[1], use), {})
         return found.get(thin.bucket(len(x)))
 
     def _gated(
