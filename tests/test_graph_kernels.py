@@ -89,8 +89,8 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
 
 
 def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
-    """Prompts and rounds with an EAGLE-3 head, through the engine's own programs."""
-    from pdvsim.core import Request
+    """Prompts, rounds and both mixed with an EAGLE-3 head, through the engine's own programs."""
+    from pdvsim.core import Request, Stage
     from pdvsim.drafters import head_for
     from pdvsim.models import ModelShape
     from realengine.device import CpuDevice
@@ -107,12 +107,17 @@ def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
     head = random_head(head_for(shape, 40), weights, cpu, torch.float32)
 
     def served(ops: Ops) -> list[torch.Tensor]:
-        config = GraphConfig(3, draft_lengths=lengths, max_requests=3, max_context_tokens=64)
+        config = GraphConfig(3, draft_lengths=lengths, max_requests=4, max_context_tokens=64)
         engine = GraphEngine(config, weights, head, CpuDevice(), ops)
         requests = [Request(i, n, 30, outcomes=[3, 0, 2, 1] * 4) for i, n in enumerate((20, 3, 33))]
         run(engine, engine.executor.prefill, requests)
         for length in (3, 3, *lengths, 3):
             run(engine, engine.executor.speculate + engine.executor.check, requests, length)
+        late = Request(9, 11, 30, outcomes=[1] * 12)
+        for late.chunk_tokens in (7, 4):
+            run(engine, engine.executor.speculate, requests)
+            run(engine, (Stage.MIXED,), [*requests, late])
+        run(engine, engine.executor.speculate, [*requests, late])
         drafter = engine._drafter
         return [engine._state.drafts, drafter.fused, drafter.cache.layers[0][:, 1:]]
 
