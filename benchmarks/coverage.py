@@ -30,9 +30,10 @@ from pdvsim.pool import run_all
 from pdvsim.profile import Profile, load_profile
 from pdvsim.sweep import Run, combine, simulate_cell
 
-HELD = ("output_throughput",) + tuple(
-    f"{statistic}_{name}_ms" for name in ("ttft", "tpot", "e2el") for statistic in ("median", "p99")
+LATENCIES = tuple(
+    f"{at}_{name}_ms" for name in ("ttft", "tpot", "e2el") for at in ("median", "p99")
 )
+HELD = ("output_throughput", *LATENCIES)
 TRUTH_SEED = 1_000_003
 GRAPH = "h100_tinyllama-1.1b_llama-2-7b_graph"
 # Questions: (first, second, axis, low, high, load); the load is what does not vary.

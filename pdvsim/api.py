@@ -196,7 +196,7 @@ def predict(
     load: Load,
     architectures: Architectures = "all",
     *,
-    replications: int = 5,
+    replications: int | None = None,
     formulas: bool = False,
     tail_within: float = 0.2,
     most_requests: int = 16_000,
@@ -206,6 +206,7 @@ def predict(
 
     Args:
         architectures: names, with parameters if wanted: pdv@prefill_batch=8.
+        replications: runs of each cell; None: 16, of the eager executor 6.
         formulas: closed forms beside the simulation.
         tail_within, most_requests: runs of `poisson` that leaves `requests` open go on until one
             tells the p99 of TTFT and E2E within this share of it, or has so many requests.
@@ -218,7 +219,7 @@ def predict(
     from pdvsim.prediction import predicted
 
     wanted = Wanted(tail_within, most_requests)
-    cells = load.cells(profile, architectures)
+    cells = load.asked(architectures).predicted(profile)
     return predicted(
         cells, profile, replications, formulas=formulas, wanted=wanted, workers=workers
     )

@@ -91,7 +91,7 @@ def architecture_option(default: str) -> Option:
     )
 
 
-def replications_option(default: int, help: str = "Simulated runs of each cell.") -> Option:
+def replications_option(default: int | None, help: str = "Simulated runs of each cell.") -> Option:
     """How many runs an interval rests on."""
     return click.option("--replications", type=int, default=default, show_default=True, help=help)
 

@@ -14,14 +14,14 @@ from pdvsim.open_loop import Length, Wanted, is_open, long_enough
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile
 from pdvsim.results import ranked, row, subject
-from pdvsim.sweep import CellResult, sweep
+from pdvsim.sweep import CellResult, replications_for, sweep
 from pdvsim.verdict import judged
 
 
 def predicted(
     cells: Sequence[Cell],
     profile: Profile,
-    replications: int,
+    replications: int | None = None,
     *,
     formulas: bool = False,
     wanted: Wanted | None = None,
@@ -40,6 +40,8 @@ def predicted(
         InputError: something that cannot run, or `formulas` of what they do not know.
     """
     first = cells[0]
+    if replications is None:
+        replications = replications_for(cells)
     varied = first.acceptance_spread or first.acceptance_from is not None
     if formulas and (varied or len(set(first.acceptance)) > 1):
         raise InputError("--formulas knows one acceptance for all positions; give one number")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pdvsim.api import closed_loop
 from pdvsim.cell import TraceFile, Value, Values
 from pdvsim.errors import InputError
+from pdvsim.profile import Profile
 from pdvsim.quantities import METRICS
 from pdvsim.results import row
-from pdvsim.sweep import sweep
-from tests.fakes import FakeModel, cell
+from pdvsim.sweep import replications_for, sweep
+from tests.fakes import FakeModel, cell, profile_file
 
 FAKE = FakeModel()
 
@@ -119,3 +121,19 @@ def test_bad_sweeps() -> None:
         sweep([cell()], FAKE, 0)
     with pytest.raises(InputError, match="unknown architecture 'nope'"):
         sweep([cell("nope")], FAKE, 1)
+
+
+def test_a_prediction_has_as_many_runs_as_its_executor_needs() -> None:
+    assert replications_for([cell("pd", "graph")]) > replications_for([cell("pd", "eager")]) > 5
+
+
+def test_runs_of_hundreds_of_requests_are_a_cycle_long_unless_asked_otherwise() -> None:
+    profile = Profile(profile_file(executor="graph"))
+
+    def cycles(**given: int) -> list[int]:
+        asked = closed_loop([32, 256], **given).asked("pd,baseline")
+        return [one.cycles for one in asked.predicted(profile)]
+
+    assert cycles() == [2, 2, 1, 1]
+    assert cycles(cycles=2) == [2, 2, 2, 2]
+    assert cycles(cycles=5) == [5, 5, 5, 5]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Measured before, by pdvsim bench -o; nothing is run then.",
 )
-@click.option("--predictions", type=int, default=8, show_default=True, help="Simulated runs.")
+@click.option("--predictions", type=int, default=16, show_default=True, help="Simulated runs.")
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -16,21 +16,18 @@ from pdvsim.options import (
     tail_options,
 )
 
-# Five architectures at 256 requests, eager: about 3 s a run, 40 s on two cores.
-REPLICATIONS = 5
-
 
 @click.command()
 @cell_options(architecture_option("all"), *SLO)
 @profile_option
-@replications_option(REPLICATIONS)
+@replications_option(None, "Simulated runs of each cell [default: 16, of eager 6].")
 @tail_options
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @destination_options
 def command(
     asked: Asked,
     profile_name: str | None,
-    replications: int,
+    replications: int | None,
     formulas: bool,
     tail_within: float,
     most_requests: int,
@@ -41,7 +38,7 @@ def command(
     from pdvsim.prediction import predicted
 
     profile = asked.profile(profile_name)
-    cells = asked.simulated(profile)
+    cells = asked.predicted(profile)
     wanted = tail_of(asked, tail_within, most_requests)
     with to.progress("simulating") as update:
         document = predicted(
