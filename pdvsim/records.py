@@ -84,19 +84,14 @@ class Recorder:
     def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
         """Append one stage execution that yielded `emitted` to its requests, if anything."""
         batch = done.batch
-        count = len(batch)
-        if emitted:
-            tokens = sum(emitted)
-            self._member_tokens += bytes(emitted)
-        else:
-            tokens = 0
-            self._member_tokens += bytes(count)
-        self._rows += _ROW.pack(
+        self.row(
+            batch,
+            emitted,
             STAGE_CODE[done.stage],
             lane,
             STREAM_CODE[done.stream],
             done.take,
-            count,
+            len(batch),
             done.query_tokens,
             done.context_tokens,
             done.queued_s,
@@ -107,8 +102,17 @@ class Recorder:
             settled_s,
             done.launch_alone_s,
             done.device_alone_s,
-            tokens,
         )
+
+    def row(self, batch: Sequence[Request], emitted: Sequence[int], *columns: float) -> None:
+        """Append a row: `columns` are STAGE_COLUMNS without the last."""
+        if emitted:
+            tokens = sum(emitted)
+            self._member_tokens += bytes(emitted)
+        else:
+            tokens = 0
+            self._member_tokens += bytes(len(batch))
+        self._rows += _ROW.pack(*columns, tokens)
         if batch is not self._last_batch:  # the stages of a round share one
             self._last_batch = batch
             self._last_ids = array("I", [request.id for request in batch])

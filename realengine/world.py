@@ -19,12 +19,15 @@ from pdvsim.architectures.lane import (
     Complete,
     Launch,
     PollUntil,
+    Program,
     Put,
     Release,
+    Run,
     Take,
     Wait,
     WaitUntil,
     no_verb,
+    plainly,
 )
 from pdvsim.core import Model, Request, query_tokens, settle
 from pdvsim.errors import InputError, InvariantError
@@ -94,6 +97,7 @@ class RealWorld:
             Release: self._release,
             Launch: self._launch,
             Wait: self._wait,
+            Run: self._run,
             WaitUntil: self._wait_until,
             PollUntil: self._poll_until,
             Complete: self._complete,
@@ -205,25 +209,35 @@ class RealWorld:
     # Lane threads
 
     def _run_lane(self, lane: Lane) -> None:
-        send, handlers, over = lane.program.send, self._handlers, self._over.is_set
-        result, verbs = None, 0
         began_s = time.perf_counter()
         try:
-            while not over():
-                verb = send(result)
-                handler = handlers.get(type(verb))
-                if handler is None:
-                    raise no_verb(verb)
-                result = handler(lane, verb)
-                verbs += 1
-        except (_Over, StopIteration):
+            self._follow(lane, lane.program)
+        except _Over:
             pass
         except BaseException as error:
             self._fail(error)
         finally:
             lane.alive_s = time.perf_counter() - began_s
-            lane.verbs = verbs
             self._leave(lane)
+
+    def _follow(self, lane: Lane, program: Program) -> None:
+        """Do what `program` asks for, until it ends or the run is over."""
+        send, handlers, over = program.send, self._handlers, self._over.is_set
+        result = None
+        while not over():
+            try:
+                verb = send(result)
+            except StopIteration:
+                return
+            handler = handlers.get(type(verb))
+            if handler is None:
+                raise no_verb(verb)
+            result = handler(lane, verb)
+            lane.verbs += 1
+        raise _Over
+
+    def _run(self, lane: Lane, verb: Run) -> None:
+        self._follow(lane, plainly(self.lanes, verb))
 
     def _fail(self, error: BaseException) -> None:
         """The first error of any lane ends the run."""

@@ -14,7 +14,7 @@ from pdvsim.architectures.lane import (
     Take,
     WaitUntil,
     complete,
-    decode_round,
+    decode_rounds,
     prefill,
     streams_of,
 )
@@ -41,7 +41,7 @@ def worker(lanes: Lanes) -> Program:
         for part in lanes.prefills(batch):
             yield from prefill(lanes, part, MAIN)
         while batch:
-            yield from decode_round(lanes, batch, MAIN)
+            yield from decode_rounds(lanes, batch, MAIN)
             yield from complete(batch)
             batch = unfinished(batch)
 

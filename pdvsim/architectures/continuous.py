@@ -21,6 +21,7 @@ from pdvsim.architectures.lane import (
     WaitUntil,
     complete,
     decode_round,
+    decode_rounds,
     mixed_pass,
     prefill,
     streams_of,
@@ -57,9 +58,11 @@ def worker(lanes: Lanes) -> Program:
             unread += sum(request.prompt_tokens for request in new)
         if lanes.executor.batched:
             yield from one_pass(lanes, rounds, joining, left)
-        else:
+        elif joining:
             yield from prefill(lanes, joining, MAIN)
             yield from decode_round(lanes, rounds, MAIN)
+        else:
+            yield from decode_rounds(lanes, rounds, MAIN)
         yield from complete((*running, *joining))
         joined = [one for one in joining if through(lanes, one)]
         joining[:] = unfinished([one for one in joining if not through(lanes, one)])
@@ -85,7 +88,7 @@ def one_pass(
     if prompts:
         yield from mixed_pass(lanes, rounds, prompts, MAIN)
     else:
-        yield from decode_round(lanes, rounds, MAIN)
+        yield from decode_rounds(lanes, rounds, MAIN)
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:

@@ -85,6 +85,8 @@ class PriorityQueue:
         return self._heap[0][2]
 
 
+Streams: TypeAlias = Mapping[Model, Stream]
+
 # The verbs are not frozen: that would make them twice as dear, and a simulation makes many.
 
 
@@ -146,6 +148,25 @@ class Wait:
 
 
 @dataclass(slots=True, eq=False)
+class Run:
+    """Run `stages` in order for `batch`, each on its model's stream, and wait until they are done;
+    the batch then holds its new tokens. `plainly` says it in launches and waits.
+
+    A lane sets `again` where it would run just the same again if nothing had happened meanwhile
+    but that the batch got tokens: nothing else came, moved or went. Where it would then put the
+    batch back into a queue and take it from there for each run, `via` is that queue. A world may
+    run again at once as long as that is so, or leave it to the lane.
+    """
+
+    stages: Sequence[Stage]
+    batch: Sequence[Request]
+    streams: Streams
+    draft_tokens: int | None = None
+    again: bool = False
+    via: Queue | None = None
+
+
+@dataclass(slots=True, eq=False)
 class WaitUntil:
     """Sleep on the shared condition variable until `ready()` or `timeout_s` has passed."""
 
@@ -168,7 +189,9 @@ class Complete:
     request: Request
 
 
-Verb: TypeAlias = Take | Put | Acquire | Release | Launch | Wait | WaitUntil | PollUntil | Complete
+Verb: TypeAlias = (
+    Take | Put | Acquire | Release | Launch | Wait | Run | WaitUntil | PollUntil | Complete
+)
 Program: TypeAlias = Generator[Verb, Any, None]
 
 
@@ -272,7 +295,6 @@ def _always(requests: Sequence[Request]) -> bool:
 
 _ACQUIRE = {model: Acquire(model) for model in Model}
 _RELEASE = {model: Release(model) for model in Model}
-Streams: TypeAlias = Mapping[Model, Stream]
 
 
 def streams_of(draft: Stream, verifier: Stream) -> Streams:
@@ -283,24 +305,19 @@ def streams_of(draft: Stream, verifier: Stream) -> Streams:
 PREFILL_STREAM = streams_of(draft=Stream.PREFILL, verifier=Stream.PREFILL)
 
 
-def run_stages(
-    lanes: Lanes,
-    stages: Sequence[Stage],
-    batch: Sequence[Request],
-    streams: Streams,
-    draft_tokens: int | None = None,
-) -> Program:
-    """Run `stages` in order for `batch`, each on its model's stream."""
-    for group in lanes.launches(batch):
+def plainly(lanes: Lanes, run: Run) -> Program:
+    """`run` in launches and waits, once: what both worlds do where they know no shorter way."""
+    stages, streams, drafts = run.stages, run.streams, run.draft_tokens
+    for group in lanes.launches(run.batch):
         if lanes.executor.synchronous:
             for stage in stages:
                 yield _ACQUIRE[stage.model]
-                yield Wait((yield Launch(stage, group, streams[stage.model], (), draft_tokens)))
+                yield Wait((yield Launch(stage, group, streams[stage.model], (), drafts)))
                 yield _RELEASE[stage.model]
         else:
             after: tuple[Any, ...] = ()
             for stage in stages:
-                after = ((yield Launch(stage, group, streams[stage.model], after, draft_tokens)),)
+                after = ((yield Launch(stage, group, streams[stage.model], after, drafts)),)
             if after:
                 yield Wait(after[0])
 
@@ -323,7 +340,7 @@ def complete(batch: Sequence[Request]) -> Program:
 
 def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams = PREFILL_STREAM) -> Program:
     """Bring `batch` from prompt to ready-to-decode."""
-    return run_stages(lanes, lanes.executor.prefill, batch, streams)
+    yield Run(lanes.executor.prefill, batch, streams)
 
 
 def mixed_pass(
@@ -348,4 +365,15 @@ def decode_round(
 
     `draft_tokens` is the round's own number of drafts, if it is not the configuration's.
     """
-    return run_stages(lanes, lanes.round_stages, batch, streams, draft_tokens)
+    yield Run(lanes.round_stages, batch, streams, draft_tokens)
+
+
+def decode_rounds(
+    lanes: Lanes, batch: Sequence[Request], streams: Streams, via: Queue | None = None
+) -> Program:
+    """Rounds for `batch`: one, or more where nothing but the batch's tokens would have changed
+    before the next. A lane that would look at anything else asks for each `decode_round`.
+
+    `via` is the queue that the batch passes between two rounds, if the lane does not keep it.
+    """
+    yield Run(lanes.round_stages, batch, streams, again=True, via=via)

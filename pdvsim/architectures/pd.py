@@ -20,7 +20,7 @@ from pdvsim.architectures.lane import (
     Program,
     Take,
     WaitUntil,
-    decode_round,
+    decode_rounds,
     pass_on,
     prefill,
     streams_of,
@@ -55,7 +55,7 @@ def decode_lane(lanes: Lanes) -> Program:
     while True:
         yield WaitUntil(lambda: lanes.decode)
         batch = yield Take(lanes.decode, lanes.turn_limit)
-        yield from decode_round(lanes, batch, ROUND)
+        yield from decode_rounds(lanes, batch, ROUND, lanes.decode)
         yield from pass_on(lanes, batch)
 
 

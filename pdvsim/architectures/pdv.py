@@ -27,6 +27,7 @@ from pdvsim.architectures.lane import (
     Program,
     Take,
     decode_round,
+    decode_rounds,
     pass_on,
     prefill,
     streams_of,
@@ -83,9 +84,13 @@ def admit(lanes: Lanes) -> Program:
 
 def turn(lanes: Lanes) -> Program:
     batch = yield Take(lanes.decode, lanes.batch_cap)
-    for part in lanes.parts(batch):
-        yield from decode_round(lanes, part, ROUND)
-        yield from pass_on(lanes, part)
+    if BATCH_END in lanes.switched_off:
+        for part in lanes.launches(batch):
+            yield from decode_round(lanes, part, ROUND)
+            yield from pass_on(lanes, part)
+    else:
+        yield from decode_rounds(lanes, batch, ROUND, lanes.decode)
+        yield from pass_on(lanes, batch)
 
 
 def admitter(lanes: Lanes) -> Program:

@@ -14,10 +14,10 @@ from pdvsim.architectures.lane import (
     PREFILL_BATCH,
     Lanes,
     Program,
+    Run,
     Take,
     WaitUntil,
     pass_on,
-    run_stages,
 )
 from pdvsim.cell_values import AUTO, Auto
 from pdvsim.core import Model, Stage, Stream
@@ -38,10 +38,10 @@ def worker(lanes: Lanes) -> Program:
         yield WaitUntil(lambda: lanes.decode or lanes.admissible)
         if admits(lanes):
             admitted = yield lanes.prompts(lanes.service_limit - lanes.active)
-            yield from run_stages(lanes, lanes.executor.plain_prefill, admitted, streams)
+            yield Run(lanes.executor.plain_prefill, admitted, streams)
             yield from pass_on(lanes, admitted)
         batch = yield Take(lanes.decode, lanes.batch_cap)
-        yield from run_stages(lanes, (Stage.DECODE,), batch, streams)
+        yield Run((Stage.DECODE,), batch, streams, again=True, via=lanes.decode)
         yield from pass_on(lanes, batch)
 
 

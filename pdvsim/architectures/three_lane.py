@@ -26,11 +26,11 @@ from pdvsim.architectures.lane import (
     PriorityQueue,
     Program,
     Put,
+    Run,
     Take,
-    decode_round,
+    decode_rounds,
     pass_on,
     prefill,
-    run_stages,
     streams_of,
 )
 from pdvsim.cell_values import AUTO, Auto
@@ -113,10 +113,10 @@ def decode_lane(lanes: Lanes) -> Program:
             continue
         batch = yield Take(lanes.decode, lanes.turn_limit)
         if lanes.active <= 1:
-            yield from decode_round(lanes, batch, ROUND)
+            yield from decode_rounds(lanes, batch, ROUND, lanes.decode)
             yield from pass_on(lanes, batch)
         else:
-            yield from run_stages(lanes, lanes.executor.speculate, batch, ROUND)
+            yield Run(lanes.executor.speculate, batch, ROUND)
             yield Put(lanes.verify, batch)
 
 
@@ -124,7 +124,7 @@ def verify_turn(lanes: Lanes) -> Program:
     """Verify one micro-batch and send its requests back to the decode lane."""
     batch = yield Take(lanes.verify, verify_limit(lanes))
     for part in lanes.parts(batch):
-        yield from run_stages(lanes, lanes.executor.check, part, CHECK)
+        yield Run(lanes.executor.check, part, CHECK)
         yield from pass_on(lanes, part)
 
 

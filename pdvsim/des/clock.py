@@ -32,6 +32,10 @@ class Moment:
         clock = self._clock
         self.key = clock._now + delay_s, NORMAL, next(clock._eid)
 
+    def set_at(self, time_s: float) -> None:
+        """Be due at `time_s`, to the last bit."""
+        self.key = time_s, NORMAL, next(self._clock._eid)
+
 
 class _Time:
     """Where SimPy's environment keeps its time."""
@@ -54,6 +58,15 @@ class Clock(_Time, simpy.Environment):
         moment = Moment(self, call)
         self._moments.append(moment)
         return moment
+
+    @property
+    def due_s(self) -> float:
+        """When the next event is due, moments left aside."""
+        return self._queue[0][0] if self._queue else inf
+
+    def go_to(self, time_s: float) -> None:
+        """Let it be `time_s`. Nothing may be due before."""
+        self._now = time_s
 
     def skip(self, delay_s: float) -> bool:
         """Let `delay_s` pass if nothing at all is due until then; otherwise do nothing.

@@ -62,7 +62,7 @@ class Interpreter:
         def speeds(jobs: Sequence[Job]) -> list[float]:
             return [costs.gil_speed(len(jobs))] * len(jobs)
 
-        self._server = SharedServer(clock, speeds)
+        self.server = SharedServer(clock, speeds)
         self._clock = clock
 
     def run(self, work_s: float, then: Callable[[Any], None], work: Any) -> Alarm | None:
@@ -71,9 +71,9 @@ class Interpreter:
         None if that is over already, else an alarm that rings when it is.
         """
         clock = self._clock
-        if self._server.jobs or not clock.skip(work_s):
+        if self.server.jobs or not clock.skip(work_s):
             alarm = Alarm(clock)
-            self._server.run(work_s, partial(self._finish, then, work, alarm))
+            self.server.run(work_s, partial(self._finish, then, work, alarm))
             return alarm
         then(work)
         if clock.catch_up():
@@ -99,6 +99,11 @@ class Lock:
         self._wake_s = wake_s
         self._held = False
         self._waiting: deque[Alarm] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it or waits for it."""
+        return not (self._held or self._waiting)
 
     def acquire(self) -> Alarm | None:
         """None if taken at once, else an alarm that rings when it has been taken."""

@@ -6,10 +6,11 @@ seed gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from itertools import count, repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from simpy.events import Event, Timeout
 
@@ -22,13 +23,16 @@ from pdvsim.architectures.lane import (
     Program,
     Put,
     Release,
+    Run,
     Take,
     Wait,
     WaitUntil,
     no_verb,
+    plainly,
 )
-from pdvsim.core import Model, Request, settle
-from pdvsim.des.clock import Clock
+from pdvsim.core import DraftTokens, Model, Request, Stage, settle
+from pdvsim.des.alone import Alone
+from pdvsim.des.clock import NEVER, Clock
 from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Contention, Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
@@ -39,20 +43,32 @@ from pdvsim.work import contexts_of, work_of
 from pdvsim.workload import Workload
 
 MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
+Steps: TypeAlias = Generator[Event, Any, None]
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
+class Lane:
+    """One simulated thread's program.
+
+    Attributes:
+        queued_s: when it began to wait for the lock that it now holds; else negative.
+        take: the number of its last take.
+        asked: what `ask` said of its next launches, where it has been asked already.
+    """
+
     index: int
     name: str
     program: Program
     result: Any = None
-    queued_s: float = -1.0  # when it began to wait for the lock it now holds
-    take: int = -1  # the number of its last take
+    queued_s: float = -1.0
+    take: int = -1
+    asked: deque[tuple[int, int, float, float]] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiter:
+class Waiter:
+    """A lane that waits until `ready`, and looks every `interval_s` if it polls."""
+
     ready: Callable[[], object]
     alarm: Alarm
     since_s: float
@@ -79,8 +95,8 @@ class SimulatedWorld:
         shape = architecture(config.architecture)
         self.lanes = shape.lanes(config)
         self._prefill = self.lanes.prefill
-        self._admits = shape.admits
-        self._next_take = count().__next__
+        self.admits = shape.admits
+        self.next_take = count().__next__
         self.source = Source(workload)
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
@@ -95,10 +111,10 @@ class SimulatedWorld:
         self._record = self.recorder.stage
         self._counted_batch: Sequence[Request] = ()
         self._counted_tokens = 0
-        self._waiters: list[_Waiter] = []
+        self.waiters: list[Waiter] = []
         self._stop = Alarm(self.env)
         self._stopped = False
-        self._handlers: dict[type, Callable[[_Lane, Any], Event | None]] = {
+        self._handlers: dict[type, Callable[[Lane, Any], Event | None]] = {
             Take: self._take,
             Put: self._put,
             Acquire: self._acquire,
@@ -109,9 +125,11 @@ class SimulatedWorld:
             PollUntil: self._poll_until,
             Complete: self._complete,
         }
-        self.env.process(self._arrivals())
+        self._alone = Alone(self)
+        self.coming: deque[Request] = deque()
+        self.arrival = self.env.moment(self.arrive)
         for index, (name, program) in enumerate(programs.items()):
-            self.env.process(self._run_lane(_Lane(index, name, program)))
+            self.env.process(self._run_lane(Lane(index, name, program)))
 
     def run(self) -> RunRecord:
         """Run to the workload's end.
@@ -120,6 +138,8 @@ class SimulatedWorld:
             InvariantError: nothing can happen any more while requests are unfinished, or a lane
                 goes on for ever while no time passes.
         """
+        self.coming.extend(self.source.initial())
+        self.arrive()
         deadline_s = self.source.workload.deadline_s
         if deadline_s is not None:
             Timeout(self.env, deadline_s).callbacks.append(lambda _: self._end())
@@ -141,8 +161,9 @@ class SimulatedWorld:
             "simulated",
         )
 
-    def _run_lane(self, lane: _Lane) -> Any:
-        send, handlers = lane.program.send, self._handlers
+    def _run_lane(self, lane: Lane, program: Program | None = None) -> Steps:
+        """Do what `program`, or the lane's own, asks for; yields what it has to wait for."""
+        send, handlers = (program or lane.program).send, self._handlers
         began_s = -1.0
         while began_s < self.env.now:
             began_s = self.env.now
@@ -152,6 +173,9 @@ class SimulatedWorld:
                 except StopIteration:
                     return
                 lane.result = None
+                if type(verb) is Run:
+                    yield from self._alone.run(lane, verb)
+                    continue
                 try:
                     handler = handlers[type(verb)]
                 except KeyError:
@@ -164,16 +188,21 @@ class SimulatedWorld:
             f"asked for {MOST_AT_ONCE:,} things in a row meanwhile"
         )
 
-    def _arrivals(self) -> Any:
-        for request in self.source.initial():
-            if request.arrival_s > self.env.now:
-                yield Timeout(self.env, request.arrival_s - self.env.now)
-            self._arrive(request)
+    def plainly(self, lane: Lane, run: Run) -> Steps:
+        """`run` with an event for whatever happens."""
+        return self._run_lane(lane, plainly(self.lanes, run))
 
-    def _arrive(self, request: Request) -> None:
-        self._prefill.push((request,))
-        self._look()
-        self._notify()
+    def arrive(self) -> None:
+        """Release what is due, and be called again when the next is."""
+        coming = self.coming
+        while coming and coming[0].arrival_s <= self.env.now:
+            self._prefill.push((coming.popleft(),))
+            self._look()
+            self._notify()
+        if coming:
+            self.arrival.set_at(coming[0].arrival_s)
+        else:
+            self.arrival.key = NEVER
 
     def _end(self) -> None:
         if not self._stopped:
@@ -182,7 +211,7 @@ class SimulatedWorld:
 
     # Queues
 
-    def _take(self, lane: _Lane, verb: Take) -> None:
+    def _take(self, lane: Lane, verb: Take) -> None:
         if verb.queue is self._prefill:
             batch = self.lanes.pop_admissible(verb)
             self.lanes.active += len(batch)
@@ -192,20 +221,20 @@ class SimulatedWorld:
             batch = verb.queue.take(verb.limit)
         lane.result = batch
         if batch:
-            lane.take = self._next_take()
+            lane.take = self.next_take()
             if self._prefill or self.recorder.shut:
                 self._look()
-            if self._waiters:
+            if self.waiters:
                 self._notify()
 
-    def _put(self, lane: _Lane, verb: Put) -> None:
+    def _put(self, lane: Lane, verb: Put) -> None:
         verb.queue.push(verb.requests)
         if self._prefill or self.recorder.shut:
             self._look()
-        if self._waiters:
+        if self.waiters:
             self._notify()
 
-    def _complete(self, lane: _Lane, verb: Complete) -> None:
+    def _complete(self, lane: Lane, verb: Complete) -> None:
         verb.request.completed_s = self.env.now
         self.lanes.completed += 1
         self.lanes.active -= 1
@@ -216,13 +245,13 @@ class SimulatedWorld:
             self._end()
         if self._prefill or self.recorder.shut:
             self._look()
-        if self._waiters:
+        if self.waiters:
             self._notify()
 
     def _look(self) -> None:
         """Some queue or count has changed: note if admission shuts or opens with that."""
         recorder = self.recorder
-        if self._prefill and not self._admits(self.lanes):
+        if self._prefill and not self.admits(self.lanes):
             if not recorder.shut:
                 recorder.admission(True, self.env.now)
         elif recorder.shut:
@@ -232,21 +261,21 @@ class SimulatedWorld:
 
     def _notify(self) -> None:
         """Some queue or count has changed: wake whoever waited for that."""
-        woken = [waiter for waiter in self._waiters if waiter.ready()]
+        woken = [waiter for waiter in self.waiters if waiter.ready()]
         for waiter in woken:
-            self._waiters.remove(waiter)
+            self.waiters.remove(waiter)
             if waiter.interval_s is None:
                 waiter.alarm.ring(self.host.wake_s)
             else:
                 waited = self.env.now - waiter.since_s
                 waiter.alarm.ring(waiter.interval_s - waited % waiter.interval_s)
 
-    def _wait_until(self, lane: _Lane, verb: WaitUntil) -> Event | None:
+    def _wait_until(self, lane: Lane, verb: WaitUntil) -> Event | None:
         # The time-out needs no event here: every change that can make `ready` true notifies.
         ready = verb.ready
         return None if ready() else self._block(ready, None)
 
-    def _poll_until(self, lane: _Lane, verb: PollUntil) -> Event | None:
+    def _poll_until(self, lane: Lane, verb: PollUntil) -> Event | None:
         # Idle polls change nothing, so they are skipped up to the first that finds work.
         ready = verb.ready
         if ready():
@@ -254,33 +283,28 @@ class SimulatedWorld:
         return self._block(ready, verb.interval_s + self.host.poll_overhead_s)
 
     def _block(self, ready: Callable[[], object], interval_s: float | None) -> Event:
-        waiter = _Waiter(ready, Alarm(self.env), self.env.now, interval_s)
-        self._waiters.append(waiter)
+        waiter = Waiter(ready, Alarm(self.env), self.env.now, interval_s)
+        self.waiters.append(waiter)
         return waiter.alarm
 
-    def _acquire(self, lane: _Lane, verb: Acquire) -> Event | None:
+    def _acquire(self, lane: Lane, verb: Acquire) -> Event | None:
         lane.queued_s = self.env.now
         return self.locks[verb.lock].acquire() if verb.lock in self.host.locks else None
 
-    def _release(self, lane: _Lane, verb: Release) -> None:
+    def _release(self, lane: Lane, verb: Release) -> None:
         lane.queued_s = -1.0
         if verb.lock in self.host.locks:
             self.locks[verb.lock].release()
 
     # The device
 
-    def _launch(self, lane: _Lane, verb: Launch) -> Event | None:
+    def _launch(self, lane: Lane, verb: Launch) -> Event | None:
         stage, batch = verb.stage, verb.batch
         now = self.env.now
         drafts = self._draft_tokens if verb.draft_tokens is None else verb.draft_tokens
         lane.result = op = Operation(stage, batch, verb.stream, verb.after, drafts)
-        if batch is not self._counted_batch:  # the stages of a turn share one
-            self._counted_batch = batch
-            self._counted_tokens = contexts_of(batch)
-        op.context_tokens = context = self._counted_tokens
-        work = work_of(self.executor, stage, batch, drafts, context)
-        op.query_tokens = work.new_tokens
-        launch_s, device_s = self._cost(stage, work)
+        asked = lane.asked.popleft() if lane.asked else self.ask(stage, batch, drafts)
+        op.query_tokens, op.context_tokens, launch_s, device_s = asked
         op.launch_alone_s = launch_s
         op.device_alone_s = op.remaining_s = device_s
         op.take = lane.take
@@ -288,7 +312,22 @@ class SimulatedWorld:
         op.launched_s = now
         return self._occupy(launch_s, self._submit, op)
 
-    def _wait(self, lane: _Lane, verb: Wait) -> Event | None:
+    def ask(
+        self, stage: Stage, batch: Sequence[Request], drafts: DraftTokens
+    ) -> tuple[int, int, float, float]:
+        """(new tokens, context tokens, host seconds, device seconds) of a launch."""
+        if batch is not self._counted_batch:  # the stages of a turn share one
+            self._counted_batch = batch
+            self._counted_tokens = contexts_of(batch)
+        context = self._counted_tokens
+        work = work_of(self.executor, stage, batch, drafts, context)
+        return work.new_tokens, context, *self._cost(stage, work)
+
+    def forget_count(self) -> None:
+        """Tokens are about to be produced."""
+        self._counted_batch = ()
+
+    def _wait(self, lane: Lane, verb: Wait) -> Event | None:
         op: Operation = verb.event
         if op.done or (self._advance(op) and self.env.skip(self.host.event_wake_s)):
             self._settle(lane, op)
@@ -301,7 +340,7 @@ class SimulatedWorld:
             op.alarm = alarm
         return alarm
 
-    def _settle(self, lane: _Lane, op: Operation) -> None:
+    def _settle(self, lane: Lane, op: Operation) -> None:
         if op.settled:
             return
         op.settled = True
@@ -310,7 +349,7 @@ class SimulatedWorld:
                 self._settle(lane, earlier)
             op.after = ()
         now = self.env.now
-        self._counted_batch = ()  # tokens are about to be produced
+        self.forget_count()
         emitted = settle(self.executor, op.stage, op.batch, op.draft_tokens, now)
         self._record(op, lane.index, now, emitted)
 
