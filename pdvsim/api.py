@@ -263,7 +263,7 @@ def crossover(
     low: float | None = None,
     high: float | None = None,
     points: int = 8,
-    metric: str = "output_throughput",
+    metric: str | None = None,
     second_axis: str | None = None,
     replications: int = 32,
     workers: int | None = 1,
@@ -274,6 +274,8 @@ def crossover(
         over: what is varied, from `low` to `high` (None: as far as usual); what `load` says of
             it only counts where the axis does not go.
         points: values looked at to begin with.
+        metric: None takes the output throughput, the goodput where there is an SLO, and of an open
+            loop the median E2E latency.
         second_axis: draws a map over both.
         replications: machines drawn at one value at most, each with a pair of runs.
         workers: processes; None takes one per usable core.

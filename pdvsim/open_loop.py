@@ -111,10 +111,12 @@ class Wanted:
         within: half width of the 95 % interval that a run gives the p99 of TTFT and E2E latency,
             as a share of each.
         most_requests: of a run, reached or not.
+        share: another quantile than the 99th percentile.
     """
 
     within: float = WITHIN
     most_requests: int = MOST_REQUESTS
+    share: float = TAIL
 
     def __post_init__(self) -> None:
         if not 0.0 < self.within <= 10.0:
@@ -157,18 +159,18 @@ def long_enough(task: tuple[Cell, Calibration, Wanted]) -> Length:
         if found is not None and found.overloaded:
             # Four times as long, the test is twice as sure, also on a slightly faster machine.
             return Length(replace(cell, requests=min(4 * count, wanted.most_requests)))
-        if _settled(record, wanted.within):
+        if _settled(record, wanted):
             return Length(tried)
         if count == wanted.most_requests:
             return Length(tried, settled=False)
         count = min(2 * count, wanted.most_requests)
 
 
-def _settled(record: RunRecord, within: float) -> bool:
-    """Whether the run tells the p99 of TTFT and E2E latency so well."""
+def _settled(record: RunRecord, wanted: Wanted) -> bool:
+    """Whether the run tells the quantile of TTFT and E2E latency so well."""
     measured = record.requests[record.workload.warmup :]
     for ends in ("first_token_s", "completed_s"):
         seconds = [getattr(r, ends) - r.arrival_s for r in measured if r.completed_s is not None]
-        if tail_error(np.array(seconds)) > within:
+        if tail_error(np.array(seconds), wanted.share) > wanted.within:
             return False
     return True

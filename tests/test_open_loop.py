@@ -12,6 +12,7 @@ import pytest
 from pdvsim import cli
 from pdvsim.cell import Cell
 from pdvsim.core import Stage
+from pdvsim.crossover.space import AXES, Place, Side, Simulated
 from pdvsim.des import simulate
 from pdvsim.documents.cells import Overload, Row
 from pdvsim.open_loop import Wanted, drift, is_open, long_enough, tail_error
@@ -183,6 +184,32 @@ def test_an_overload_in_some_runs_is_a_caveat() -> None:
     )
     assert not made.overloaded and overloads([made]) == []
     assert at_times([made]) == ["plain is overloaded in 1 of 3 runs"]
+
+
+def test_sides_of_a_crossover_that_are_overloaded_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    axis = AXES["rate"]
+    first, second = rated(1.0), rated(1.0, batch_cap=64)
+    place = Place((Side("few", first), Side("many", second)))
+    sampler = Simulated(axis, place, "median_e2el_ms", FakeModel(), workers=1)
+    (slow,), (fast,) = sampler([(20.0, 0)]), sampler([(400.0, 0)])
+    assert slow is not None and fast is None
+    assert sampler.overloads(20.0) == (False, False)
+    assert sampler.overloads(400.0) == (True, False)
+
+
+def test_an_open_loop_is_compared_by_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "crossover pd pdv --over rate --protocol poisson --from 50 --to 90 --points 2"
+    assert cli.run([*words.split(), "--replications", "4", "--prefill-batch", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["metric"] == "median_e2el_ms"
+    assert [point["overloaded"] for point in document["points"]] == [
+        ["second"],
+        ["first", "second"],
+    ]
+    assert [point["answer"] for point in document["points"]] == ["first", "unknown"]
+    assert "pdv is overloaded at rate 50, 90" in document["verdict"]["sentence"]
 
 
 def predict(capsys: pytest.CaptureFixture[str], *words: str) -> str:

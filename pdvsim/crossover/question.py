@@ -16,10 +16,10 @@ from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
-from pdvsim.quantities import COMPARABLE, QUANTITIES, Better
+from pdvsim.quantities import COMPARABLE, OF_SLO, QUANTITIES, Better
 from pdvsim.statistics import Interval
 from pdvsim.sweep import check_replications
-from pdvsim.verdict import PENDING, judged
+from pdvsim.verdict import PENDING, judged, ranking_metric
 
 MAP_RUNS = 6
 INTERVAL = "95 % of plausible machines: of each ratio (in one run), of each crossing"
@@ -35,7 +35,7 @@ def crossed(
     over: str,
     ends: tuple[float | None, float | None],
     points: int,
-    metric: str,
+    metric: str | None,
     second_axis: str | None,
     replications: int,
     workers: int | None,
@@ -48,6 +48,7 @@ def crossed(
         asked: all else of their cells.
         over, ends: what is varied, and from where to where; None takes the axis's own ends.
         points: values looked at to begin with.
+        metric: None takes what cells of the protocol are ranked by.
         second_axis: draws a map over both.
         replications: pairs of runs at one value at most.
         workers: processes; None takes one per usable core.
@@ -58,6 +59,9 @@ def crossed(
     axis, across = axis_called(over), None if second_axis is None else axis_called(second_axis)
     if across is axis:
         raise InputError(f"both axes of the map are {over}")
+    if metric is None:
+        slo = any(name.startswith("slo_") for name in asked.given)
+        metric = ranking_metric(asked.values["protocol"], slo)
     _check_metric(metric, asked)
     check_replications(replications, least=4, most=1000)
     grid = axis.grid(*ends, points)
@@ -114,9 +118,9 @@ def _check_metric(metric: str, asked: Asked) -> None:
             f"cannot compare {metric!r} under {mine.name}; known are {', '.join(known)}"
         )
     limits = [name for name in asked.given if name.startswith("slo_")]
-    if metric == "request_goodput" and not limits:
-        raise InputError("goodput counts requests within an SLO; give --slo-tpot-ms or another")
-    if metric != "request_goodput":
+    if metric in OF_SLO and not limits:
+        raise InputError(f"{metric} counts requests within an SLO; give --slo-tpot-ms or another")
+    if metric not in OF_SLO:
         asked.refuse_given(f"{metric} knows no SLO", limits)
 
 
@@ -192,7 +196,7 @@ def _document(
         metric=metric,
         better=better,
         length=_length(sampler),
-        points=tuple(_point(point, found) for point in found.points),
+        points=tuple(_point(point, found, sampler) for point in found.points),
         crossings=tuple(_crossing(one, lower) for one in found.crossings),
         valleys=tuple(
             documents.Valley(
@@ -224,14 +228,17 @@ def _axis(axis: Axis) -> documents.Axis:
     return documents.Axis(name=axis.name, logarithmic=axis.logarithmic, whole=axis.whole)
 
 
-def _point(point: Point, found: Comparison) -> documents.Point:
+def _point(point: Point, found: Comparison, sampler: Simulated) -> documents.Point:
+    overloads = sampler.overloads(point.load)
+    alone = overloads[0] != overloads[1]
     pairs = point.pairs if point.ratio else None
     return documents.Point(
         at=point.load,
         ratio=point.ratio,
         first=float(pairs.first.mean()) if pairs else None,
         second=float(pairs.second.mean()) if pairs else None,
-        answer=_answer(point, found),
+        answer=SIDES[int(overloads[0])] if alone else _answer(point, found),
+        overloaded=tuple(side for side, too_much in zip(SIDES, overloads, strict=True) if too_much),
         pairs_of_runs=point.runs,
         share=point.share,
     )

@@ -15,10 +15,16 @@ from pdvsim.crossover.search import Sample
 from pdvsim.des.costs import StageCosts
 from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Machine, Replication
+from pdvsim.open_loop import Wanted, is_open, long_enough
 from pdvsim.pool import run_all
+from pdvsim.quantities import QUANTILES
 from pdvsim.records import RunRecord
-from pdvsim.sweep import simulate_cell
+from pdvsim.sweep import Run, simulate_cell
 from pdvsim.work import Work
+
+# How long runs of an open loop are: its metric is one of many, so it need not be known so well.
+WITHIN, MOST_REQUESTS = 0.1, 4_000
+OTHERWISE = 0.9  # the quantile that has to be known for what is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,8 @@ class Simulated:
 
     Attributes:
         lengths: of each run so far: seconds measured, and requests completed inside them.
+        overloaded: runs at each value: of all, and of each side those in which more requests came
+            than could be served.
     """
 
     def __init__(
@@ -189,6 +197,36 @@ class Simulated:
         self._axis, self._place, self._metric = axis, place, metric
         self._calibration, self._workers, self._on_run = calibration, workers, on_run
         self.lengths: list[tuple[float, float]] = []
+        self.overloaded: dict[float, list[int]] = {}
+        self._long_enough: dict[Cell, Cell] = {}
+        share = QUANTILES.get(metric.partition("_")[0], OTHERWISE)
+        self._wanted = Wanted(WITHIN, MOST_REQUESTS, share)
+
+    def _lengthen(self, tasks: Sequence[Replication]) -> list[Replication]:
+        """Runs of open loops are as long as the metric needs."""
+        new = {
+            task.cell: (task.cell, task.calibration, self._wanted)
+            for task in tasks
+            if is_open(task.cell) and task.cell not in self._long_enough
+        }
+        for cell, length in zip(
+            new, run_all(long_enough, list(new.values()), self._workers), strict=True
+        ):
+            self._long_enough[cell] = length.cell
+        return [replace(task, cell=self._long_enough.get(task.cell, task.cell)) for task in tasks]
+
+    def _count(self, samples: Sequence[Sample], runs: Sequence[Run]) -> None:
+        """Note who was overloaded where."""
+        for (value, _), *sides in zip(samples, runs[::2], runs[1::2], strict=True):
+            counts = self.overloaded.setdefault(value, [0, 0, 0])
+            counts[0] += 1
+            for i, run in enumerate(sides, 1):
+                counts[i] += run.drift is not None and run.drift.overloaded
+
+    def overloads(self, value: float) -> tuple[bool, bool]:
+        """Whether most runs of each side at a value were overloaded."""
+        runs, first, second = self.overloaded.get(value, (1, 0, 0))
+        return 2 * first >= runs, 2 * second >= runs
 
     def _tasks(self, value: float, index: int) -> list[Replication]:
         at, its = self._axis.place(self._place, value), self._calibration
@@ -201,7 +239,8 @@ class Simulated:
 
     def __call__(self, samples: Sequence[Sample]) -> list[tuple[float, float] | None]:
         both = [task for value, index in samples for task in self._tasks(value, index)]
-        runs = run_all(simulate_cell, both, self._workers, self._on_run)
+        runs = run_all(simulate_cell, self._lengthen(both), self._workers, self._on_run)
+        self._count(samples, runs)
         self.lengths += [
             (run.metrics["duration_s"] or 0.0, run.metrics["completed"] or 0.0) for run in runs
         ]

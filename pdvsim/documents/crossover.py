@@ -53,6 +53,7 @@ class Point(Model):
             ratio or no interval.
         pairs_of_runs: spent here, each on another machine.
         share: of machines, on which the second is greater; null where that was not yet recorded.
+        overloaded: to whom more requests come than it can serve: the other is better.
     """
 
     at: Finite
@@ -62,6 +63,7 @@ class Point(Model):
     answer: Answer
     pairs_of_runs: int
     share: Finite | None = None
+    overloaded: tuple[Literal["first", "second"], ...] = ()
 
 
 class Crossing(Model):

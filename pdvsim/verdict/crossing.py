@@ -23,6 +23,7 @@ def sentences(document: Crossover) -> list[str]:
     if not lines:
         lines.append("No crossing is certain in this range.")
     lines.extend(_valley(document, valley) for valley in document.valleys)
+    lines.extend(_overloads(document))
     if where := _open(document):
         lines.append(f"It depends on the machine at {over} {where}.")
     for answer, does in (
@@ -69,6 +70,19 @@ def _open(document: Crossover) -> str:
     return ", ".join(places)
 
 
+def _overloads(document: Crossover) -> list[str]:
+    """Where more requests come than a side can serve."""
+    lines = []
+    for side in ("first", "second"):
+        places = [f"{point.at:.4g}" for point in document.points if side in point.overloaded]
+        if places:
+            lines.append(
+                f"{document.name(side)} is overloaded at {document.axis.name} "
+                f"{', '.join(places)}: its queue grows for as long as requests come."
+            )
+    return lines
+
+
 def _valley(document: Crossover, valley: Valley) -> str:
     start, end = f"{valley.start:.4g}", f"{valley.end:.4g}"
     ratio = valley.ratio
@@ -81,7 +95,8 @@ def _valley(document: Crossover, valley: Valley) -> str:
 
 
 def _places(points: Sequence[Point], answer: Answer) -> str:
-    return ", ".join(f"{point.at:.4g}" for point in points if point.answer == answer)
+    found = [point for point in points if point.answer == answer and not point.overloaded]
+    return ", ".join(f"{point.at:.4g}" for point in found)
 
 
 def of_crossover(document: Crossover) -> Verdict:
@@ -91,7 +106,7 @@ def of_crossover(document: Crossover) -> Verdict:
     if not document.crossings and len(better) == 1:
         winner = document.name(better.pop())
         kept = [f"{winner} is better wherever machines agree; no crossing is certain."]
-    answers = [point.answer for point in document.points]
+    answers = [point.answer for point in document.points if not point.overloaded]
     caveats = [
         f"{plural(answers.count(answer), 'point')} {what}"
         for answer, what in (
@@ -100,6 +115,7 @@ def of_crossover(document: Crossover) -> Verdict:
         )
         if answer in answers
     ]
+    kept += _overloads(document)
     return verdict(
         f"{document.metric} of {document.second.label} against {document.first.label}: "
         f"{' '.join(kept)}",
