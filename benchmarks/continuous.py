@@ -115,9 +115,16 @@ def cell_of(drafter: str, name: str, count: int, parameters: dict[str, Any], **m
 def closed_loop(
     engine: GraphEngine, drafter: str, name: str, count: int, cycles: float, prefill_batch: int
 ) -> dict[str, Any]:
-    """One run of an architecture: `cycles` completions for each request in flight."""
-    own = architecture(name).own({"prefill_batch": prefill_batch} if prefill_batch else {})
-    cell = cell_of(drafter, name, count, own, requests=max(5, round(cycles * count)))
+    """One run of an architecture: `cycles` completions for each request in flight.
+
+    Args:
+        name: of the architecture, or `continuous@512` for it with another token budget.
+    """
+    of, _, budget = name.partition("@")
+    own = architecture(of).own({"prefill_batch": prefill_batch} if prefill_batch else {})
+    if budget:
+        own["token_budget"] = int(budget)
+    cell = cell_of(drafter, of, count, own, requests=max(5, round(cycles * count)))
     world = RealWorld(cell.config(), plan_of(cell, 0), engine)
     record = world.run()
     summary = summarize(record)
@@ -224,16 +231,19 @@ def fixed_lengths(report: Report, verifier: str) -> None:
         print(length, ratios)
 
 
-def table(report: Report, drafters: Sequence[str], counts: Sequence[int]) -> None:
+def table(
+    report: Report, drafters: Sequence[str], counts: Sequence[int], names: Sequence[str]
+) -> None:
     """Output tokens/s, and `continuous` over the best of the others."""
     for drafter in drafters:
-        print(f"\n{drafter:16}" + "".join(f"{name:>12}" for name in ALL) + "   over the best")
+        print(f"\n{drafter:16}" + "".join(f"{name:>16}" for name in names) + "   over the best")
         for count in counts:
-            rows = [report.results.get(f"{drafter} {name} C {count}", {}) for name in ALL]
+            rows = [report.results.get(f"{drafter} {name} C {count}", {}) for name in names]
             rates = [row.get("tokens_per_s") or 0.0 for row in rows]
-            best = max(rates[1:])
-            ratio = f"{rates[0] / best:14.3f}" if best else ""
-            print(f"C {count:4d}          " + "".join(f"{rate:12,.0f}" for rate in rates) + ratio)
+            pairs = list(zip(names, rates, strict=True))
+            best = max([rate for name, rate in pairs if "continuous" not in name], default=0.0)
+            ratio = f"{dict(pairs).get('continuous', 0.0) / best:14.3f}" if best else ""
+            print(f"C {count:4d}          " + "".join(f"{rate:16,.0f}" for rate in rates) + ratio)
 
 
 def main() -> None:
@@ -243,7 +253,9 @@ def main() -> None:
     parser.add_argument("--drafters", default="", help="none, eagle3 or draft models")
     parser.add_argument("--verifier", default="llama-2-7b")
     parser.add_argument("--counts", default="1,8,32,64,128,256", help="values of C")
-    parser.add_argument("--architectures", default=",".join(ALL))
+    parser.add_argument(
+        "--architectures", default=",".join(ALL), help="also continuous@BUDGET, in tokens"
+    )
     parser.add_argument("--cycles", type=float, default=1.0, help="measured requests, times C")
     parser.add_argument("--prefill-batch", type=int, default=0, help="0: the default")
     parser.add_argument("--lengths", action="store_true", help="engines of one length and of all")
@@ -262,7 +274,7 @@ def main() -> None:
         loops(report, drafter, counts, options, until_s)
     if options.lengths:
         fixed_lengths(report, options.verifier)
-    table(report, drafters, counts)
+    table(report, drafters, counts, options.architectures.split(","))
 
 
 if __name__ == "__main__":
