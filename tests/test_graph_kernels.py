@@ -119,7 +119,7 @@ def compare_head(multiprocessors: int, lengths: tuple[int, ...]) -> None:
             run(engine, (Stage.MIXED,), [*requests, late])
         run(engine, engine.executor.speculate, [*requests, late])
         drafter = engine._drafter
-        return [engine._state.drafts, drafter.fused, drafter.cache.layers[0][:, 1:]]
+        return [engine._state.drafts, drafter.waiting.states, drafter.cache.layers[0][:, 1:]]
 
     for ours, plain in zip(served(TritonOps(multiprocessors)), served(TorchOps()), strict=True):
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)

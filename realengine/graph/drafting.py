@@ -80,14 +80,14 @@ class Drafter:
             states: `[tokens, depths x hidden]`.
         """
 
-    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, kept: Tensor) -> None:
+    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, accepted: Tensor) -> None:
         """A round has been checked.
 
         Args:
             states: `[batch x (g + 1), depths x hidden]`, of the newest token before the round and
                 of its g drafts.
             tokens: `[batch, g + 1]`, the token behind each of them.
-            kept: `[batch]`, how many of these are committed; the others never were.
+            accepted: `[batch]`, one less than how many of these are committed.
         """
 
 

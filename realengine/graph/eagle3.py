@@ -24,7 +24,7 @@ from realengine.graph.drafting import Drafter, Key, Program, Prompts
 from realengine.graph.ops import Ops, Ragged, Uniform, Use
 from realengine.graph.paged import PagedCache
 from realengine.graph.sampling import Sampler
-from realengine.graph.state import State
+from realengine.graph.state import State, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,7 @@ class Eagle3Drafter(Drafter):
     """Drafts with a head. Its cache has the verifier's pages and lengths n.
 
     Attributes:
-        fused: `[slots + 1, g + 1, hidden]`, states that the head has not taken in yet.
-        behind: `[slots + 1, g + 1]` int64, the tokens behind them.
-        fresh: int64, how many of them are committed; the last of them is that of token n - 2.
+        waiting: fused states that the head has not taken in yet.
         output: `[slots + 1, hidden]`, the head's output of the first draft step, for a chain that
             goes on in another run of the program.
     """
@@ -78,9 +76,11 @@ class Eagle3Drafter(Drafter):
         self.depths = head.shape.depths
         slots, most = len(state.lengths), state.drafts.shape[1] + 1
         hidden = len(head.norm)
-        self.fused = head.norm.new_zeros(slots, most, hidden)
-        self.behind = state.lengths.new_zeros(slots, most)
-        self.fresh = torch.ones_like(state.lengths)
+        self.waiting = Waiting(
+            head.norm.new_zeros(slots, most, hidden),
+            state.lengths.new_zeros(slots, most),
+            torch.ones_like(state.lengths),
+        )
         self.output = head.norm.new_zeros(slots, hidden)
 
     def programs(self) -> dict[Stage, Program]:
@@ -107,17 +107,13 @@ class Eagle3Drafter(Drafter):
         x = self._look(tokens[:-1], fused)
         kv = self.ops.linear(x, self.head.qkv[self.head.shape.layer.query_width :])
         self.ops.append(kv, 0, self.cache, 0, prompts.view)
-        self.fused[slots, 0] = fused[prompts.rows]
-        self.behind[slots, 0] = first
-        self.fresh.index_fill_(0, slots, 1)
+        self.waiting.states[slots, 0] = fused[prompts.rows]
+        self.waiting.tokens[slots, 0] = first
+        self.waiting.fresh.index_fill_(0, slots, 1)
 
-    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, kept: Tensor) -> None:
-        batch, count = tokens.shape
+    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, accepted: Tensor) -> None:
         fused = self.ops.linear(states, self.head.fusion)
-        self.fused[slots, :count] = fused.view(batch, count, -1)
-        self.behind[slots, :count] = tokens
-        # Padding stays at its two tokens, which have one state.
-        self.fresh[slots] = torch.where(slots == self.state.padding, 1, kept)
+        self.ops.keep(self.waiting, self.state, slots, fused, tokens, accepted)
 
     def draft(self, flat: Tensor, key: Key) -> None:
         """Take in up to `states` fresh states of each request, and draft.
@@ -126,14 +122,14 @@ class Eagle3Drafter(Drafter):
         first draft, which another run of this program has made.
         """
         batch, states, length = key
-        slots, lengths = flat.view(2, batch)
-        self.state.drafted[slots] = lengths.clamp_min(0)  # padding's is -1
+        slots, numbers = flat.view(2, batch)
         if states:
-            qkv, residual = self._take_in(slots, states)
+            qkv, residual = self._take_in(slots, numbers, states)
             if not length:
                 return
             tokens = self._step(slots, 0, qkv, residual)
         else:
+            self.state.drafted[slots] = numbers.clamp_min(0)  # padding's is -1
             tokens, residual = self.state.drafts[slots, 0], self.output[slots]
         for step in range(1, length):
             x = self._look(tokens, residual)
@@ -142,17 +138,14 @@ class Eagle3Drafter(Drafter):
         if length == 1:
             self.output[slots] = residual
 
-    def _take_in(self, slots: Tensor, states: int) -> tuple[Tensor, Tensor]:
+    def _take_in(self, slots: Tensor, numbers: Tensor, states: int) -> tuple[Tensor, Tensor]:
         """Append fresh states to the cache. Returns the last one's projections and residual."""
-        batch, state = len(slots), self.state
-        fused, fresh = self.fused[slots, :states].flatten(0, 1), self.fresh[slots]
-        x = self._look(self.behind[slots, :states].flatten(), fused)
+        waiting = self.waiting
+        blocks, last = self.ops.waiting(waiting, self.state, slots, numbers, states)
+        fused = waiting.states[slots, :states].flatten(0, 1)
+        x = self._look(waiting.tokens[slots, :states].flatten(), fused)
         qkv = self.ops.linear(x, self.head.qkv)
-        rows = torch.arange(0, batch * states, states, device=slots.device)
-        begin = state.lengths[slots] - 1 - fresh
-        blocks = torch.stack([rows, torch.full_like(rows, states), slots, begin], 1)
         self.ops.append(qkv, self.head.shape.layer.heads, self.cache, 0, Ragged(blocks))
-        last = rows + fresh - 1
         return qkv[last], self._residual(x[last], fused[last])
 
     def _look(self, tokens: Tensor, states: Tensor) -> Tensor:

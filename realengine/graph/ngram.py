@@ -63,9 +63,9 @@ class NgramDrafter(Drafter):
         self.text[slot, place] = prompts.tokens
         self.text[prompts.slots, prompts.lengths] = first
 
-    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, kept: Tensor) -> None:
+    def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, accepted: Tensor) -> None:
         steps = torch.arange(tokens.shape[1], device=slots.device)
-        places = (self.state.lengths[slots] - kept)[:, None] + steps
+        places = (self.state.lengths[slots] - 1 - accepted)[:, None] + steps
         self.text[slots[:, None], places.clamp(0, self.text.shape[1] - 1)] = tokens
 
     def draft(self, flat: Tensor, key: Key) -> None:

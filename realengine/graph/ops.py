@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realengine.graph.paged import PagedCache
-from realengine.graph.state import State
+from realengine.graph.state import State, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,31 @@ class Ops(Protocol):
         """
         ...
 
+    def keep(
+        self,
+        waiting: Waiting,
+        state: State,
+        slots: Tensor,
+        states: Tensor,
+        tokens: Tensor,
+        accepted: Tensor,
+    ) -> None:
+        """Put the `states [batch x (g + 1), width]` of a round and the `tokens [batch, g + 1]`
+        behind them where they wait for the drafter; `accepted` + 1 of each are committed. Padding
+        stays at its two tokens, which have one state."""
+        ...
+
+    def waiting(
+        self, waiting: Waiting, state: State, slots: Tensor, numbers: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Begin rounds of `numbers [batch]` drafts (none where negative) that take in what waits,
+        `count` rows of each request.
+
+        Returns:
+            Blocks as in `Ragged`, whose first rows are fresh, and the row of the last of these.
+        """
+        ...
+
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         """The part of `attend` that fills the cache. `heads` may be 0: keys and values alone."""
         ...
@@ -255,6 +280,30 @@ class TorchOps:
         committed.scatter_(1, accepted[:, None], final[:, None])
         counts = torch.stack([accepted, state.drafted[slots]], 1)
         return torch.cat([counts, committed], 1)
+
+    def keep(
+        self,
+        waiting: Waiting,
+        state: State,
+        slots: Tensor,
+        states: Tensor,
+        tokens: Tensor,
+        accepted: Tensor,
+    ) -> None:
+        batch, count = tokens.shape
+        waiting.states[slots, :count] = states.view(batch, count, -1)
+        waiting.tokens[slots, :count] = tokens
+        waiting.fresh[slots] = torch.where(slots == state.padding, 1, accepted + 1)
+
+    def waiting(
+        self, waiting: Waiting, state: State, slots: Tensor, numbers: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        state.drafted[slots] = numbers.clamp_min(0)
+        rows = torch.arange(0, len(slots) * count, count, device=slots.device)
+        fresh = waiting.fresh[slots]
+        begin = state.lengths[slots] - 1 - fresh
+        blocks = torch.stack([rows, torch.full_like(rows, count), slots, begin], 1)
+        return blocks, rows + fresh - 1
 
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         kv = cache.layers[layer]

@@ -93,3 +93,54 @@ def commit_kernel(
     tl.store(last + 2 * slot + 1, new)
     if slot != padding:
         tl.store(lengths + slot, tl.load(lengths + slot) + kept + 1)
+
+
+@triton.jit(do_not_specialize_on_alignment=["slots", "numbers"])
+def waiting_kernel(
+    slots, numbers, drafted, lengths, fresh, blocks, last, states, EARLY: tl.constexpr
+):
+    """One request per program: see `Ops.waiting`."""
+    _begin(EARLY)
+    request = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + request)
+    tl.store(drafted + slot, tl.maximum(tl.load(numbers + request), 0))
+    count, first = tl.load(fresh + slot), request * states
+    block = blocks + 4 * request
+    tl.store(block, first)
+    tl.store(block + 1, states)
+    tl.store(block + 2, slot)
+    tl.store(block + 3, tl.load(lengths + slot) - 1 - count)
+    tl.store(last + request, first + count - 1)
+
+
+@triton.jit(do_not_specialize=["padding"], do_not_specialize_on_alignment=["slots", "tokens"])
+def keep_kernel(
+    slots,
+    states,
+    tokens,
+    tokens_stride,
+    accepted,
+    kept_states,
+    kept_tokens,
+    fresh,
+    padding,
+    width,
+    most,
+    COUNT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    """One row of a round per program: see `Ops.keep`."""
+    _begin(EARLY)
+    row = tl.program_id(0).to(tl.int64)
+    request, i = row // COUNT, row % COUNT
+    slot = tl.load(slots + request)
+    column = tl.arange(0, BLOCK)
+    mask = column < width
+    to = slot * most + i
+    x = tl.load(states + row * width + column, mask=mask)
+    tl.store(kept_states + to * width + column, x, mask=mask)
+    tl.store(kept_tokens + to, tl.load(tokens + request * tokens_stride + i))
+    if i == 0:
+        count = tl.load(accepted + request) + 1
+        tl.store(fresh + slot, tl.where(slot == padding, 1, count))

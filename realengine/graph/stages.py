@@ -114,7 +114,7 @@ class Stages:
         scores = scores.view(*tokens.shape, scores.shape[1])
         accepted, final = self.sampler.judge(scores, drafts, forced, self.state, slots)
         result = self.ops.commit(self.state, slots, tokens, accepted, final)
-        self.drafter.see_round(slots, states, result[:, 2:], accepted + 1)
+        self.drafter.see_round(slots, states, result[:, 2:], accepted)
         return result
 
     def _begin(self, prompts: Prompts, scores: Tensor, states: Tensor) -> Tensor:

@@ -9,6 +9,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a drafter that sees the verifier's states has not taken in yet, in rows by slot.
+
+    Attributes:
+        states: `[slots + 1, g + 1, width]`.
+        tokens: `[slots + 1, g + 1]` int64, the tokens behind them.
+        fresh: int64, how many of them are committed; the last of them is that of token n - 2.
+    """
+
+    states: Tensor
+    tokens: Tensor
+    fresh: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Tables of `slots + 1` rows; the last row is that of padding.
 

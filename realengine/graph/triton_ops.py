@@ -21,7 +21,7 @@ from torch import Tensor
 from realengine.graph import kernels, round_kernels, thin
 from realengine.graph.ops import Mixed, Ragged, Uniform, Use, View
 from realengine.graph.paged import PagedCache
-from realengine.graph.state import State
+from realengine.graph.state import State, Waiting
 
 MOST_SPLITS = 16
 LOG2E = 1.4426950408889634  # the kernels' softmax is in base 2
@@ -266,6 +266,54 @@ class TritonOps:
             **self._early,
         )
         return result
+
+    def keep(
+        self,
+        waiting: Waiting,
+        state: State,
+        slots: Tensor,
+        states: Tensor,
+        tokens: Tensor,
+        accepted: Tensor,
+    ) -> None:
+        rows, width = states.shape
+        block = triton.next_power_of_2(width)
+        round_kernels.keep_kernel[(rows,)](
+            slots,
+            states,
+            tokens,
+            tokens.stride(0),
+            accepted,
+            waiting.states,
+            waiting.tokens,
+            waiting.fresh,
+            state.padding,
+            width,
+            waiting.tokens.shape[1],
+            COUNT=tokens.shape[1],
+            BLOCK=block,
+            num_warps=max(1, min(8, block // 512)),
+            **self._early,
+        )
+
+    def waiting(
+        self, waiting: Waiting, state: State, slots: Tensor, numbers: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        batch = len(slots)
+        blocks, last = slots.new_empty(batch, 4), slots.new_empty(batch)
+        round_kernels.waiting_kernel[(batch,)](
+            slots,
+            numbers,
+            state.drafted,
+            state.lengths,
+            waiting.fresh,
+            blocks,
+            last,
+            count,
+            num_warps=1,
+            **self._early,
+        )
+        return blocks, last
 
     def append(self, qkv: Tensor, heads: int, cache: PagedCache, layer: int, view: Ragged) -> None:
         kv = cache.layers[layer]
