@@ -17,7 +17,7 @@ from calibration.ceilings import measure_ceilings
 from calibration.contention import fit_contention, measure_pairs, request_tokens
 from calibration.fit import estimate
 from calibration.plan import Plan
-from calibration.stage_fits import Samples, fit_stages, gil_speeds, run_spread
+from calibration.stage_fits import Samples, Sizes, fit_stages, gil_speeds, run_spread
 from calibration.stages import (
     blocker,
     kernel_seconds,
@@ -83,7 +83,7 @@ def calibrate(
     kernels, pairs = of("kernels-"), of("beside-")
     every = [sample for one in passes for sample in one]
     rng = np.random.default_rng(seed)
-    stages = fit_stages(every, kernels, engine, cuda, rng)
+    stages = fit_stages(every, kernels, engine.executor, _sizes(engine), cuda, rng)
     threads = {
         "wake_s": found["wake"],
         "lock_wake_s": found["lock_wake"],
@@ -213,6 +213,19 @@ class _Ids:
         first = self._next
         self._next += count
         return first
+
+
+def _sizes(engine: Any) -> Sizes:
+    """What the engine pads to; an eager one, or one on the CPU, nothing."""
+    found = getattr(engine, "sizes", None)
+    if found is None:
+        return Sizes()
+    return Sizes(
+        found.batches,
+        found.prefill_tokens,
+        tuple(sorted({batch for _, batch, _ in found.mixed})),
+        tuple(sorted({tokens for tokens, _, _ in found.mixed})),
+    )
 
 
 def _event_wake(samples: Samples, synchronous: bool, rng: np.random.Generator) -> Estimate:

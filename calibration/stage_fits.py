@@ -3,110 +3,192 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from calibration.fit import DRAWS, OUTLIER, Timing, estimate, fit_cost, noise_quantiles
-from pdvsim.core import PREFILLS, Stage
-from pdvsim.cost_fit import CostFit, Load, term_value
+from calibration.fit import DRAWS, OUTLIER, Point, estimate, fit_cost, noise_quantiles
+from pdvsim.core import PREFILLS, Executor, Stage
+from pdvsim.cost_fit import ABOVE, CostFit, Load, term_value
 from pdvsim.profile_file import Estimate, Range, StageFit, host_load
 from pdvsim.work import Work
-from realengine.engine import Engine
 
 Samples = list[dict[str, Any]]
 
-_WIDE = [f"rows_above_{place}" for place in (64, 128, 256, 512)]
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What an engine pads its launches to: batches of rounds, tokens of prefills, and both of mixed
+    passes; ascending, and empty for no padding."""
+
+    batches: tuple[int, ...] = ()
+    prefill_tokens: tuple[int, ...] = ()
+    mixed_batches: tuple[int, ...] = ()
+    mixed_tokens: tuple[int, ...] = ()
+
+    def of(self, stage: Stage) -> tuple[list[int], list[int]]:
+        if stage in PREFILLS:
+            return [], [*self.prefill_tokens]
+        if stage is Stage.MIXED:
+            return [*self.mixed_batches], [*self.mixed_tokens]
+        return [*self.batches], []
+
+
+_ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
+_HINGES = [f"{ABOVE}{place}" for place in (16, 32, 64, 128, 256, 512, 1024)]
+_OF_PROMPTS = ["fixed", "per_query_token", "per_prompt_pair", "per_request", *_HINGES[2:]]
+_DEVICE_TERMS = {
+    Stage.PREFILL_DRAFT: _OF_PROMPTS,
+    Stage.PREFILL_VERIFIER: _OF_PROMPTS,
+    Stage.MIXED: [*_OF_PROMPTS, "per_context_token"],
+    Stage.DRAFT: [
+        *("fixed", "per_pass", "per_request", "per_query_token"),
+        *("per_context_token", "per_mean_context", *_HINGES),
+    ],
+}
+_OF_ROUNDS = [
+    *("fixed", "per_request", "per_query_token"),
+    *("per_context_token", "per_mean_context", *_HINGES),
+]
+_EAGER_TERMS = ["per_pass", "per_query_token", "per_context_token"]
 
 
 def fit_stages(
-    samples: Sequence[dict[str, Any]],
-    kernels: Sequence[dict[str, Any]],
-    engine: Engine,
+    samples: Samples,
+    kernels: Samples,
+    executor: Executor,
+    sizes: Sizes,
     cuda: bool,
     rng: np.random.Generator,
 ) -> dict[Stage, StageFit]:
     """One fit per stage.
 
-    Device time comes from `kernels`, or from launches that were hidden; on the CPU the launching
-    thread does all the work, so the device has none.
+    Device time comes from `kernels`, or from trains; on the CPU the launching thread does all the
+    work, so the device has none.
     """
-    synchronous = engine.executor.synchronous
-    buckets = list(engine.batch_sizes)
-    by_stage: dict[Stage, Samples] = defaultdict(list)
-    device_rows: dict[Stage, Samples] = defaultdict(list)
-    for sample in samples:
-        by_stage[Stage(sample["stage"])].append(sample)
-    for sample in kernels or [s for s in samples if s["hidden"]] or samples:
-        device_rows[Stage(sample["stage"])].append(sample)
+    by_stage, device_rows = _by_stage(samples), _by_stage(kernels or _hidden(samples))
     fits = {}
     for stage, rows in by_stage.items():
-        prefill = stage in PREFILLS
-        plain = [row for row in rows if not row["hidden"]]
+        batches, tokens = sizes.of(stage)
+        shape = StageFit.model_construct(buckets=batches, token_buckets=tokens)
         device = fit_cost(
-            [_timing(row, row["device_s"] if cuda else 0.0) for row in device_rows[stage]],
-            _device_terms(synchronous, prefill),
+            _points(
+                device_rows[stage], shape.load, (lambda row: row["device_s"]) if cuda else _free
+            ),
+            _EAGER_TERMS
+            if executor.synchronous
+            else _DEVICE_TERMS.get(stage, _OF_ROUNDS + _HINGES),
             rng,
+            corrected=cuda and not executor.synchronous and stage is not Stage.MIXED,
         )
-        if cuda and not synchronous:
-            host = fit_exposed_host(plain, device, prefill, rng)
+        plain = [row for row in rows if not row["hidden"]]
+        if cuda and not executor.synchronous:
+            host = fit_exposed_host(stage, plain, device, shape.load, rng)
         else:
-            terms = ["fixed", "per_query_token"] if prefill else ["per_pass"]
-            host = fit_cost([_timing(row, _whole_s(row, cuda)) for row in plain], terms, rng)
+            terms = ["fixed", "per_pass", "per_query_token"]
+            if executor.batched:
+                terms += ["per_request", "per_context_token"]
+            points = _points(plain, host_load, lambda row: _whole_s(row, cuda))
+            host = fit_cost(points, terms, rng)
         fits[stage] = StageFit(
             host=host,
             device=device,
-            measured=_range(rows),
-            buckets=[] if prefill else buckets,
+            measured=_range(stage, rows),
+            buckets=batches,
+            token_buckets=tokens,
         )
     return fits
 
 
 def fit_exposed_host(
-    rows: Samples, device: CostFit, prefill: bool, rng: np.random.Generator
+    stage: Stage,
+    rows: Samples,
+    device: CostFit,
+    load_of: Callable[[Work], Load],
+    rng: np.random.Generator,
 ) -> CostFit:
     """Host time of a batched stage that the device does not hide: the whole time of a launch that
     nothing disturbed, from the call to the settled tokens, less the device's.
 
     What the host does once the device has begun (queueing copies back, say) overlaps and does not
-    count; what it does after the end (waking up, settling) does. It is a small difference of
-    large numbers, so it is fitted by absolute error, and its noise is that of the launch call.
+    count; what it does after the end (waking up, settling) does. A round is a graph, and the
+    device's time is that launch's own. Prompts may be launched kernel by kernel, with gaps: theirs
+    is what the device takes without them, if that is less. It is a small difference of large
+    numbers, so it is fitted by absolute error, and its noise is that of the launch call.
     """
-    points: dict[Load, Samples] = defaultdict(list)
-    for row in rows:
-        points[host_load(work_of_row(row))].append(row)
-    terms = ["fixed", "per_query_token" if prefill else "per_request"]
-    design = np.array([[term_value(term, load) for term in terms] for load in points])
-    size = np.abs(design).max(axis=0)
-    device_s = np.array([device.seconds(load) for load in points])
-    whole_s = [np.array([r["launch_s"] + r["wait_s"] for r in same]) for same in points.values()]
+    terms = ["fixed", "per_request", "per_query_token"]
+
+    def exposed_s(row: dict[str, Any]) -> float:
+        busy_s = _device_s(row)
+        if stage not in _ROUNDS:
+            busy_s = min(busy_s, device.seconds(load_of(work_of_row(row))))
+        return max(0.0, float(row["launch_s"]) + float(row["wait_s"]) - busy_s)
+
+    points = _points(rows, host_load, exposed_s)
+    design = np.array([[term_value(term, one.load) for term in terms] for one in points])
+    size = np.maximum(np.abs(design).max(axis=0), 1e-12)
 
     def solve(medians: Sequence[float]) -> list[float]:
-        exposed = np.maximum(np.array(medians) - device_s, 0.0)
-        return [float(weight) for weight in nnls(design / size, exposed)[0] / size]
+        return [float(weight) for weight in nnls(design / size, np.array(medians))[0] / size]
 
-    weights = solve([np.median(values) for values in whole_s])
-    ratios = np.concatenate(
-        [
-            np.array([r["launch_s"] for r in same]) / np.median([r["launch_s"] for r in same])
-            for same in points.values()
-        ]
-    )
+    weights = solve([one.median_s for one in points])
+    launches = _points(rows, host_load, lambda row: float(row["launch_s"]))
+    ratios = np.concatenate([one.seconds / one.median_s for one in launches])
     usual = ratios[ratios <= OUTLIER]
-    residuals = np.array([np.median(v) for v in whole_s]) / (device_s + design @ weights) - 1.0
+    whole_s = [one.median_s for one in _points(rows, host_load, lambda row: _whole_s(row, False))]
+    missed = (design @ weights - np.array([one.median_s for one in points])) / np.array(whole_s)
     return CostFit(
         terms=terms,
         weights=weights,
         draws=[
-            solve([np.median(rng.choice(values, len(values))) for values in whole_s])
+            solve([float(np.median(rng.choice(one.seconds, len(one.seconds)))) for one in points])
             for _ in range(DRAWS)
         ],
         noise=noise_quantiles(usual),
         outliers=len(ratios) - len(usual),
-        residual_rms=float(np.sqrt(np.mean(residuals**2))),
+        residual_rms=float(np.sqrt(np.mean(missed**2))),
     )
+
+
+def _by_stage(samples: Samples) -> dict[Stage, Samples]:
+    found: dict[Stage, Samples] = defaultdict(list)
+    for sample in samples:
+        found[Stage(sample["stage"])].append(sample)
+    return found
+
+
+def _hidden(samples: Samples) -> Samples:
+    return [sample for sample in samples if sample["hidden"]] or samples
+
+
+def _points(
+    rows: Samples, load_of: Callable[[Work], Load], seconds_of: Callable[[dict[str, Any]], float]
+) -> list[Point]:
+    """Launches of the same kind after prompts of the same length; their contexts differ by a few
+    tokens, and count as their mean."""
+    alike: dict[tuple[Any, ...], Samples] = defaultdict(list)
+    for row in rows:
+        work = work_of_row(row)
+        kind = load_of(work._replace(context_tokens=0)), row["prompt_tokens"]
+        alike[kind].append(row)
+    return [
+        Point(
+            load._replace(context=float(np.mean([row["context_tokens"] for row in same]))),
+            np.array([seconds_of(row) for row in same]),
+        )
+        for (load, _), same in alike.items()
+    ]
+
+
+def _device_s(row: dict[str, Any]) -> float:
+    return float(row["device_s"])
+
+
+def _free(row: dict[str, Any]) -> float:
+    return 0.0
 
 
 def _whole_s(sample: dict[str, Any], cuda: bool) -> float:
@@ -114,36 +196,25 @@ def _whole_s(sample: dict[str, Any], cuda: bool) -> float:
     return float(sample["launch_s"]) + (0.0 if cuda else float(sample["wait_s"]))
 
 
-def _device_terms(synchronous: bool, prefill: bool) -> list[str]:
-    terms = ["per_pass", "per_query_token", "per_context_token"]
-    if synchronous:
-        return terms
-    if prefill:
-        return ["fixed", "per_query_token", "per_prompt_pair", *_WIDE]
-    return [*terms, "per_request", *_WIDE]
-
-
-def _range(rows: Samples) -> Range:
+def _range(stage: Stage, rows: Samples) -> Range:
     works = [work_of_row(row) for row in rows]
 
     def ends(values: list[int]) -> tuple[int, int]:
         return min(values), max(values)
 
+    rounds = [work for work in works if work.batch > work.prompts] or works
     return Range(
         batch=ends([work.batch for work in works]),
         passes=ends([work.passes for work in works]),
-        new_tokens=ends([work.longest_new_tokens for work in works]),
-        context_tokens=ends([work.context_tokens // work.batch for work in works]),
+        new_tokens=ends([work.longest_new_tokens for work in rounds]),
+        context_tokens=ends([-(-work.context_tokens // work.batch) for work in rounds]),
+        chunk_tokens=ends([work.new_tokens for work in works]) if stage is Stage.MIXED else None,
     )
 
 
 def work_of_row(row: dict[str, Any]) -> Work:
     """The work of a sample."""
     return Work(*[row[name] for name in Work._fields])
-
-
-def _timing(sample: dict[str, Any], seconds: float) -> Timing:
-    return Timing(host_load(work_of_row(sample)), seconds)
 
 
 def run_spread(passes: Sequence[Samples]) -> float:

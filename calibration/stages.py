@@ -30,9 +30,10 @@ Blocker = Callable[[Stream], None]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One timed launch of a stage; see the module."""
+    """One timed launch of a stage, of requests with prompts of `prompt_tokens`; see the module."""
 
     stage: str
+    prompt_tokens: int
     passes: int
     batch: int
     longest_new_tokens: int
@@ -89,6 +90,7 @@ def time_stage(
     span = ticket.device_span_s() or (launched_s, ended_s)
     return Sample(
         stage,
+        batch[0].prompt_tokens,
         *work,
         launched_s - started_s,
         ended_s - launched_s,

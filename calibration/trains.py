@@ -47,7 +47,7 @@ def train(
     if block is None:
         return [asdict(time_stage(engine, stage, requests, None, g)) for stage, g in chain]
     block(Stream.MAIN)
-    launched = []
+    launched, prompt = [], requests[0].prompt_tokens
     context = contexts_of(requests) + grown * len(requests)
     for stage, drafts in chain:
         work = work_of(engine.executor, stage, requests, drafts, context)
@@ -58,7 +58,8 @@ def train(
     for work, ticket in launched:
         ticket.wait()
         start_s, end_s = ticket.device_span_s() or (0.0, 0.0)
-        samples.append(asdict(Sample(ticket.stage, *work, 0.0, 0.0, end_s - start_s, True)))
+        sample = Sample(ticket.stage, prompt, *work, 0.0, 0.0, end_s - start_s, True)
+        samples.append(asdict(sample))
     return samples
 
 

@@ -24,7 +24,8 @@ class Load(NamedTuple):
         rows: new tokens of a pass, all requests together.
         context: cached tokens of all requests together; each pass reads them.
         pairs: of a prompt's tokens and those that they look back at.
-        longest: new tokens of a request in a pass.
+        size: passes of a draft stage, new tokens of a request in a round, rows of a pass with
+            prompts: what, beside requests, a correction goes by.
     """
 
     passes: float
@@ -32,7 +33,7 @@ class Load(NamedTuple):
     rows: float
     context: float
     pairs: float
-    longest: float
+    size: float
 
 
 # All are non-negative and never decrease in work; so do sums of them with weights >= 0.
@@ -43,6 +44,7 @@ TERMS: dict[str, Callable[[Load], float]] = {
     "per_pass_request": lambda load: load.passes * load.requests,
     "per_query_token": lambda load: load.passes * load.rows,
     "per_context_token": lambda load: load.passes * load.context,
+    "per_mean_context": lambda load: load.passes * load.context / max(1.0, load.requests),
     "per_prompt_pair": lambda load: load.pairs,
 }
 ABOVE = "rows_above_"  # with a number: rows of each pass beyond it, where products leave a roof
@@ -72,7 +74,7 @@ class Correction(_Part):
 
     Attributes:
         requests: of a pass, ascending.
-        sizes: passes of a draft stage, or new tokens of a request in a pass, ascending.
+        sizes: see `Load.size`, ascending.
         factors: shape (requests, sizes).
     """
 
@@ -93,8 +95,7 @@ class Correction(_Part):
 
     def factor(self, load: Load) -> float:
         i, u = _between(self.requests, load.requests)
-        size = load.passes if load.passes != 1 else load.longest
-        j, v = _between(self.sizes, size)
+        j, v = _between(self.sizes, load.size)
         rows = self.factors
         low = rows[i][j] * (1 - v) + rows[i][min(j + 1, len(self.sizes) - 1)] * v
         i = min(i + 1, len(rows) - 1)

@@ -109,9 +109,8 @@ def host_load(work: Work) -> Load:
 
 
 def _load(work: Work, requests: float, rows: float) -> Load:
-    return Load(
-        work.passes, requests, rows, work.context_tokens, work.prompt_pairs, work.longest_new_tokens
-    )
+    size = rows if work.prompts else work.passes * work.longest_new_tokens
+    return Load(work.passes, requests, rows, work.context_tokens, work.prompt_pairs, size)
 
 
 class HostFit(_File):

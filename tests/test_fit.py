@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.contention import fit_contention
-from calibration.fit import Timing, estimate, fit_cost
+from calibration.fit import Point, estimate, fit_cost
 from calibration.stage_fits import gil_speeds, run_spread
 from pdvsim.core import Stage
 from pdvsim.cost_fit import TERMS, CostFit, Load
@@ -18,39 +18,69 @@ from pdvsim.work import Work
 
 pytest.importorskip("torch")
 
-
 WORK = Work(4, 2, 1, 0, 0, 8, 0, 0.0)
+PHYSICAL = ["fixed", "per_query_token", "per_context_token"]
 
 
-def timings(rng: np.random.Generator, noise: float) -> list[Timing]:
+def points(rng: np.random.Generator, noise: float) -> list[Point]:
     """5 ms fixed, 20 us a new token, 0.1 us a cached token."""
     return [
-        Timing(
-            Load(1, batch, 5 * batch, context * batch, 0.0, 5),
-            (5e-3 + 20e-6 * 5 * batch + 0.1e-6 * context * batch)
-            * float(np.exp(rng.normal(0, noise))),
+        Point(
+            load,
+            (5e-3 + 20e-6 * load.rows + 0.1e-6 * load.context) * np.exp(rng.normal(0, noise, 8)),
         )
-        for batch in (1, 2, 4, 8, 16, 32)
-        for context in (64, 256, 512)
-        for _ in range(8)
+        for load in (
+            Load(1, batch, 5 * batch, context * batch, 0.0, 5)
+            for batch in (1, 2, 4, 8, 16, 32)
+            for context in (64, 256, 512)
+        )
     ]
 
 
 def test_known_weights_are_recovered() -> None:
     rng = np.random.default_rng(1)
-    fit = fit_cost(timings(rng, 0.02), ["fixed", "per_query_token", "per_context_token"], rng)
+    fit = fit_cost(points(rng, 0.02), PHYSICAL, rng)
     assert fit.weights == pytest.approx([5e-3, 20e-6, 0.1e-6], rel=0.05)
     low, high = np.quantile(np.array(fit.draws), [0.0, 1.0], axis=0)
     assert (low <= np.array([5e-3, 20e-6, 0.1e-6]) * 1.02).all()
     assert (high >= np.array([5e-3, 20e-6, 0.1e-6]) * 0.98).all()
     assert np.mean(fit.noise) == pytest.approx(1.0, abs=0.02)
+    assert fit.left_out_rms is not None and fit.left_out_rms < 0.03
+
+
+def test_a_correction_says_what_the_terms_miss_and_leaves_context_to_them() -> None:
+    """A kernel with steps: half as long again from 16 requests on, at every context."""
+    rng = np.random.default_rng(1)
+    steps = [
+        Point(one.load, one.seconds * (1.5 if one.load.requests >= 16 else 1.0))
+        for one in points(rng, 0.002)
+    ]
+    plain, corrected = (fit_cost(steps, PHYSICAL, rng, corrected=each) for each in (False, True))
+    assert plain.residual_rms > 0.05 > 0.02 > corrected.residual_rms
+    for one in steps:
+        assert corrected.seconds(one.load) == pytest.approx(one.median_s, rel=0.05)
+    between = corrected.seconds(Load(1, 22, 110, 22 * 64, 0.0, 5))
+    assert steps[12].median_s < between < steps[15].median_s
+
+
+def test_points_that_the_fit_did_not_know_say_how_far_it_is_off() -> None:
+    rng = np.random.default_rng(1)
+    measured = points(rng, 0.002)
+    odd = [Point(measured[7].load, 1.3 * measured[7].seconds)]
+    good, bad = (
+        fit_cost(each, PHYSICAL, rng, corrected=True)
+        for each in (measured, [*measured[:7], *odd, *measured[8:]])
+    )
+    assert good.left_out_rms is not None and bad.left_out_rms is not None
+    assert bad.left_out_rms > 3 * good.left_out_rms
+    assert good.left_out_median is not None and good.left_out_median < 0.01
 
 
 def test_one_interrupted_launch_does_not_become_noise() -> None:
     rng = np.random.default_rng(2)
-    data = timings(rng, 0.02)
-    data[3] = Timing(data[3].load, 100 * data[3].seconds)
-    fit = fit_cost(data, ["fixed", "per_query_token", "per_context_token"], rng)
+    data = points(rng, 0.02)
+    data[0].seconds[3] *= 100
+    fit = fit_cost(data, PHYSICAL, rng)
     assert fit.outliers == 1 and max(fit.noise) < 2.0
 
 
@@ -62,8 +92,10 @@ def test_one_interrupted_launch_does_not_become_noise() -> None:
 )
 def test_a_cost_never_decreases_in_work(seconds: list[float], small: int, more: int) -> None:
     rng = np.random.default_rng(0)
-    data = [Timing(load(b), s) for b, s in zip((1, 2, 4, 8, 64, 128), seconds, strict=True)]
-    fit = fit_cost(data, list(TERMS), rng)
+    data = [
+        Point(load(b), np.array([s])) for b, s in zip((1, 2, 4, 8, 64, 128), seconds, strict=True)
+    ]
+    fit = fit_cost(data, [*TERMS, "rows_above_64"], rng)
     assert cost(fit, small) <= cost(fit, small + more) + 1e-12
 
 

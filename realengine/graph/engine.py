@@ -23,7 +23,7 @@ from realengine.graph.memory import demand_of
 from realengine.graph.model import Weights, matrices
 from realengine.graph.ops import Ops, TorchOps
 from realengine.graph.paged import PagePool, paged_cache
-from realengine.graph.plan import Values, Work, admit_work
+from realengine.graph.plan import Sizes, Values, Work, admit_work
 from realengine.graph.sampling import Greedy, Sampler, Tempered
 from realengine.graph.stages import Stages
 from realengine.graph.state import new_state
@@ -144,6 +144,11 @@ class GraphEngine:
     def batch_sizes(self) -> tuple[int, ...]:
         """What a round's batch is padded to; empty where it runs at its exact size."""
         return self._runner.sizes.batches
+
+    @property
+    def sizes(self) -> Sizes:
+        """What all launches are padded to."""
+        return self._runner.sizes
 
     @property
     def pages(self) -> int:
