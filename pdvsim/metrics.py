@@ -29,6 +29,7 @@ from pdvsim.errors import InputError
 from pdvsim.quantities import METRICS, OF_SLO, QUANTILES
 from pdvsim.records import STAGE_CODE, STAGES, RunRecord
 from pdvsim.spans import Spans
+from pdvsim.speculation import Speculation
 from pdvsim.statistics import Distribution
 
 
@@ -55,8 +56,8 @@ class Summary:
         window_s: (start, end) of the steady state.
         metrics: by the names in `METRICS`; None where the run cannot say. Seconds, milliseconds
             (`_ms`), per second (throughputs) or shares of 1.
-        acceptance_per_position: share of rounds that kept draft i, for i = 0, 1, ...; empty
-            without speculation or when the rounds are not known one by one.
+        acceptance_per_position: share of the rounds that drafted which kept draft i, for i = 0, 1,
+            ...; empty without speculation or when the rounds are not known one by one.
         reasons: why a metric is None.
     """
 
@@ -293,29 +294,14 @@ def _speculation(
     record: RunRecord, metrics: dict[str, float | None], reasons: dict[str, str]
 ) -> tuple[float, ...]:
     """Acceptance over the whole run (warm-up does not change it); returns it per position."""
-    drafted = sum(request.drafted_tokens for request in record.requests)
-    rounds = sum(request.rounds for request in record.requests)
-    if not drafted:
+    found = Speculation.of(record.config.executor, record.requests)
+    if found is None:
         for name in ("spec_decode_acceptance_rate", "spec_decode_acceptance_length"):
             reasons[name] = "no token was drafted"
         return ()
-    executor = record.config.executor
-    accepted = sum(request.accepted_tokens for request in record.requests)
-    settles = record.column("stage") == STAGE_CODE[executor.settles_round]
-    yielded = float(record.column("tokens")[settles].sum())
-    metrics["spec_decode_acceptance_rate"] = accepted / drafted
-    # With a bonus token a round yields one token more than it accepts (the last round of a
-    # request may be cut, so the tokens themselves would say too little); without, it is what
-    # the rounds yielded.
-    metrics["spec_decode_acceptance_length"] = (
-        1.0 + accepted / rounds if executor.bonus_token else yielded / rounds
-    )
-    kept = b"".join([bytes(r.accepted_per_round) for r in record.requests])
-    if len(kept) != rounds:
-        return ()
-    per_round = np.frombuffer(kept, dtype=np.uint8)
-    drafts = round(drafted / rounds)
-    return tuple(float((per_round > position).mean()) for position in range(drafts))
+    metrics["spec_decode_acceptance_rate"] = found.rate
+    metrics["spec_decode_acceptance_length"] = found.length
+    return found.unconditional
 
 
 def stage_seconds(record: RunRecord) -> dict[str, dict[str, float]]:

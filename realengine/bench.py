@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pdvsim.cell import Cell, labels
-from pdvsim.documents.cells import MeasuredRun
+from pdvsim.documents.cells import MeasuredAcceptance, MeasuredRun
 from pdvsim.machine import plan_of, replication_seeds
+from pdvsim.measured.acceptance import measured_acceptance
 from pdvsim.measured.host_speed import launches
 from pdvsim.store import Store
 from pdvsim.sweep import CellResult, Run, combine, evaluate
@@ -29,6 +30,7 @@ class Measured:
     Attributes:
         records: beginning of the names of its record files; None if they were not wanted.
         failed, failure: how many requests the engine could not go on with, and why the first.
+        acceptance: what was drafted and kept.
     """
 
     run: Run
@@ -42,6 +44,7 @@ class Measured:
     records: str | None
     failed: int
     failure: str | None
+    acceptance: MeasuredAcceptance | None
 
     def about(self) -> MeasuredRun:
         """What a document says of one run."""
@@ -113,5 +116,6 @@ def _run_cell(
         records=None if records is None else _run_name(cell, index),
         failed=len(world.failures),
         failure=str(world.failures.first) if world.failures else None,
+        acceptance=measured_acceptance(record),
         **launches(record),
     )

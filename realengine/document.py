@@ -9,7 +9,6 @@ from pdvsim.documents.base import OF_ONE_RUN, Machine
 from pdvsim.documents.cells import Benchmark, BenchRow
 from pdvsim.documents.head import head
 from pdvsim.models import Pair
-from pdvsim.output import number
 from pdvsim.results import ranked, row, subject
 from pdvsim.sweep import CellResult
 from pdvsim.verdict import judged
@@ -36,7 +35,7 @@ def benchmark(
     first = results[0].cell
     notes = [f"Acceptance: {about['acceptance']}."]
     notes += [] if first.prompts is None else [first.prompts.said]
-    notes += [*_failed(rows), *_kept(rows)]
+    notes += _failed(rows)
     document = Benchmark(
         **head("bench", command),
         subject=subject([result.cell for result in results]),
@@ -57,17 +56,3 @@ def _failed(rows: Sequence[BenchRow]) -> list[str]:
         for one in rows
         if (why := next((run.failure for run in one.runs if run.failure), None)) is not None
     ]
-
-
-def _kept(rows: Sequence[BenchRow]) -> list[str]:
-    """What was accepted, by draft position."""
-    lines = []
-    for one in rows:
-        length = one.metric("spec_decode_acceptance_length")
-        if one.acceptance_per_position and length is not None:
-            kept = ", ".join(f"{rate.value:.2f}" for rate in one.acceptance_per_position)
-            lines.append(
-                f"Kept by draft position, {one.label} at C = {one.concurrency}: {kept}; mean "
-                f"accepted length {number(length.value)}."
-            )
-    return lines

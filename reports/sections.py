@@ -49,6 +49,13 @@ CELL_SECTIONS = (
         "what they leave out.",
         tables.closed_forms,
     ),
+    Section(
+        "Acceptance",
+        "Of the first run. By position: of the rounds that kept all drafts before it; and of all "
+        "rounds that drafted. Accepted length: tokens of such a round, the bonus token included. "
+        "Between requests: deviation of their rates, beside what chance alone would give.",
+        tables.accepted,
+    ),
     Section("Figures", "95 % intervals for one run below.", tables.figures),
     Section("To keep in mind", "", tables.notes),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdvsim.documents import Table
-from pdvsim.documents.cells import CellsDocument, Prediction
+from pdvsim.documents.cells import Benchmark, CellsDocument, Prediction
 from pdvsim.documents.validation import Validation
 from reports.html import items, table
 
@@ -19,6 +19,11 @@ def html(made: Table) -> str | None:
 def figures(document: CellsDocument) -> str | None:
     """A line per cell, a column per metric that any of them knows."""
     return html(document.figures())
+
+
+def accepted(document: CellsDocument) -> str | None:
+    """What was drafted and kept, where that was measured."""
+    return html(document.accepted()) if isinstance(document, Benchmark) else None
 
 
 def errors(document: CellsDocument) -> str | None:

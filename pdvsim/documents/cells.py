@@ -82,7 +82,7 @@ class Row(Model):
             executor or pair where there are several. No two of a document share label and load.
         cell: all that was specified; null where that was not yet recorded.
         metrics: by name; those of the published benchmark's own protocol only under that.
-        acceptance_per_position: share of rounds that kept draft i, i = 0, 1, ...
+        acceptance_per_position: share of the rounds that drafted which kept draft i, i = 0, 1, ...
         reasons: why a metric is null, or rests on fewer runs than there were.
         extrapolated: what lay outside the calibrated range, a sentence each.
         timeline: stage executions of the first run after its warm-up.
@@ -344,6 +344,58 @@ class Launches(Model):
     launch_s: Finite
 
 
+class AcceptanceSpread(Model):
+    """How acceptance rates, accepted over drafted, differ between requests that completed.
+
+    Attributes:
+        std: of the rates.
+        independent_std: what it would be if all rounds were alike and independent.
+        p10, median, p90: quantiles of the rates.
+    """
+
+    requests: int = Field(ge=2)
+    std: Finite
+    independent_std: Finite
+    p10: Finite
+    median: Finite
+    p90: Finite
+
+
+class RequestRounds(Model):
+    """Rounds of each request, in columns of one length."""
+
+    id: tuple[int, ...]
+    rounds: tuple[int, ...]
+    drafted: tuple[int, ...]
+    accepted: tuple[int, ...]
+
+
+class MeasuredAcceptance(Model):
+    """What the rounds of a run drafted and kept; `pdvsim.speculation` says what each is.
+
+    Attributes:
+        drafting_rounds: of `rounds`, those that drafted something.
+        rate: accepted over drafted.
+        conditional: by position; null where it was never come to.
+        unconditional: by position, as vLLM prints it.
+        length: mean accepted length, what a round that drafted yields.
+        tokens_per_round: the same over all rounds.
+        spread: between requests; null where fewer than two completed.
+    """
+
+    rounds: int = Field(ge=1)
+    drafting_rounds: int = Field(ge=1)
+    drafted: int = Field(ge=1)
+    accepted: int = Field(ge=0)
+    rate: Finite
+    conditional: tuple[Finite | None, ...]
+    unconditional: tuple[Finite, ...]
+    length: Finite
+    tokens_per_round: Finite
+    spread: AcceptanceSpread | None
+    requests: RequestRounds
+
+
 class MeasuredRun(Model):
     """One real run, and what it says of its host (`pdvsim.measured.host_speed`).
 
@@ -355,6 +407,7 @@ class MeasuredRun(Model):
             was not yet recorded.
         failed: requests that the engine could not go on with; they count for nothing.
         failure: why the first of them failed.
+        acceptance: null where nothing was drafted, or that was not yet recorded.
     """
 
     elapsed_s: Finite
@@ -367,6 +420,7 @@ class MeasuredRun(Model):
     records: str | None
     failed: int = Field(ge=0)
     failure: str | None
+    acceptance: MeasuredAcceptance | None = None
 
 
 class BenchRow(Row):
@@ -388,6 +442,51 @@ class Benchmark(CellsDocument):
     cells: tuple[BenchRow, ...]
     machine: Machine
     models: Pair | None
+
+    def tables(self) -> Iterator[Table]:
+        yield from super().tables()
+        accepted = self.accepted()
+        if accepted.lines:
+            yield accepted
+
+    def accepted(self) -> Table:
+        """What was drafted and kept in the first run of each cell that drafted."""
+        from pdvsim.output import number
+
+        several = len(self.loads) > 1
+        lines = []
+        for row in self.cells:
+            found = row.runs[0].acceptance if row.runs else None
+            if found is None:
+                continue
+            spread, without = found.spread, found.rounds - found.drafting_rounds
+            lines.append(
+                (
+                    *(((str(row.concurrency), ""),) if several else ()),
+                    (row.label, ""),
+                    (f"{100 * found.rate:.1f} %", f"{found.accepted} of {found.drafted}"),
+                    (_rates(found.conditional), ""),
+                    (_rates(found.unconditional), ""),
+                    (number(found.length), ""),
+                    (str(found.rounds), f"{without} without drafts" if without else ""),
+                    ("n/a", "")
+                    if spread is None
+                    else (
+                        f"{100 * spread.std:.1f} %",
+                        f"by chance {100 * spread.independent_std:.1f}",
+                    ),
+                )
+            )
+        head = (
+            *(("C",) if several else ()),
+            *("architecture", "drafts kept", "by position, given those before"),
+            *("of drafting rounds", "accepted length", "rounds", "between requests"),
+        )
+        return Table("Acceptance", head, lines)
+
+
+def _rates(found: tuple[float | None, ...]) -> str:
+    return " ".join("-" if rate is None else f"{rate:.2f}" for rate in found)
 
 
 def of_all(
