@@ -185,7 +185,10 @@ class Asked:
         Raises:
             InputError: something that cannot be, or that would have no effect.
         """
-        return self.cells(profile.pair, profile.executor.name)
+        cells = self.cells(profile.pair, profile.executor.name)
+        for cell in cells:
+            profile.check(cell)
+        return cells
 
     def predicted(self, profile: Profile) -> list[Cell]:
         """Those of `simulated`, with runs as long as a prediction needs: where hundreds of

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pdvsim.core import PREFILLS, Stage
 from pdvsim.errors import InvariantError
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STREAMS, RunRecord
+from pdvsim.spans import Spans
 
 # Host and device clocks of a real run are aligned to about 10 us, and CUDA's elapsed times are
 # single-precision milliseconds; virtual time is exact.
@@ -83,10 +84,16 @@ def one_lane_per_take(record: RunRecord) -> None:
 
 
 def admission_in_order(record: RunRecord) -> None:
-    """Admission shuts and opens in turn, during the run."""
-    turns = np.concatenate(([0.0], record.shut_s.ravel(), [record.end_s]))
-    if not np.all(turns[1:] >= turns[:-1]):
-        raise InvariantError("admission does not shut and open in turn during the run")
+    """Admission shuts and opens in turn, during the run; for want of memory only while shut."""
+    for spans in (record.shut_s, record.full_s):
+        turns = np.concatenate(([0.0], spans.ravel(), [record.end_s]))
+        if not np.all(turns[1:] >= turns[:-1]):
+            raise InvariantError("admission does not shut and open in turn during the run")
+    if not len(record.full_s):
+        return
+    full, shut = Spans(*record.full_s.T), Spans(*record.shut_s.T)
+    if (full - shut).length_s > 0.0:
+        raise InvariantError("memory keeps requests out while admission is open")
 
 
 def ends_with_a_reason(record: RunRecord) -> None:

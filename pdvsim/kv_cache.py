@@ -20,6 +20,7 @@ from pdvsim.models import BYTES_PER_PARAMETER, ModelShape
 PAGE_TOKENS = 16
 CHUNK_TOKENS = 8192  # prompt tokens of one pass, at most
 GRAPH_BYTES = 4 << 30
+SEARCH_ROWS = 7  # of int64, in a look-up of n-grams: texts, and what a search makes of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +52,15 @@ class KvCache:
         """Whether requests that reserve these many tokens fit into `free_pages` together."""
         return sum(map(self.pages_for, token_counts)) <= free_pages
 
-    def refusal(self, request: Request) -> str | None:
+    def refusal(self, prompt_tokens: int, output_tokens: int) -> str | None:
         """Why a request can never be served, as half a sentence; None if it can."""
-        total = request.prompt_tokens + request.output_tokens
+        total = prompt_tokens + output_tokens
         most = min(self.longest_tokens, self.pages * self.page_tokens - self.overrun_tokens)
         if total <= most:
             return None
         needed, room = (tokens * self.token_bytes / 2**20 for tokens in (total, most))
         return (
-            f"needs {request.prompt_tokens} prompt + {request.output_tokens} output tokens, "
+            f"needs {prompt_tokens} prompt + {output_tokens} output tokens, "
             f"{needed:,.1f} MiB of KV cache; the cache takes {most}, {room:,.1f} MiB"
         )
 
@@ -74,7 +75,7 @@ class MemoryDemand:
         states: of the verifier that a drafter is shown for each token.
         cache_tokens: wanted; None takes what `requests x context_tokens` needs, or what fits.
         element_bytes: of weights, activations and cache.
-        text_bytes: of a drafter that keeps the requests' texts.
+        keeps_texts: the drafter looks drafts up in the requests' texts.
     """
 
     models: Sequence[ModelShape]
@@ -88,12 +89,18 @@ class MemoryDemand:
     states: int
     tempered: bool
     element_bytes: int
-    text_bytes: int = 0
+    keeps_texts: bool = False
 
     @property
     def page_bytes(self) -> int:
         per_token = sum(shape.kv_bytes_per_token for shape in self.models)
         return self.page_tokens * per_token * self.element_bytes // BYTES_PER_PARAMETER
+
+    @property
+    def text_bytes(self) -> int:
+        """Of the requests' texts, and of a search in them."""
+        texts = (self.requests + 1) * (self.context_tokens + 1)
+        return self.keeps_texts * SEARCH_ROWS * 8 * texts
 
     @property
     def workspace_bytes(self) -> int:
@@ -111,15 +118,18 @@ class MemoryDemand:
         logits = self.requests * (self.round_tokens + 1) * vocabulary * logit_bytes
         return rows * row * self.element_bytes + logits + self.text_bytes
 
-    def cache(self, free_bytes: int) -> KvCache:
+    def cache(self, free_bytes: int, whole: bool = False) -> KvCache:
         """The cache that is made of what is free behind the weights.
+
+        Args:
+            whole: all that fits, also beyond what `requests` can use.
 
         Raises:
             CapacityError: what was asked for, or one page per request, does not fit.
         """
         overrun = self.round_tokens - 1
         return KvCache(
-            self.pages(free_bytes) - 1,
+            max(self.pages(free_bytes), whole * self._fitting(free_bytes)) - 1,
             self.page_tokens,
             self.page_bytes // self.page_tokens,
             overrun,
@@ -132,8 +142,7 @@ class MemoryDemand:
         Raises:
             CapacityError: what was asked for, or one page per request, does not fit.
         """
-        available = free_bytes - self.workspace_bytes - self.graph_bytes
-        fitting = max(0, available // self.page_bytes)
+        fitting = self._fitting(free_bytes)
         if self.cache_tokens is not None:
             wanted = -(-self.cache_tokens // self.page_tokens) + 1
             least = max(wanted, self.requests + 1)
@@ -143,7 +152,38 @@ class MemoryDemand:
         if fitting < least:
             raise CapacityError(
                 f"the KV cache needs {least} pages of {self.page_tokens} tokens, "
-                f"{least * self.page_bytes / 1e9:.2f} GB; {max(0, available) / 1e9:.2f} GB are "
+                f"{least * self.page_bytes / 1e9:.2f} GB; "
+                f"{max(0, self._available(free_bytes)) / 1e9:.2f} GB are "
                 f"left beside weights and {self.workspace_bytes / 1e9:.2f} GB of workspace"
             )
         return max(min(wanted, fitting), least)
+
+    def _available(self, free_bytes: int) -> int:
+        return free_bytes - self.workspace_bytes - self.graph_bytes
+
+    def _fitting(self, free_bytes: int) -> int:
+        return max(0, self._available(free_bytes) // self.page_bytes)
+
+
+class Pages:
+    """Pages that requests hold in a run. Not thread-safe."""
+
+    def __init__(self, cache: KvCache) -> None:
+        self._cache = cache
+        self.free = cache.pages
+
+    def room(self, requests: Sequence[Request]) -> bool:
+        """Whether `requests`, which hold nothing, fit together."""
+        return self._cache.fits(map(self._cache.reserved_tokens, requests), self.free)
+
+    def take(self, requests: Iterable[Request]) -> None:
+        """Reserve for all of them; they fit."""
+        self.free -= sum(map(self._pages, requests))
+        assert self.free >= 0
+
+    def give_back(self, request: Request) -> None:
+        """Free what a request held."""
+        self.free += self._pages(request)
+
+    def _pages(self, request: Request) -> int:
+        return self._cache.pages_for(self._cache.reserved_tokens(request))

@@ -14,11 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
+from pdvsim.architectures import Config
 from pdvsim.cell import Cell
 from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.des.world import simulate
+from pdvsim.gpu_memory import GpuMemory
+from pdvsim.kv_cache import KvCache
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
 
@@ -31,11 +34,23 @@ class Machine:
         costs: host and device seconds of a stage.
         host: what threads cost.
         contention: how far stages slow each other down on the device.
+        memory: of its GPU, with the models in it; None where it is not known.
     """
 
     costs: StageCosts
     host: HostCosts
     contention: Contention
+    memory: GpuMemory | None = None
+
+    def kv_cache(self, config: Config, workload: Workload) -> KvCache | None:
+        """The cache that limits a run; None where all requests fit, or no limit is known.
+
+        Raises:
+            CapacityError: something never fits.
+        """
+        if self.memory is None:
+            return None
+        return self.memory.for_run(workload, config.batch_cap, config.draft_tokens)
 
 
 class Calibration(Protocol):
@@ -93,7 +108,12 @@ class Replication:
 
     def run(self) -> RunRecord:
         """Simulate it."""
-        machine = self.machine()
+        machine, workload, config = self.machine(), self.workload(), self.cell.config()
         return simulate(
-            self.cell.config(), self.workload(), machine.costs, machine.host, machine.contention
+            config,
+            workload,
+            machine.costs,
+            machine.host,
+            machine.contention,
+            machine.kv_cache(config, workload),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ import numpy as np
 from pydantic import ValidationError
 
 from pdvsim.architectures import architecture
-from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR
+from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR, Cell
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des.host import HostCosts
 from pdvsim.drawn_costs import DrawnCost, DrawnCosts
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations, too_long
+from pdvsim.gpu_memory import CARDS, GpuMemory
 from pdvsim.json_file import read_json
 from pdvsim.machine import Machine
-from pdvsim.models import Pair, pair
+from pdvsim.models import ModelShape, Pair, pair
 from pdvsim.profile_file import Estimate, ProfileFile
 from pdvsim.profile_upgrade import upgraded
+from pdvsim.protocols import protocols
 from pdvsim.records import RunRecord
 from pdvsim.result_file import write_text
 from pdvsim.strata import Strata
@@ -116,7 +119,14 @@ class Profile:
             point = entry.batch, max(_draw(entry.speed, luck), 1e-3)
             contention.setdefault((entry.stage, entry.other), []).append(point)
         costs = DrawnCosts(stages, self.executor.settles_round)
-        return Machine(costs, host_costs, contention)
+        return Machine(costs, host_costs, contention, self.memory)
+
+    @property
+    def memory(self) -> GpuMemory | None:
+        """Of the GPU that was measured; None where its size is not known."""
+        gpu = self.file.provenance.gpu
+        total = self.file.gpu_bytes or CARDS.get(gpu)
+        return None if total is None else GpuMemory(gpu, total, self.pair, self.executor)
 
     def host_costs(self) -> HostCosts:
         """The host's figures as estimated, without their uncertainty."""
@@ -133,11 +143,36 @@ class Profile:
         """Where `record` left what was measured, a sentence each."""
         return extrapolations(self.file, record)
 
+    def check(self, cell: Cell) -> None:
+        """Refuse a cell whose requests, as long as they are on average, no engine can take.
+
+        Raises:
+            InputError: they are beyond the contexts of the models.
+            CapacityError: they, or the weights, are beyond the GPU's memory.
+        """
+        prompt, output = cell.prompt_tokens, cell.output_tokens
+        if "prompt_tokens" not in protocols()[cell.protocol].fields:
+            return
+        models = self._models(cell.architecture)
+        short = [one for one in models if one.max_context_tokens < prompt + output]
+        if short:
+            reach = " and ".join(f"{one.name} ({one.max_context_tokens:,})" for one in short)
+            raise InputError(
+                f"requests of {prompt:,} prompt and {output:,} output tokens do not fit the "
+                f"context of {reach}: no engine can run them"
+            )
+        if self.memory is not None:
+            load = cell.batch_cap or cell.concurrency
+            self.memory.check(load, cell.draft_tokens, prompt, output)
+
+    def _models(self, reference: str) -> Sequence[ModelShape]:
+        """Those that an architecture runs."""
+        drafts = architecture(reference).speculative
+        return self.pair.decoders if drafts else (self.pair.verifier,)
+
     def impossible(self, record: RunRecord) -> list[str]:
         """Why the models cannot do what `record` holds, a sentence each."""
-        drafts = architecture(record.config.architecture).speculative
-        models = self.pair.decoders if drafts else (self.pair.verifier,)
-        return too_long(record.requests, models)
+        return too_long(record.requests, self._models(record.config.architecture))
 
 
 def _draw(estimate: Estimate, luck: Strata) -> float:

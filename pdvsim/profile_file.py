@@ -176,6 +176,7 @@ class ProfileFile(_File):
 
     Attributes:
         draft, verifier: the shapes that were measured, so that any model's profile can be read.
+        gpu_bytes: all of the GPU's memory; null where nobody looked.
     """
 
     schema_version: Literal[3]
@@ -188,6 +189,7 @@ class ProfileFile(_File):
     contention: list[ContentionFit]
     ceilings: Ceilings | None
     provenance: Provenance
+    gpu_bytes: int | None = Field(default=None, ge=1)
 
     @property
     def pair(self) -> Pair:

@@ -103,6 +103,7 @@ COMPARABLE = tuple(name for name, quantity in QUANTITIES.items() if quantity.bet
 CAUSES = (
     "queueing",
     "admission hold",
+    "KV cache full",
     "lock wait",
     "GIL wait",
     "launch",

@@ -164,6 +164,7 @@ def _about(record: RunRecord, cell: Mapping[str, Any] | None) -> dict[str, Any]:
         "end_s": record.end_s,
         "lanes": record.lanes,
         "shut_s": record.shut_s.tolist(),
+        "full_s": record.full_s.tolist(),
         "busy_s": record.busy_s,
         "verbs": record.verbs,
         "verb_overhead_s": record.verb_overhead_s,
@@ -220,7 +221,8 @@ def _record(requests: pl.DataFrame, stages: pl.DataFrame, about: Mapping[str, An
         member_ids=_members(stages, "requests", batch),
         member_tokens=_members(stages, "request_tokens", batch),
         lanes=lanes,
-        shut_s=np.array(about["shut_s"], dtype=np.float64).reshape(-1, 2),
+        shut_s=_spans(about["shut_s"]),
+        full_s=_spans(about.get("full_s", [])),  # not told in records from before
         end_s=float(about["end_s"]),
         busy_s={str(name): float(seconds) for name, seconds in about["busy_s"].items()},
         config=Config.recorded(executor=executor, **config),
@@ -267,6 +269,10 @@ def _workload(requests: Sequence[Request], notes: Sequence[str], **protocol: Any
         notes=tuple(notes),
         **protocol,
     )
+
+
+def _spans(rows: Any) -> NDArray[np.float64]:
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 
 def _floats(table: pl.DataFrame, name: str, missing: bool = False) -> NDArray[np.float64]:

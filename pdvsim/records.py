@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from struct import Struct
@@ -69,12 +69,14 @@ class Recorder:
 
     Attributes:
         shut: whether something waits for its prefill and the architecture admits nothing.
+        full: whether that is for want of memory alone.
     """
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self.lanes = list(lanes)
-        self.shut = False
+        self.shut = self.full = False
         self._turns: list[float] = []  # when admission shut, opened, shut, ...
+        self._full_turns: list[float] = []  # when memory was full, no longer full, ...
         self._rows = bytearray()
         self._member_ids = array("I")  # unsigned numbers pack three times as fast
         self._member_tokens = bytearray()  # a round yields 17 at most
@@ -118,13 +120,14 @@ class Recorder:
             self._last_ids = array("I", [request.id for request in batch])
         self._member_ids.extend(self._last_ids)
 
-    def admission(self, shut: bool, now_s: float) -> None:
-        """Admission shuts, or opens, at `now_s`. What lasts no time leaves no trace."""
-        self.shut = shut
-        if self._turns and self._turns[-1] == now_s:
-            self._turns.pop()
-        else:
-            self._turns.append(now_s)
+    def admission(self, shut: bool, full: bool, now_s: float) -> None:
+        """What `shut` and `full` are from `now_s` on."""
+        if shut is not self.shut:
+            self.shut = shut
+            _turn(self._turns, now_s)
+        if full is not self.full:
+            self.full = full
+            _turn(self._full_turns, now_s)
 
     def finish(
         self,
@@ -139,14 +142,14 @@ class Recorder:
     ) -> RunRecord:
         """Close the books at `end_s`; the other arguments are `RunRecord`'s."""
         rows = np.frombuffer(self._rows, dtype=np.float64).reshape(-1, len(STAGE_COLUMNS))
-        turns = [*self._turns, end_s] if self.shut else self._turns
         return RunRecord(
             requests=[request for request in requests if request.arrival_s <= end_s],
             stage_rows=rows,
             member_ids=np.frombuffer(self._member_ids, dtype=np.int32),
             member_tokens=np.frombuffer(self._member_tokens, dtype=np.uint8).astype(np.int32),
             lanes=self.lanes,
-            shut_s=np.minimum(np.array(turns, dtype=np.float64), end_s).reshape(-1, 2),
+            shut_s=_spans(self._turns, self.shut, end_s),
+            full_s=_spans(self._full_turns, self.full, end_s),
             end_s=end_s,
             busy_s=dict(busy_s),
             config=config,
@@ -155,6 +158,20 @@ class Recorder:
             verbs=verbs,
             verb_overhead_s=verb_overhead_s,
         )
+
+
+def _turn(turns: list[float], now_s: float) -> None:
+    """Something begins or ends; what lasts no time leaves no trace."""
+    if turns and turns[-1] == now_s:
+        turns.pop()
+    else:
+        turns.append(now_s)
+
+
+def _spans(turns: list[float], open_ended: bool, end_s: float) -> NDArray[np.float64]:
+    """Beginnings and ends in turn as spans up to `end_s`, shape (spans, 2)."""
+    ended = [*turns, end_s] if open_ended else turns
+    return np.minimum(np.array(ended, dtype=np.float64), end_s).reshape(-1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +187,7 @@ class RunRecord:
         lanes: names of the threads; the column `lane` holds places in it.
         shut_s: shape (spans, 2): from when to when something waited for its prefill while the
             architecture admitted nothing, memory included.
+        full_s: the same, as far as it was for want of memory alone.
         busy_s: seconds in which the device had work, by name ("device", or a stream's).
         world: "simulated" or "real".
         verbs, verb_overhead_s: of a real run: verbs of all lanes, and host seconds in the world
@@ -189,6 +207,7 @@ class RunRecord:
     world: str
     verbs: int = 0
     verb_overhead_s: float = 0.0
+    full_s: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
 
     def column(self, name: str) -> NDArray[np.float64]:
         """One column of the stage rows."""

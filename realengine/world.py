@@ -319,8 +319,8 @@ class RealWorld:
         """Some queue or count has changed: wake the lanes that waited for that, and note if
         admission shuts or opens with it."""
         shut = bool(self.lanes.prefill) and not self._admits(self.lanes)
-        if shut is not self.recorder.shut and self._end_s is None:
-            self.recorder.admission(shut, self._now())
+        if (shut or self.recorder.shut) and self._end_s is None:
+            self.recorder.admission(shut, shut and self.lanes.full(self._admits), self._now())
         for lane in self._lanes:
             if lane.ready is not None and lane.ready():
                 lane.wake.notify()

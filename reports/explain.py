@@ -20,6 +20,7 @@ WORLDS = ("simulated", "real")
 COLOURS = {
     "queueing": "#56b4e9",
     "admission hold": "#f0e442",
+    "KV cache full": "#882255",
     "lock wait": "#cc79a7",
     "GIL wait": "#d55e00",
     "launch": "#e69f00",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pdvsim.architectures import Config
 from pdvsim.core import EAGER, DraftTokens, Executor, Request, Stage, Stream
+from pdvsim.kv_cache import KvCache
 from pdvsim.workload import Workload
 from realengine.engine import RequestError, Ticket
 from realengine.world import run
@@ -94,13 +95,25 @@ class ScriptedTicket(IdleTicket):
 
 
 class ScriptedEngine(IdleEngine):
-    """Streams in order, stages on different streams at the same time at full speed."""
+    """Streams in order, stages on different streams at the same time at full speed. With a cache,
+    only what fits into it is admitted."""
 
-    def __init__(self, executor: Executor, draft_tokens: int, costs: TableCosts) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        draft_tokens: int,
+        costs: TableCosts,
+        kv_cache: KvCache | None = None,
+    ) -> None:
         super().__init__(executor, draft_tokens)
         self._costs = costs
+        self._kv_cache = kv_cache
         self._lock = threading.Lock()
         self._free_s = dict.fromkeys(Stream, 0.0)
+
+    def can_admit(self, *requests: Request) -> bool:
+        cache = self._kv_cache
+        return cache is None or cache.fits(map(cache.reserved_tokens, requests), cache.pages)
 
     def start(self) -> None:
         self._free_s = dict.fromkeys(Stream, 0.0)

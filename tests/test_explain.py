@@ -33,6 +33,7 @@ from pdvsim.explain import (
     stream_seconds,
     thread_seconds,
 )
+from pdvsim.kv_cache import KvCache
 from pdvsim.quantities import CAUSES
 from pdvsim.records import STAGES, RunRecord
 from pdvsim.spans import Spans
@@ -181,12 +182,20 @@ def test_the_admission_hold_is_what_the_limit_keeps_out() -> None:
     assert np.allclose(seconds(explain_requests(of_record(free)), "admission hold"), 0.0)
 
 
-def test_waiting_for_memory_is_an_admission_hold() -> None:
-    """Three workers, memory for one request: the others wait for it, however idle the lanes."""
-    world = SimulatedWorld(config_of("baseline", workers=3), loop(3), FixedCosts(), HOST)
-    world.lanes.room = lambda requests: world.lanes.active + len(requests) <= 1
+@pytest.mark.parametrize("limited", [True, False])
+def test_waiting_for_memory_is_a_cause_of_its_own(limited: bool) -> None:
+    """Three workers, memory for one request: the others wait for it, however idle the lanes. Where
+    the rule keeps out as many, that is the cause."""
+    cache = KvCache(60, 1, token_bytes=1, overrun_tokens=4, longest_tokens=100)
+    alike = closed_loop(3, Lengths(16, 12), ACCEPTANCE, np.random.SeedSequence(0))
+    architecture = "pd" if limited else "baseline"
+    config = config_of(architecture, workers=3, batch_cap=1 if limited else 8)
+    world = SimulatedWorld(config, alike, FixedCosts(), HOST, kv_cache=cache)
     found = explain_requests(of_record(world.run()))
-    assert seconds(found, "admission hold").mean() > 0.4 * found.e2e_s.mean()
+    full, held = seconds(found, "KV cache full"), seconds(found, "admission hold")
+    cause, other = (held, full) if limited else (full, held)
+    assert cause.mean() > 0.4 * found.e2e_s.mean()
+    assert np.allclose(other, 0.0)
 
 
 @pytest.mark.parametrize(("architecture", "held"), [("pdv", True), ("pd", False)])

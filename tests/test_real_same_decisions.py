@@ -7,6 +7,8 @@ again with slower stages, so that a loaded machine is not taken for a defect.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -16,6 +18,7 @@ from pdvsim.architectures import ARCHITECTURES, Config
 from pdvsim.cell import AUTO
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
+from pdvsim.kv_cache import KvCache
 from pdvsim.records import RunRecord
 from pdvsim.work import Work
 from pdvsim.workload import Workload
@@ -67,9 +70,10 @@ def outcome(record: RunRecord) -> tuple[object, list[tuple[int, int, int, bool]]
 
 def workload_of(rng: np.random.Generator, closed: bool, scale: float) -> Workload:
     count = int(rng.integers(2, 5))
+    long = np.random.default_rng(count).choice([1, 100], count)
     return Workload(
         "closed-loop" if closed else "poisson",
-        prompt_tokens=(rng.integers(1, 20, count) * rng.choice([1, 100], count)).tolist(),
+        prompt_tokens=(rng.integers(1, 20, count) * long).tolist(),
         output_tokens=rng.integers(1, 8, count).tolist(),
         outcomes=[rng.integers(0, 5, 8).tolist() for _ in range(count)],
         arrival_s=None if closed else (np.cumsum(rng.uniform(0, 0.04, count)) * scale).tolist(),
@@ -77,13 +81,23 @@ def workload_of(rng: np.random.Generator, closed: bool, scale: float) -> Workloa
     )
 
 
-def simulated_outcomes(config: Config, workload: Workload, costs: TableCosts) -> list[object]:
+def cache_of(rng: np.random.Generator, workload: Workload) -> KvCache:
+    """One that holds each request, and some of them together."""
+    requests = workload.requests()
+    cache = KvCache(0, 16, token_bytes=1, overrun_tokens=4, longest_tokens=10_000)
+    longest = max(cache.pages_for(cache.reserved_tokens(one)) for one in requests)
+    return replace(cache, pages=int(longest * rng.uniform(1.0, 2.5)))
+
+
+def simulated_outcomes(
+    config: Config, workload: Workload, costs: TableCosts, cache: KvCache
+) -> list[object]:
     """Without noise first, then with."""
     host = HostCosts(wake_s=NOISE_S / 4, lock_wake_s=NOISE_S / 4, poll_overhead_s=1e-4)
     return [
-        outcome(simulate(config, workload, costs)),
+        outcome(simulate(config, workload, costs, kv_cache=cache)),
         *(
-            outcome(simulate(config, workload, NoisyCosts(costs, seed), host))
+            outcome(simulate(config, workload, NoisyCosts(costs, seed), host, None, cache))
             for seed in range(NOISY_RUNS)
         ),
     ]
@@ -110,9 +124,10 @@ def test_same_decisions(
         config = config_of(
             name, executor, batch_cap=batch_cap, workers=2, prefill_batch=(1, 2, AUTO)[seed % 3]
         )
-        expected, *noisy = simulated_outcomes(config, workload, costs)
+        cache = cache_of(np.random.default_rng(seed), workload)
+        expected, *noisy = simulated_outcomes(config, workload, costs, cache)
         assume(all(other == expected for other in noisy))
-        engine = ScriptedEngine(executor, config.draft_tokens, costs)
+        engine = ScriptedEngine(executor, config.draft_tokens, costs, cache)
         actual = outcome(run(config, workload, engine, stuck_s=10.0))
         if actual == expected:
             return

@@ -123,7 +123,7 @@ def test_causes_that_never_show_are_named_but_not_drawn(document: Explanation) -
     assert explain.seen(document) == ["queueing", "launch"]
     assert {row["cause"] for row in explain.causes(document)} == {"queueing", "launch"}
     assert (
-        "Below 0.05 % of the latency everywhere: admission hold, lock wait, GIL wait, device"
+        "Below 0.05 % of the latency everywhere: admission hold, KV cache full, lock wait, GIL wait"
         in render(document)
     )
 

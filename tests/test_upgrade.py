@@ -124,7 +124,9 @@ def test_an_explanation_keeps_its_causes_and_sentences() -> None:
     for was, row in zip(old["cells"], new.cells, strict=True):
         assert row.e2e_s == interval(was["e2e_s"])
         for name, cause in row.causes.items():
-            assert cause.seconds == interval(was["causes"][name]["seconds"])
+            # Nobody waited for the KV cache then.
+            told = was["causes"].get(name)
+            assert cause.seconds == (interval(told["seconds"]) if told else Interval(0.0, 0.0, 0.0))
         assert [budget.name for budget in row.threads] == list(was["threads_of_first_run"])
     assert [found.sentence for found in new.differences] == [
         d["sentence"] for d in old["differences"]

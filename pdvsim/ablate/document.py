@@ -10,7 +10,6 @@ import numpy as np
 
 from pdvsim.ablate.shapley import Ablation, Part, Subject
 from pdvsim.cell import Cell
-from pdvsim.des import simulate
 from pdvsim.documents import ablation as documents
 from pdvsim.documents.base import OF_ONE_RUN, PUBLISHED_ENGINES, RunLength
 from pdvsim.documents.head import calibration, head, valid_for
@@ -72,10 +71,7 @@ def document(
 def length_of(subjects: Sequence[Subject]) -> RunLength:
     """Of one run of each subject, with all its mechanisms."""
     firsts = [subject.first for subject in subjects]
-    summaries = [
-        summarize(simulate(one.config, one.workload, one.costs, one.host, one.contention))
-        for one in firsts
-    ]
+    summaries = [summarize(one.run()) for one in firsts]
     seconds, requests = (
         float(np.mean([found[name] or 0.0 for found in summaries]))
         for name in ("duration_s", "completed")

@@ -17,6 +17,7 @@ from pdvsim.core import Model
 from pdvsim.des import HostCosts, StageCosts, simulate
 from pdvsim.des.gpu import Contention
 from pdvsim.errors import InputError
+from pdvsim.kv_cache import KvCache
 from pdvsim.metrics import summarize
 from pdvsim.records import RunRecord
 from pdvsim.workload import Workload
@@ -33,11 +34,18 @@ class Setting:
     costs: StageCosts
     host: HostCosts
     contention: Contention
+    kv_cache: KvCache | None = None
 
     @property
     def own(self) -> Mapping[str, Mechanism]:
         """Mechanisms that only settings of this kind have."""
         return {}
+
+    def run(self) -> RunRecord:
+        """Simulate it."""
+        return simulate(
+            self.config, self.workload, self.costs, self.host, self.contention, self.kv_cache
+        )
 
     def measure(self, record: RunRecord, metric: str) -> float:
         """A metric of the run that it became.
@@ -91,6 +99,9 @@ BEFORE = {
     "contention of streams": Mechanism(
         lambda s: replace(s, contention={}),
         lambda s, rest: bool(s.contention) and _several_threads(rest),
+    ),
+    "KV cache": Mechanism(
+        lambda s: replace(s, kv_cache=None), lambda s, rest: s.kv_cache is not None
     ),
 }
 AFTER = {
@@ -148,7 +159,4 @@ def run(task: tuple[Callable[[], Setting], Off, str]) -> float:
     """
     make, off, metric = task
     setting = without(make(), off)
-    record = simulate(
-        setting.config, setting.workload, setting.costs, setting.host, setting.contention
-    )
-    return setting.measure(record, metric)
+    return setting.measure(setting.run(), metric)

@@ -24,7 +24,6 @@ def predicted(cell: Cell, calibration: Calibration, replications: int) -> Subjec
 
 
 def _predicted(run: Replication) -> Setting:
-    machine = run.machine()
-    return Setting(
-        run.cell.config(), run.workload(), machine.costs, machine.host, machine.contention
-    )
+    machine, config, workload = run.machine(), run.cell.config(), run.workload()
+    cache = machine.kv_cache(config, workload)
+    return Setting(config, workload, machine.costs, machine.host, machine.contention, cache)

@@ -11,6 +11,7 @@ import heapq
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -209,8 +210,8 @@ class Lanes:
             completed.
         service_limit: requests that may be in service at once, where that is limited.
         prefill_limit, prefill_tokens: most prompts of one prefill, and their most tokens together.
-        room: whether the executor has memory for these requests besides those it holds; a world
-            with an engine that can run out of KV cache pages puts the engine's word here.
+        room: whether there is memory for these requests besides those in service; a world in which
+            the pages of a KV cache can run out puts its word here.
     """
 
     room: Callable[[Sequence[Request]], bool]
@@ -277,6 +278,14 @@ class Lanes:
                 break
             batch += waiting.take(1)
         return batch
+
+    def full(self, admits: Callable[[Lanes], bool]) -> bool:
+        """Whether it is for want of memory alone that `admits` keeps out who waits."""
+        if self.room is _always:
+            return False
+        roomy = copy(self)
+        roomy.room = _always
+        return admits(roomy)
 
     def parts(self, batch: Sequence[Request]) -> Iterable[Sequence[Request]]:
         """Split a turn into what is passed on together."""

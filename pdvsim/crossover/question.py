@@ -72,6 +72,7 @@ def crossed(
     for value in (grid[0], grid[-1]):  # refuse what cannot run before running anything
         for side in axis.place(place, value).sides:
             side.cell.config()
+            profile.check(side.cell)
 
     def sampler_at(where: Axis, at: Place) -> Simulated:
         return Simulated(where, at, metric, profile, workers, on_run)

@@ -37,6 +37,7 @@ from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Contention, Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
 from pdvsim.errors import InvariantError
+from pdvsim.kv_cache import KvCache, Pages
 from pdvsim.records import Recorder, RunRecord
 from pdvsim.source import Source
 from pdvsim.work import contexts_of, work_of
@@ -85,7 +86,9 @@ class SimulatedWorld:
         costs: StageCosts,
         host: HostCosts | None = None,
         contention: Contention | None = None,
+        kv_cache: KvCache | None = None,
     ) -> None:
+        """`kv_cache`: limits which requests are in service together."""
         self.env = Clock()
         self.config = config
         self.executor = config.executor
@@ -97,6 +100,9 @@ class SimulatedWorld:
         self._prefill = self.lanes.prefill
         self.admits = shape.admits
         self.next_take = count().__next__
+        self._pages = None if kv_cache is None else Pages(kv_cache)
+        if self._pages is not None:
+            self.lanes.room = self._pages.room
         self.source = Source(workload)
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
@@ -215,6 +221,8 @@ class SimulatedWorld:
         if verb.queue is self._prefill:
             batch = self.lanes.pop_admissible(verb)
             self.lanes.active += len(batch)
+            if self._pages is not None:
+                self._pages.take(batch)
             for request in batch:
                 request.admitted_s = self.env.now
         else:
@@ -238,6 +246,8 @@ class SimulatedWorld:
         verb.request.completed_s = self.env.now
         self.lanes.completed += 1
         self.lanes.active -= 1
+        if self._pages is not None:
+            self._pages.give_back(verb.request)
         following = self.source.next(self.env.now)
         if following is not None:
             self._prefill.push((following,))
@@ -250,12 +260,10 @@ class SimulatedWorld:
 
     def _look(self) -> None:
         """Some queue or count has changed: note if admission shuts or opens with that."""
-        recorder = self.recorder
-        if self._prefill and not self.admits(self.lanes):
-            if not recorder.shut:
-                recorder.admission(True, self.env.now)
-        elif recorder.shut:
-            recorder.admission(False, self.env.now)
+        recorder, lanes = self.recorder, self.lanes
+        shut = bool(self._prefill) and not self.admits(lanes)
+        if shut or recorder.shut:
+            recorder.admission(shut, shut and lanes.full(self.admits), self.env.now)
 
     # Waiting
 
@@ -360,6 +368,7 @@ def simulate(
     costs: StageCosts,
     host: HostCosts | None = None,
     contention: Contention | None = None,
+    kv_cache: KvCache | None = None,
 ) -> RunRecord:
     """Run `workload` on `config` in virtual time."""
-    return SimulatedWorld(config, workload, costs, host, contention).run()
+    return SimulatedWorld(config, workload, costs, host, contention, kv_cache).run()

@@ -3,8 +3,9 @@ between moments in order, the first and last of which are the ends of the time t
 
 At any moment a request is in exactly one of these states:
 
-- **admission hold**: it waits for its prefill while the architecture admits nobody, by its own
-  rule (`Architecture.admits`) or for want of memory, whatever the lanes do.
+- **admission hold**: it waits for its prefill while the architecture admits nobody by its own rule
+  (`Architecture.admits`), whatever the lanes do.
+- **KV cache full**: the same, for want of memory alone.
 - **queueing**: it waits in a queue, admission open, while the lane that will take it works for
   others; or its launched stage waits in its stream behind other stages.
 - **wake-up and polling**: it waits in a queue, admission open, while the lane that will take it
@@ -211,7 +212,13 @@ def queue_seconds(trace: Trace, wait: Waits) -> dict[str, Times]:
             mine = (wait.lane == lane) & (wait.prefill == kind)
             busy[mine] = spans.within(wait.start[mine], wait.end[mine])
     busy = np.minimum(busy, total - held)
-    return {"admission hold": held, "queueing": busy, "wake-up and polling": total - held - busy}
+    full = np.where(wait.prefill, trace.full.within(wait.start, wait.end), 0.0)
+    return {
+        "admission hold": held - full,
+        "KV cache full": full,
+        "queueing": busy,
+        "wake-up and polling": total - held - busy,
+    }
 
 
 def explain_requests(trace: Trace) -> Requests:

@@ -44,6 +44,7 @@ class Trace:
         warmup: completions to leave out at the start.
         lanes: names; `lane` holds indexes into them.
         shut: when something waited for its prefill and the architecture admitted nothing.
+        full: the same, as far as it was for want of memory alone.
         stage, lane, stream, take: codes of each row; takes are numbered from 0 without gaps.
         rows: the columns `ROW_TIMES`, `ROW_COUNTS` and `ROW_ALONE` of each row, by name.
         requests: ids and the columns `REQUEST_NUMBERS` of each request, by name; NaN where a
@@ -58,6 +59,7 @@ class Trace:
     end_s: float
     lanes: list[str]
     shut: Spans
+    full: Spans
     stage: Codes
     lane: Codes
     stream: Codes
@@ -128,6 +130,7 @@ def of_record(record: RunRecord) -> Trace:
         record.end_s,
         record.lanes,
         shut=Spans(*record.shut_s.T),
+        full=Spans(*record.full_s.T),
         stage=codes["stage"],
         lane=codes["lane"],
         stream=codes["stream"],

@@ -3,7 +3,8 @@
 A thread is busy from wanting a stage until it knows of its end. When it is not:
 
 - **host work**: it runs its lane program between two stages of one turn.
-- **admission hold**: all that waits for it is prompts that its admission rule keeps out.
+- **admission hold**: all that waits for it is prompts that its admission rule or a full
+  KV cache keeps out.
 - **wake-up and polling**: a request waits for it that it may take.
 - **no work**: nothing waits for it.
 - **end of run**: after its last recorded stage; an unfinished one leaves no record.

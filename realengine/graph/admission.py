@@ -58,7 +58,7 @@ class Admission:
             raise RequestError(request, f"asks for {request.output_tokens} output tokens")
         if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocabulary:
             raise RequestError(request, f"has tokens outside the vocabulary of {self._vocabulary}")
-        refusal = self._cache.refusal(request)
+        refusal = self._cache.refusal(request.prompt_tokens, request.output_tokens)
         if refusal is not None:
             raise RequestError(request, refusal)
 

@@ -21,9 +21,6 @@ def demand_of(
 ) -> MemoryDemand:
     """What an engine of these models asks of `device`."""
     context_tokens = max_context_tokens + config.longest
-    text_bytes = 0
-    if isinstance(draft, Ngram):
-        text_bytes = draft.text_bytes(config.max_requests, context_tokens)
     return MemoryDemand(
         models=[verifier.shape, *cached_shapes(draft)],
         requests=config.max_requests,
@@ -36,5 +33,5 @@ def demand_of(
         states=len(draft.shape.depths) if isinstance(draft, Head) else 0,
         tempered=config.temperature > 0,
         element_bytes=verifier.embedding.dtype.itemsize,
-        text_bytes=text_bytes,
+        keeps_texts=isinstance(draft, Ngram),
     )

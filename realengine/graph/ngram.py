@@ -19,8 +19,6 @@ from pdvsim.core import Stage
 from realengine.graph.drafting import Drafter, Key, Program, Prompts
 from realengine.graph.state import State
 
-_SEARCH_ROWS = 7  # texts, and what a search makes of them
-
 
 @dataclass(frozen=True, slots=True)
 class Ngram:
@@ -28,11 +26,6 @@ class Ngram:
 
     longest: int = 4
     shortest: int = 2
-
-    @staticmethod
-    def text_bytes(requests: int, context_tokens: int) -> int:
-        """Device memory for texts of so many requests, and for one search."""
-        return _SEARCH_ROWS * 8 * (requests + 1) * (context_tokens + 1)
 
 
 class NgramDrafter(Drafter):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pdvsim.documents.base import PUBLISHED_ENGINES
 from pdvsim.documents.upgrade.cells import arguments_of, cell_of
+from pdvsim.documents.upgrade.first import named
 from pdvsim.documents.upgrade.old import (
     Old,
     Plain,
@@ -33,7 +34,7 @@ def explain(old: Old) -> Plain:
     loads = ", ".join(map(str, sorted({cell["concurrency"] for cell in cells})))
     about = [] if profile is None else [profile["pair"], profile["executor"]]
 
-    return {
+    content = {
         "command": "pdvsim explain",
         "subject": " · ".join((*about, f"C = {loads}")),
         "valid_for": "pdvsim's engines" if profile is None else ours(profile),
@@ -51,6 +52,8 @@ def explain(old: Old) -> Plain:
         ],
         "profile": profile,
     }
+    named_all: Plain = named(content)
+    return named_all
 
 
 def _explained(cell: Old) -> Plain:
