@@ -96,7 +96,7 @@ class ScriptedTicket(IdleTicket):
 
 class ScriptedEngine(IdleEngine):
     """Streams in order, stages on different streams at the same time at full speed. With a cache,
-    only what fits into it is admitted."""
+    only what fits into it is admitted; a request holds its part from its first stage on."""
 
     def __init__(
         self,
@@ -108,12 +108,21 @@ class ScriptedEngine(IdleEngine):
         super().__init__(executor, draft_tokens)
         self._costs = costs
         self._kv_cache = kv_cache
+        self._held: dict[int, Request] = {}
         self._lock = threading.Lock()
         self._free_s = dict.fromkeys(Stream, 0.0)
 
     def can_admit(self, *requests: Request) -> bool:
         cache = self._kv_cache
-        return cache is None or cache.fits(map(cache.reserved_tokens, requests), cache.pages)
+        if cache is None:
+            return True
+        with self._lock:
+            together = {**self._held, **{request.id: request for request in requests}}
+        return cache.fits(map(cache.reserved_tokens, together.values()), cache.pages)
+
+    def release(self, request: Request) -> None:
+        with self._lock:
+            self._held.pop(request.id, None)
 
     def start(self) -> None:
         self._free_s = dict.fromkeys(Stream, 0.0)
@@ -129,6 +138,7 @@ class ScriptedEngine(IdleEngine):
         earlier = [ticket.ended_s for ticket in after if isinstance(ticket, ScriptedTicket)]
         device_s = self._costs.device_s[stage]
         with self._lock:
+            self._held.update((request.id, request) for request in batch)
             started_s = max(time.perf_counter(), self._free_s[stream], *earlier)
             ended_s = self._free_s[stream] = started_s + device_s
         return ScriptedTicket(stage, batch, started_s, ended_s)
