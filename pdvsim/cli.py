@@ -48,6 +48,7 @@ COMMANDS = {
     "crossover": Entry("pdvsim", "Find the loads where one architecture overtakes another."),
     "ablate": Entry("pdvsim", "Switch mechanisms off and see what they cost."),
     "architectures": Entry("pdvsim", "What each architecture is, and what can be set in it."),
+    "profiles": Entry("pdvsim", "Calibrated machines: list, show, compare, check."),
     "audit": Entry("pdvsim", "Hold a benchmark table against arithmetic."),
     "report": Entry("reports", "Render the JSON of another command as one HTML page."),
 }

@@ -13,7 +13,7 @@ from tests.documents import body, headings, offline
 from tests.published_table import write_published_table
 
 # Those that need an engine are called in test_promise.py, what makes no result elsewhere.
-ELSEWHERE = {"architectures", "bench", "calibrate", "validate", "report"}
+ELSEWHERE = {"architectures", "bench", "calibrate", "validate", "report", "profiles"}
 SHORT = "PROFILE --prompt-tokens 8 --output-tokens 8"
 TWICE = f"--replications 2 {SHORT}"
 CALLS = {

@@ -1,0 +1,1 @@
+"""What stands in a profile, how two differ, and whether one can be true: `pdvsim profiles`."""
