@@ -6,7 +6,6 @@ Nothing is fetched: the libraries are in the page once, and its content policy r
 from __future__ import annotations
 
 import json
-from functools import cache
 from html import escape
 from typing import Any
 
@@ -16,6 +15,7 @@ from pdvsim.documents import Document
 from reports import charts
 from reports.html import facts
 from reports.provenance import provenance
+from reports.script import script
 from reports.sections import SECTIONS
 
 LONG = 200  # characters of a headline that is set smaller
@@ -108,7 +108,7 @@ def _scripts(body: list[str]) -> str:
     """The libraries and what draws with them; a page of words needs neither."""
     if not any('class="spec"' in part for part in body):
         return ""
-    return f"<script>{_bundle()}</script>\n<script>{SCRIPT}</script>"
+    return f"<script>{script()}</script>\n<script>{SCRIPT}</script>"
 
 
 def _subject(document: Document) -> str:
@@ -150,12 +150,3 @@ def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
     spec: dict[str, Any] = styled(chart).to_dict(context={"pre_transform": False})
     charts.check_fields(spec)
     return spec
-
-
-@cache
-def _bundle() -> str:
-    import vl_convert
-
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return bundle.replace("</script", "<\\/script")

@@ -21,7 +21,7 @@ from pdvsim.results import ranked, row
 from pdvsim.statistics import Interval
 from pdvsim.sweep import sweep
 from pdvsim.verdict import judged
-from reports import chart_rows, charts
+from reports import chart_rows, charts, script
 from reports.page import render, spec_of
 from reports.sections import CELL_SECTIONS, REPRODUCED
 from tests.documents import CALIBRATION, headings, made, offline
@@ -348,3 +348,20 @@ def test_charts_have_names(document: Prediction) -> None:
 
     with pytest.raises(InputError, match="no chart 'nonsense' in this prediction; there is: thr"):
         document.chart("nonsense")
+
+
+@pytest.mark.slow
+def test_the_script_that_ships_is_what_vl_convert_makes() -> None:
+    import vl_convert
+
+    if vl_convert.__version__ != script.WRITTEN_BY:
+        pytest.skip(f"the script that ships is of vl-convert {script.WRITTEN_BY}")
+    assert script.script() == script.made()
+
+
+def test_a_page_for_another_vega_lite_than_ships_has_its_script_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(script, "version", lambda: "5.8")
+    monkeypatch.setattr(script, "made", lambda: "made for it")
+    assert script.script.__wrapped__() == "made for it"
