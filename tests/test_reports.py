@@ -37,7 +37,7 @@ def predicted(loads: tuple[int, ...] = (4,)) -> Prediction:
         for load in loads
         for name in ("plain", "pd", "pdv")
     ]
-    results = sweep(cells, FakeModel(), 3, workers=1)
+    results = sweep(cells, FakeModel(), 5, workers=1)
     rows = [Row(**row(result)) for result in results]
     answer = ranked(results, rows, ["A note."], "delivers")
     document = made("predict", **answer, formulas=[], profile=PROFILE)
@@ -185,7 +185,14 @@ DRAWN = {
 }
 
 
-IN_WORDS = {"Errors", "At each load", "Closed forms", "Figures", "To keep in mind"}
+IN_WORDS = {
+    "Errors",
+    "At each load",
+    "Closed forms",
+    "Acceptance",
+    "Figures",
+    "To keep in mind",
+}
 
 
 def test_every_section_is_drawn_or_in_words() -> None:
