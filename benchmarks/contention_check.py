@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from pdvsim.core import Stage
-from pdvsim.des.gpu import deciding_batch, speed_at
+from pdvsim.des.contention import Speeds, sizes_of
 from pdvsim.profile import Profile, load_profile
 from pdvsim.work import uniform_work
 
@@ -41,9 +41,11 @@ def neighbours(rows: list[Row], i: int) -> list[Row]:
 
 
 def check(profile: Profile, paths: list[Path]) -> dict[str, Any]:
-    points: dict[tuple[Stage, Stage], list[tuple[int, float]]] = defaultdict(list)
-    for entry in sorted(profile.file.contention, key=lambda entry: entry.batch):
-        points[entry.stage, entry.other].append((entry.batch, entry.speed.value))
+    points: dict[tuple[Stage, Stage], list[tuple[int, int, float]]] = defaultdict(list)
+    for entry in profile.file.contention:
+        point = entry.rows, entry.prompt_tokens, entry.speed.value
+        points[entry.stage, entry.other].append(point)
+    speeds = {pair: Speeds(measured) for pair, measured in points.items()}
     work: dict[str, list[tuple[float, float]]] = defaultdict(list)
     pairs: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for path in paths:
@@ -64,8 +66,11 @@ def check(profile: Profile, paths: list[Path]) -> dict[str, Any]:
                 slowness = 1.0
                 for other in now:
                     kind = Stage(other["stage"])
-                    batch = deciding_batch(stage, row["batch"], other["batch"], kind)
-                    said[kind] = speed_at(points[stage, kind], batch)
+                    sizes = sizes_of(
+                        (stage, row["batch"], row["query_tokens"]),
+                        (kind, other["batch"], other["query_tokens"]),
+                    )
+                    said[kind] = speeds[stage, kind].at(*sizes)
                     slowness += 1.0 / said[kind] - 1.0
                 if len(now) == 1:
                     beside[Stage(now[0]["stage"])] += high - low

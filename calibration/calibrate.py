@@ -161,7 +161,7 @@ def _plan_batched(steps: _Steps, opened: Opened, plan: Plan, most_tokens: int) -
     by side."""
     engine, ids = opened.engine, _Ids()
     cuda = opened.device.type == "cuda"
-    block, long_block = (blocker(engine, spins) if cuda else None for spins in (1, 10))
+    block, long_block = (blocker(engine, spins) if cuda else None for spins in (1, 5))
     most_context = min(decoder.longest_context_tokens for decoder in opened.pair.decoders)
     points = plan.points(most_tokens, most_context)
     prefills = plan.prefill_points(most_tokens, most_context)

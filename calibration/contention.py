@@ -158,19 +158,31 @@ def beside(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
 def fit_contention(
     rows: Sequence[dict[str, Any]], stages: Mapping[Stage, StageFit], rng: np.random.Generator
 ) -> list[ContentionFit]:
-    """Speed of each stage beside each other one, by batch: what its launches should have taken,
+    """Speed of each stage beside each other one, by size: what its launches should have taken,
     by the fitted cost that a simulation starts from, over what they took."""
-    speeds: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    speeds: dict[tuple[str, str, int, int], list[float]] = defaultdict(list)
     for row in rows:
         if row["launches"]:
             fit = stages[Stage(row["stage"])]
             cost_s = fit.device_s(Work(*[row[name] for name in Work._fields]))
             speed = row["launches"] * cost_s / row["together_s"]
-            key = row["stage"], row["other"], row["beside"]
+            key = row["stage"], row["other"], *_sizes(row)
             speeds[key].append(float(np.clip(speed, 0.05, 1.0)))
     return [
         ContentionFit(
-            stage=Stage(stage), other=Stage(other), batch=batch, speed=estimate(values, rng)
+            stage=Stage(stage),
+            other=Stage(other),
+            rows=rows,
+            prompt_tokens=prompt,
+            speed=estimate(values, rng),
         )
-        for (stage, other, batch), values in sorted(speeds.items())
+        for (stage, other, rows, prompt), values in sorted(speeds.items())
     ]
+
+
+def _sizes(row: Mapping[str, Any]) -> tuple[int, int]:
+    """(rows of the round whose size decides, tokens of the prompt)."""
+    stage, other = Stage(row["stage"]), Stage(row["other"])
+    decides = stage if other in PREFILLS else other
+    rows = row["beside"] * (row["draft_tokens"] + 1 if decides is Stage.VERIFY else 1)
+    return rows, row["prompt_tokens"] if {stage, other} & {*PREFILLS} else 0

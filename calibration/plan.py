@@ -135,9 +135,9 @@ GRAPH_PLAN = Plan(
     ),
     mixed=40,
     beside=(
-        *(Beside(batch, 4, 256) for batch in (2, 8, 32, 64, 96, 128)),
-        *(Beside(batch, drafts, 256) for batch in (8, 64) for drafts in (1, 8)),
-        *(Beside(batch, 4, prompt) for batch in (8, 64) for prompt in (64, 1024)),
+        *(Beside(batch, 4, 512) for batch in (2, 8, 32, 64, 96, 128)),
+        *(Beside(batch, drafts, 512) for batch in (8, 64) for drafts in (1, 8)),
+        *(Beside(batch, 4, prompt) for batch in (2, 16, 128) for prompt in (128, 1900)),
     ),
 )
 

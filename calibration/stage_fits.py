@@ -224,7 +224,8 @@ def run_spread(passes: Sequence[Samples]) -> float:
     for samples in passes:
         by_stage = defaultdict(list)
         for sample in samples:
-            by_stage[sample["stage"]].append(sample["launch_s"])
+            if not sample["hidden"]:
+                by_stage[sample["stage"]].append(sample["launch_s"])
         speeds.append(np.mean([np.log(np.median(values)) for values in by_stage.values()]))
     return float(np.std(speeds, ddof=1)) if len(speeds) > 1 else 0.0
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pdvsim.core import PREFILLS, Request, Stage
+from pdvsim.des.contention import sizes_of
 from pdvsim.models import ModelShape
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
 from pdvsim.work import draft_passes
@@ -16,7 +17,8 @@ from pdvsim.work import draft_passes
 if TYPE_CHECKING:
     from pdvsim.profile_file import ProfileFile
 
-Ends: TypeAlias = tuple[int, int]  # the least and the most of a variable
+# The least and the most of a variable; None where the least does not matter.
+Ends: TypeAlias = tuple[int | None, int]
 
 
 def extrapolations(file: ProfileFile, record: RunRecord) -> list[str]:
@@ -78,17 +80,17 @@ def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[st
         ends = min(least, min(prompts)), min(max(prompts), int(new.max()))
         return seen | {"new_tokens": ends}
     longest = max(request.context_tokens for request in record.requests)
-    seen["context_tokens"] = (longest, longest)
+    seen["context_tokens"] = (None, longest)
     if stage is Stage.DRAFT:
         drafts = (each + executor.synchronous for each in (least, most))
         low, high = (draft_passes(executor, each) for each in drafts)
         return seen | {"passes": (low, high)}
     if stage is Stage.MIXED:
-        return seen | {"chunk_tokens": (int(new.max()), int(new.max()))}
+        return seen | {"chunk_tokens": (None, int(new.max()))}
     return seen | {"new_tokens": (least, most)}
 
 
-def _outside(what: str, least: int, most: int, low: int, high: int) -> list[str]:
+def _outside(what: str, least: int | None, most: int, low: int, high: int) -> list[str]:
     """The sentence on values from `least` to `most` where `low` to `high` was measured; none where
     all are inside."""
     beyond = [(least, low)] if least is not None and least < low else []
@@ -112,31 +114,43 @@ def _mixed(file: ProfileFile, record: RunRecord) -> list[str]:
 
 
 def _contention(file: ProfileFile, record: RunRecord) -> list[str]:
-    """Stages on two streams at once slow each other by what was measured at some batches; between
+    """Stages on two streams at once slow each other by what was measured at some sizes; between
     these that is interpolated, beyond them it is taken from the nearest."""
-    measured = sorted({entry.batch for entry in file.contention})
-    batches = side_by_side(record)
-    if not measured or not len(batches):
+    reasons: list[str] = []
+    sizes = side_by_side(record)
+    if not file.contention or not len(sizes):
         return []
-    # A launch for one request reads the weights as one for two does, and contends as it does.
-    if measured[0] <= 2 * batches.min() and batches.max() <= measured[-1]:
-        return []
-    return [
-        f"streams side by side at batches {batches.min():.0f} to {batches.max():.0f}; how much "
-        f"they slow each other was measured at {', '.join(map(str, measured))}"
-    ]
+    # Few rows contend as fewer do: both pass over the weights and do little else.
+    reasons += _outside(
+        "streams side by side: new tokens of a round's pass",
+        None,
+        int(sizes[:, 0].max()),
+        0,
+        max(entry.rows for entry in file.contention),
+    )
+    prompts = [entry.prompt_tokens for entry in file.contention if entry.prompt_tokens]
+    prefills = sizes[sizes[:, 1] > 0, 1]
+    if prompts and len(prefills):
+        reasons += _outside(
+            "streams side by side: tokens of prompts",
+            *(int(prefills.min()), int(prefills.max()), min(prompts), max(prompts)),
+        )
+    return reasons
 
 
 def side_by_side(record: RunRecord) -> NDArray[np.float64]:
-    """The deciding batch of each stage that ran beside another on a second stream; only
-    neighbours in time are looked at."""
+    """`pdvsim.des.contention.sizes_of` each stage that ran beside another on a second stream, shape
+    (pairs, 2); only neighbours in time are looked at."""
     order = np.argsort(record.column("started_s"), kind="stable")
-    stage, stream, batch, start, end = (
-        record.column(name)[order] for name in ("stage", "stream", "batch", "started_s", "ended_s")
+    stage, stream, batch, new, start, end = (
+        record.column(name)[order]
+        for name in ("stage", "stream", "batch", "query_tokens", "started_s", "ended_s")
     )
-    prefill = np.isin(stage, [STAGE_CODE[one] for one in PREFILLS])
-    both = (stream[1:] != stream[:-1]) & (start[1:] < end[:-1])
-    later = np.where(prefill[:-1], batch[1:], batch[:-1])[both]
-    earlier = np.where(prefill[1:], batch[:-1], batch[1:])[both]
-    batches: NDArray[np.float64] = np.concatenate([earlier, later])
-    return batches
+    both = np.flatnonzero((stream[1:] != stream[:-1]) & (start[1:] < end[:-1]))
+    kinds = np.column_stack((stage, batch, new)).astype(np.int64)
+    pairs = np.unique(np.column_stack((kinds[both], kinds[both + 1])), axis=0)
+    found = []
+    for one, one_batch, one_new, other, other_batch, other_new in pairs.tolist():
+        mine, theirs = (STAGES[one], one_batch, one_new), (STAGES[other], other_batch, other_new)
+        found += [sizes_of(mine, theirs), sizes_of(theirs, mine)]
+    return np.array(found, dtype=np.float64).reshape(-1, 2)

@@ -16,8 +16,8 @@ import numpy as np
 
 from pdvsim.architectures import Config
 from pdvsim.cell import Cell
+from pdvsim.des.contention import Contention
 from pdvsim.des.costs import StageCosts
-from pdvsim.des.gpu import Contention
 from pdvsim.des.host import HostCosts
 from pdvsim.des.world import simulate
 from pdvsim.gpu_memory import GpuMemory

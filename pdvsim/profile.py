@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pdvsim.architectures import architecture
 from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR, Cell
 from pdvsim.core import EXECUTORS, Executor, Stage
+from pdvsim.des.contention import SpeedPoint, Speeds
 from pdvsim.des.host import HostCosts
 from pdvsim.drawn_costs import DrawnCost, DrawnCosts
 from pdvsim.errors import InputError, ProfileError
@@ -114,10 +115,11 @@ class Profile:
             poll_overhead_s=factor * _draw(host.poll_overhead_s, luck),
             gil_speeds=tuple(speeds),
         )
-        contention: dict[tuple[Stage, Stage], list[tuple[int, float]]] = {}
-        for entry in sorted(self.file.contention, key=lambda entry: entry.batch):
-            point = entry.batch, max(_draw(entry.speed, luck), 1e-3)
-            contention.setdefault((entry.stage, entry.other), []).append(point)
+        beside: dict[tuple[Stage, Stage], list[SpeedPoint]] = {}
+        for entry in sorted(self.file.contention, key=lambda one: (one.rows, one.prompt_tokens)):
+            point = entry.rows, entry.prompt_tokens, max(_draw(entry.speed, luck), 1e-3)
+            beside.setdefault((entry.stage, entry.other), []).append(point)
+        contention = {pair: Speeds(points) for pair, points in beside.items()}
         costs = DrawnCosts(stages, self.executor.settles_round)
         return Machine(costs, host_costs, contention, self.memory)
 

@@ -133,12 +133,14 @@ class ContentionFit(_File):
     """Speed of `stage` while `other` runs on another stream, relative to alone.
 
     Attributes:
-        batch: of the other stage, or of `stage` where the other is a prefill.
+        rows: new tokens of one pass of the other stage, or of `stage` where the other is a prefill.
+        prompt_tokens: of the prefill; 0 where there is none.
     """
 
     stage: Stage
     other: Stage
-    batch: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    prompt_tokens: int = Field(ge=0)
     speed: Estimate
 
 

@@ -14,6 +14,7 @@ from pdvsim.profile_file import SCHEMA_VERSION
 from pdvsim.work import draft_passes
 
 _HINGE = "query_above_"  # of new tokens of a whole launch
+_PROMPT_BESIDE = 256
 _LONGEST_PROMPT = 512  # of every full plan of versions 1 and 2
 
 
@@ -69,7 +70,8 @@ def _with_passes(document: dict[str, Any]) -> dict[str, Any]:
         name: _stage(name, fit, passes if name == Stage.DRAFT else 1, executor.synchronous, longest)
         for name, fit in document["stages"].items()
     }
-    return {**rest, "schema_version": SCHEMA_VERSION, "stages": stages}
+    beside = [_beside(entry, document["draft_tokens"]) for entry in document["contention"]]
+    return {**rest, "schema_version": SCHEMA_VERSION, "stages": stages, "contention": beside}
 
 
 def _drafter(document: Mapping[str, Any]) -> Drafter:
@@ -90,6 +92,16 @@ def _stage(
         "device": _cost(fit["device"], passes),
         "measured": _range(name, fit["measured"], passes, longest),
     }
+
+
+def _beside(entry: Mapping[str, Any], draft_tokens: int) -> dict[str, Any]:
+    """Measured by batches, beside prompts of one length."""
+    stage, other = entry["stage"], entry["other"]
+    decides = stage if other in PREFILLS else other
+    rows = entry["batch"] * (draft_tokens + 1 if decides == Stage.VERIFY else 1)
+    prompt = _PROMPT_BESIDE if {stage, other} & {*PREFILLS} else 0
+    rest = {"stage": stage, "other": other, "speed": entry["speed"]}
+    return {**rest, "rows": rows, "prompt_tokens": prompt}
 
 
 def _cost(cost: Mapping[str, Any], passes: int) -> dict[str, Any]:

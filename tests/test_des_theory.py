@@ -17,7 +17,7 @@ from pdvsim.acceptance import Acceptance
 from pdvsim.core import EAGER, EXECUTORS, Executor, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.clock import Clock
-from pdvsim.des.gpu import deciding_batch
+from pdvsim.des.contention import Speeds, sizes_of
 from pdvsim.des.sharing import SharedServer
 from pdvsim.metrics import summarize
 from pdvsim.work import Work
@@ -188,8 +188,8 @@ def test_stages_on_two_streams_slow_each_other_down() -> None:
     """Two stages at 0.8 and 0.5 of their speed: the slower one finishes alone."""
     env = Clock()
     contention = {
-        (Stage.DRAFT, Stage.VERIFY): [(1, 0.8)],
-        (Stage.VERIFY, Stage.DRAFT): [(1, 0.5)],
+        (Stage.DRAFT, Stage.VERIFY): Speeds.constant(0.8),
+        (Stage.VERIFY, Stage.DRAFT): Speeds.constant(0.5),
     }
     from pdvsim.core import Stream
     from pdvsim.des.gpu import Gpu, Operation
@@ -216,8 +216,8 @@ def test_delays_of_three_streams_add_up() -> None:
 
     env = Clock()
     contention = {
-        (Stage.DRAFT, Stage.VERIFY): [(1, 0.5)],
-        (Stage.DRAFT, Stage.PREFILL_VERIFIER): [(1, 1.0 / 1.5)],
+        (Stage.DRAFT, Stage.VERIFY): Speeds.constant(0.5),
+        (Stage.DRAFT, Stage.PREFILL_VERIFIER): Speeds.constant(1.0 / 1.5),
     }
     gpu = Gpu(env, contention, 0.0)
     draft = Operation(Stage.DRAFT, (), Stream.DRAFT)
@@ -234,17 +234,26 @@ def test_delays_of_three_streams_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "other", "batch"),
+    ("stage", "other", "sizes"),
     [
-        (Stage.DRAFT, Stage.VERIFY, 8),
-        (Stage.VERIFY, Stage.PREFILL_VERIFIER, 32),
-        (Stage.PREFILL_VERIFIER, Stage.VERIFY, 8),
+        ((Stage.DRAFT, 32, 128), (Stage.VERIFY, 8, 40), (40, 0)),
+        ((Stage.VERIFY, 8, 40), (Stage.DRAFT, 32, 128), (32, 0)),
+        ((Stage.VERIFY, 32, 160), (Stage.PREFILL_VERIFIER, 2, 600), (160, 600)),
+        ((Stage.PREFILL_VERIFIER, 2, 600), (Stage.DRAFT, 8, 32), (8, 600)),
     ],
 )
-def test_the_slow_down_goes_by_the_other_round_s_batch(
-    stage: Stage, other: Stage, batch: int
+def test_the_slow_down_goes_by_the_other_round_and_the_prompt(
+    stage: tuple[Stage, int, int], other: tuple[Stage, int, int], sizes: tuple[int, int]
 ) -> None:
-    assert deciding_batch(stage, 32, 8, other) == batch
+    assert sizes_of(stage, other) == sizes
+
+
+def test_speeds_are_between_those_measured() -> None:
+    speeds = Speeds([(4, 100, 0.8), (16, 100, 0.6), (4, 400, 0.4)])
+    assert speeds.at(1, 50) == 0.8 and speeds.at(99, 100) == 0.6
+    assert speeds.at(8, 100) == pytest.approx(0.7)
+    assert speeds.at(8, 200) == pytest.approx(0.55)
+    assert speeds.at(64, 9999) == 0.4
 
 
 def test_an_event_holds_back_what_waits_for_it() -> None:

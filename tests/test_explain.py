@@ -19,7 +19,7 @@ from pdvsim.cell import AUTO, Value
 from pdvsim.cli import run as pdvsim
 from pdvsim.core import EXECUTORS, GRAPH, Stage
 from pdvsim.des import HostCosts, simulate
-from pdvsim.des.gpu import Contention
+from pdvsim.des.contention import Contention, Speeds
 from pdvsim.des.world import SimulatedWorld
 from pdvsim.explain import (
     Difference,
@@ -134,7 +134,7 @@ def test_causes_sum_to_the_latency_and_threads_to_the_run(
         workload,
         FixedCosts(launch_ms / 1e3, device_ms / 1e3),
         HostCosts(1e-4, 5e-5, 2e-5, 6e-5, (1.0, gil)),
-        {(a, b): [(1, speed)] for a in Stage for b in Stage},
+        {(a, b): Speeds.constant(speed) for a in Stage for b in Stage},
     )
     check_sums(of_record(record))
 
@@ -166,7 +166,7 @@ def test_a_lock_that_is_off_is_not_waited_for() -> None:
 
 
 def test_slow_down_needs_another_stream() -> None:
-    halved = {(a, b): [(1, 0.5)] for a in Stage for b in Stage}
+    halved = {(a, b): Speeds.constant(0.5) for a in Stage for b in Stage}
     costs = FixedCosts(1e-4, 4e-3)
     for architecture, some in (("pd", True), ("pdv", False)):
         record = simulated(architecture, 4, "graph", contention=halved, costs=costs)

@@ -36,8 +36,15 @@ def a_run(
 def a_profile(*contention_batches: int) -> Profile:
     speed = Estimate(value=0.6, low=0.5, high=0.7)
     beside = [
-        ContentionFit(stage=Stage.VERIFY, other=Stage.PREFILL_DRAFT, batch=batch, speed=speed)
+        ContentionFit(
+            stage=Stage.VERIFY,
+            other=Stage.PREFILL_DRAFT,
+            rows=5 * batch,
+            prompt_tokens=prompt,
+            speed=speed,
+        )
         for batch in contention_batches
+        for prompt in (32, 512)
     ]
     return Profile(profile_file(executor="graph").model_copy(update={"contention": beside}))
 
@@ -66,8 +73,12 @@ def test_fewer_passes_than_measured_are_said() -> None:
 
 
 def test_streams_beside_each_other_at_other_batches_are_said() -> None:
-    (reason,) = a_profile(64, 128).extrapolations(a_run("pd"))
-    assert "how much they slow each other was measured at 64, 128" in reason
+    said = a_profile(1).extrapolations(a_run("pd"))
+    assert "streams side by side: new tokens of a round's pass 15 is 3 x the measured 5" in said
+    said = a_profile(1, 64).extrapolations(a_run("pd", 1, prompt_tokens=2000))
+    assert not [sentence for sentence in said if sentence.startswith("streams")]
+    said = a_profile(1, 64).extrapolations(a_run("pd", 2, prompt_tokens=2048))
+    assert "streams side by side: tokens of prompts 2,048 is 4 x the measured 512" in said
 
 
 def test_one_worker_never_runs_two_streams_at_once() -> None:

@@ -139,14 +139,22 @@ def test_contention_is_fitted_cost_over_time_taken() -> None:
     )
     measured = Range(batch=(1, 8), passes=(4, 4), new_tokens=(1, 1), context_tokens=(1, 8))
     fit = StageFit(host=cost, device=cost, measured=measured, buckets=[1, 4, 8])
-    row = {"stage": "draft", "other": "verify", "beside": 2, **WORK._asdict()}
+    row = {
+        "stage": "draft",
+        "other": "verify",
+        "beside": 2,
+        "draft_tokens": 4,
+        "prompt_tokens": 300,
+        **WORK._asdict(),
+    }
     rows = [row | {"launches": 5, "together_s": 0.04}] * 3
     nothing = row | {"launches": 0, "together_s": 0.0}
     (entry,) = fit_contention([*rows, nothing], {Stage.DRAFT: fit}, np.random.default_rng(0))
-    assert (entry.stage, entry.other, entry.batch) == (Stage.DRAFT, Stage.VERIFY, 2)
+    assert (entry.stage, entry.other) == (Stage.DRAFT, Stage.VERIFY)
+    assert (entry.rows, entry.prompt_tokens) == (10, 0)
     assert entry.speed.value == pytest.approx(0.5)
 
 
 def test_the_spread_between_passes_is_relative() -> None:
-    passes = [[{"stage": "draft", "launch_s": s}] * 3 for s in (0.01, 0.0121)]
+    passes = [[{"stage": "draft", "launch_s": s, "hidden": False}] * 3 for s in (0.01, 0.0121)]
     assert run_spread(passes) == pytest.approx(np.log(1.21) / np.sqrt(2))

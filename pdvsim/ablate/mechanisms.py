@@ -15,7 +15,7 @@ from pdvsim.architectures import Config, architecture
 from pdvsim.architectures.lane import POLLING
 from pdvsim.core import Model
 from pdvsim.des import HostCosts, StageCosts, simulate
-from pdvsim.des.gpu import Contention
+from pdvsim.des.contention import Contention
 from pdvsim.errors import InputError
 from pdvsim.kv_cache import KvCache
 from pdvsim.metrics import summarize

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
-from pdvsim.core import PREFILLS, DraftTokens, Request, Stage, Stream
+from pdvsim.core import DraftTokens, Request, Stage, Stream
 from pdvsim.des.clock import Clock
+from pdvsim.des.contention import Contention, Launch, sizes_of
 from pdvsim.des.host import Alarm
 from pdvsim.des.sharing import Job, SharedServer
-
-# (stage, other stage on another stream) -> speed of the first while both run, as points (batch,
-# speed) in ascending order of the batch that `deciding_batch` names.
-Contention = Mapping[tuple[Stage, Stage], Sequence[tuple[int, float]]]
 
 
 class Operation(Job):
@@ -73,6 +68,11 @@ class Operation(Job):
         self.alarm: Alarm | None = None
         self.done = False
         self.settled = False
+        self.query_tokens = 0
+
+    @property
+    def size(self) -> Launch:
+        return self.stage, len(self.batch), self.query_tokens
 
     def end(self) -> None:
         """The device has finished it: wake who waits for it, and start what was queued behind."""
@@ -147,25 +147,8 @@ class Gpu:
         for one in operations:
             slowness = 1.0
             for other in operations:
-                if one is not other and (points := self._contention.get((one.stage, other.stage))):
-                    batch = deciding_batch(one.stage, len(one.batch), len(other.batch), other.stage)
-                    slowness += 1.0 / speed_at(points, batch) - 1.0
+                if one is not other and (beside := self._contention.get((one.stage, other.stage))):
+                    sizes = sizes_of(one.size, other.size)
+                    slowness += 1.0 / beside.at(*sizes) - 1.0
             speeds.append(1.0 / slowness)
         return speeds
-
-
-def deciding_batch(stage: Stage, batch: int, other_batch: int, other: Stage) -> int:
-    """The batch that says how much `other` slows `stage`: the other's, or that of the round where
-    the other is a prefill, whose own batch does not tell its size."""
-    return batch if other in PREFILLS else other_batch
-
-
-def speed_at(points: Sequence[tuple[int, float]], batch: int) -> float:
-    """Linear in the logarithm of the batch between the points, constant beyond them."""
-    if batch <= points[0][0]:
-        return points[0][1]
-    for (low, low_speed), (high, high_speed) in pairwise(points):
-        if batch <= high:
-            share = math.log(batch / low) / math.log(high / low)
-            return low_speed + share * (high_speed - low_speed)
-    return points[-1][1]

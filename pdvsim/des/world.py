@@ -33,8 +33,9 @@ from pdvsim.architectures.lane import (
 from pdvsim.core import DraftTokens, Model, Request, Stage, settle
 from pdvsim.des.alone import Alone
 from pdvsim.des.clock import NEVER, Clock
+from pdvsim.des.contention import Contention
 from pdvsim.des.costs import StageCosts
-from pdvsim.des.gpu import Contention, Gpu, Operation
+from pdvsim.des.gpu import Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
 from pdvsim.errors import InvariantError
 from pdvsim.kv_cache import KvCache, Pages
