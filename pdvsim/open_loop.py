@@ -32,8 +32,7 @@ class Drift:
     """How the queue of a run went on.
 
     Attributes:
-        growth_per_s: requests that joined those waiting for their first token, less those that
-            got it, per second.
+        growth_per_s: requests that arrived less those that completed, per second.
         served_per_s: requests that completed per second in the later half of the arrivals; the
             capacity of a system that is overloaded.
         overloaded: whether the growth is certain.
@@ -47,11 +46,12 @@ class Drift:
 def drift(record: RunRecord) -> Drift | None:
     """How the queue went on while requests arrived, from the first tenth of them on.
 
-    Requests that wait for their first token are counted at the ends of ten equal spans. Under an
-    overload what they gain in each is about alike, and independent; of a queue that only swings,
-    gains and losses follow each other, so that their mean is surer than the test believes, which
-    errs to its side. The test is Student's, at 1 in 1,000; the deviation is taken to be at least
-    that of Poisson arrivals.
+    Requests in the system are counted at the ends of ten equal spans. Under an overload what they
+    gain in each is about alike, and independent; of a queue that only swings, gains and losses
+    follow each other, so that their mean is surer than the test believes, which errs to its side.
+    The test is Student's, at 1 in 1,000; the deviation is taken to be at least that of Poisson
+    arrivals. A system that is still filling up grows, too: it is overloaded only with more
+    requests than it serves at once.
 
     Returns:
         None for a run too short to say anything.
@@ -61,17 +61,17 @@ def drift(record: RunRecord) -> Drift | None:
         return None
     begin, end = float(arrivals[len(arrivals) // 10]), float(arrivals[-1])
     edges = np.linspace(begin, end, BLOCKS + 1)
-    firsts = _sorted([request.first_token_s for request in record.requests])
-    waiting = _count(arrivals, edges) - _count(firsts, edges)
-    gains = np.diff(waiting)
+    done = _count(_sorted([request.completed_s for request in record.requests]), edges)
+    inside = _count(arrivals, edges) - done
+    gains = np.diff(inside)
     noise = max(float(gains.std(ddof=1)), sqrt(len(arrivals) * 0.9 / BLOCKS))
-    completed = _sorted([request.completed_s for request in record.requests])
-    served = np.diff(_count(completed, edges[[BLOCKS // 2, BLOCKS]]))[0]
+    served = done[BLOCKS] - done[BLOCKS // 2]
+    certain = gains.mean() > T_OVERLOAD * noise / sqrt(BLOCKS)
     span_s = (end - begin) / BLOCKS
     return Drift(
         growth_per_s=float(gains.mean()) / span_s,
         served_per_s=float(served) / (span_s * (BLOCKS - BLOCKS // 2)),
-        overloaded=bool(gains.mean() > T_OVERLOAD * noise / sqrt(BLOCKS)),
+        overloaded=bool(certain and inside[BLOCKS] > record.config.batch_cap),
     )
 
 

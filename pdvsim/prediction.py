@@ -45,7 +45,7 @@ def predicted(
     varied = first.acceptance_spread or first.acceptance_from is not None
     if formulas and (varied or len(set(first.acceptance)) > 1):
         raise InputError("--formulas knows one acceptance for all positions; give one number")
-    lengths = _lengths(cells, profile, wanted or Wanted(), workers)
+    lengths = _lengths(cells, profile, wanted or Wanted(), workers, on_run)
     cells = [length.cell for length in lengths]
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
@@ -65,12 +65,16 @@ def predicted(
 
 
 def _lengths(
-    cells: Sequence[Cell], profile: Profile, wanted: Wanted, workers: int | None
+    cells: Sequence[Cell],
+    profile: Profile,
+    wanted: Wanted,
+    workers: int | None,
+    on_run: Callable[[int, int], None] | None,
 ) -> list[Length]:
     """The cells with runs as long as they have to be."""
     if not any(map(is_open, cells)):
         return [Length(cell) for cell in cells]
-    return run_all(long_enough, [(cell, profile, wanted) for cell in cells], workers)
+    return run_all(long_enough, [(cell, profile, wanted) for cell in cells], workers, on_run)
 
 
 def _unsettled(lengths: Sequence[Length], wanted: Wanted) -> list[str]:
