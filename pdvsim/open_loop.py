@@ -22,7 +22,7 @@ from pdvsim.records import RunRecord
 BLOCKS = 10
 T_OVERLOAD = 4.30  # Student's t with 9 degrees of freedom, one side, 1 in 1000
 T_TAIL = 2.26  # the same, both sides, 95 %
-FIRST_REQUESTS, MOST_REQUESTS = 1_000, 16_000
+FIRST_REQUESTS, MOST_REQUESTS = 1_000, 8_000
 TAIL = 0.99
 WITHIN = 0.2
 

@@ -108,7 +108,7 @@ TAIL = (
     click.option(
         "--most-requests",
         type=int,
-        default=16_000,
+        default=8_000,
         show_default=True,
         help="Of poisson without --requests: no run is longer.",
     ),
