@@ -72,13 +72,15 @@ def compare(multiprocessors: int, queries: list[tuple[int, int]]) -> None:
     ]
     rows = [86, 6, *(3 * query for query, _ in queries)]
     ends: list[Ends | None] = [None] * len(views)
-    chunk = Ragged(torch.tensor([[0, 5, 0, 20], [5, 0, 2, 0]]))
     for query, offset in queries:
-        rounds = Uniform(torch.tensor([2, 1]), query, offset)
-        views += [Mixed(rounds, chunk)] * 2
-        rows += [2 * query + 5] * 2
-        last = Ends.of(*(torch.tensor([each]) for each in (4, 0, 24)), rounds)
-        ends += [None, last]
+        # The second round may be padding: then tokens of the prompt stand in its rows.
+        for first, slot in ((2 * query, 1), (query, 2)):
+            rounds = Uniform(torch.tensor([3 - slot, slot]), query, offset)
+            chunk = Ragged(torch.tensor([[first, 5, 0, 20], [first + 5, 0, 2, 0]]))
+            views += [Mixed(rounds, chunk)] * 2
+            rows += [max(2 * query, first + 5)] * 2
+            last = Ends.of(*(torch.tensor([each]) for each in (first + 4, 0, 24)), rounds)
+            ends += [None, last]
     pairs = zip(
         states(TritonOps(multiprocessors), views, rows, ends),
         states(TorchOps(), views, rows, ends),

@@ -52,6 +52,7 @@ def test_chunks_beside_rounds_leave_tokens_as_they_are(
     world = RealWorld(asked, workload, served)
     record = world.run()
     check(record)
+    assert not world.failures
     mixed = record.column("query_tokens")[record.column("stage") == STAGE_CODE[Stage.MIXED]]
     assert len(mixed) > 14 / 2 and mixed.max() <= budget
     assert served.free_pages == served.pages

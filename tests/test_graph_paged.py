@@ -158,16 +158,14 @@ def test_every_prompt_token_is_in_one_block_and_ends_once() -> None:
 @pytest.mark.parametrize("drafts", [0, 1, 4, 8])
 def test_a_mixed_pass_is_padded_to_a_captured_one_that_holds_it(drafts: int) -> None:
     sizes = cuda_sizes(256, drafts)
-    for batch in (1, 2, 5, 17, 31, 100):
-        for tokens in (1, 60, 200, 256, 400):
-            length, padded = sizes.mixed_shape(tokens, 1, batch, drafts)
-            assert length >= tokens and padded >= batch
-            rows = length + padded * (drafts + 1)
-            if (length, padded, drafts) in sizes.mixed:
-                assert rows <= 640 and (padded - batch) * (drafts + 1) < 32
-            else:
-                assert (length, padded) == (tokens, batch) and rows > 640 - 128 - 32
-    assert sizes.mixed_shape(100, 9, 4, drafts) == (100, 4)  # more prompts end than a graph has
+    for batch in (1, 5, 17, 31, 100, 190):
+        for tokens in (1, 60, 256, 400, 1000):
+            rows = tokens + batch * (drafts + 1)
+            padded, wide = sizes.mixed_shape(rows, 1, batch, drafts)
+            assert padded >= rows and wide >= batch
+            assert ((padded, wide, drafts) in sizes.mixed) is (rows <= 2048)
+            assert wide * (drafts + 1) <= padded or padded == rows
+    assert sizes.mixed_shape(100, 17, 4, drafts) == (100, 4)  # more prompts end than a graph has
     assert sizes.mixed_shape(100, 1, 4, drafts + 1) == (100, 4)  # another length
 
 
@@ -175,9 +173,11 @@ def test_of_a_mixed_pass_rows_of_rounds_and_of_ended_prompts_count() -> None:
     sizes = Sizes(mixed=((16, 4, 2),))
     pieces = [Piece(5, [1, 2, 3], 0, 3), Piece(6, [4, 5, 6, 7], 0, 2)]
     work = mixed_work(pieces, [7, 8], [1, -1], 2, 16, 9, sizes)
-    assert work.key == (16, 10, 8, 4, 2)
+    assert work.key == (16, 18, 16, 4, 2)
+    assert work.values[:12].tolist() == [0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert work.values[17:25].tolist() == [6, 3, 5, 0, 9, 2, 6, 0]  # blocks of the prompts
     assert work.values[-8:].tolist() == [7, 8, 9, 9, 1, -1, -1, -1]
-    result = numpy.arange(12)[:, None]
+    result = numpy.arange(20)[:, None]
     assert work.counted(result)[:, 0].tolist() == [0, 1, 4]
     exact = mixed_work(pieces, [7, 8], [1, -1], 2, 16, 9, Sizes())
-    assert exact.key == (5, 2, 1, 2, 2) and exact.counted(result)[:, 0].tolist() == [0, 1, 2]
+    assert exact.key == (11, 2, 1, 2, 2) and exact.counted(result)[:, 0].tolist() == [0, 1, 2]

@@ -85,7 +85,7 @@ class Ends:
     """The only tokens of a pass over prompts whose states behind the last layer are wanted.
 
     Attributes:
-        rows: `[ends]`, their rows.
+        rows: `[ends]`, their rows; those of rounds first.
         view: where they stand, those of prompts a block each; None if there are none.
     """
 
@@ -96,15 +96,16 @@ class Ends:
     def of(
         cls, rows: Tensor, slots: Tensor, positions: Tensor, rounds: Uniform | None = None
     ) -> Ends:
-        """`rows` are the last ones of prompts; beside them stand all of `rounds`, if any."""
+        """`rows` are the last ones of prompts; beside them all of `rounds` are wanted, if any."""
+        before = 0 if rounds is None else len(rounds.slots) * rounds.query
         prompts = None
         if len(rows):
             one = torch.ones_like(rows)
-            prompts = Ragged(torch.stack([one.cumsum(0) - 1, one, slots, positions], 1))
+            first = one.cumsum(0) + (before - 1)
+            prompts = Ragged(torch.stack([first, one, slots, positions], 1))
         if rounds is None:
             return cls(rows, prompts)
-        before = len(rounds.slots) * rounds.query
-        rows = torch.cat([torch.arange(before, device=rows.device), rows + before])
+        rows = torch.cat([torch.arange(before, device=rows.device), rows])
         return cls(rows, rounds if prompts is None else Mixed(rounds, prompts))
 
 
@@ -155,8 +156,7 @@ def _fill(
     weights: Weights, layer: Layer, ops: Ops, cache: PagedCache, x: Tensor, view: View
 ) -> None:
     """Keys and values of the last layer for all prompt tokens of `x [rows, hidden]`."""
-    if isinstance(view, Mixed):
-        x, view = x[view.round_rows :], view.prompts
+    view = view.prompts if isinstance(view, Mixed) else view
     assert isinstance(view, Ragged)
     heads, begin = weights.shape.heads, weights.shape.query_width
     bias = None if layer.qkv_bias is None else layer.qkv_bias[begin:]

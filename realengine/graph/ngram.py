@@ -49,8 +49,9 @@ class NgramDrafter(Drafter):
         begin, rows, slots, positions = blocks.unbind(1)
         ends = rows.cumsum(0)
         row = torch.arange(len(prompts.tokens), device=ends.device)
-        block = torch.searchsorted(ends, row, right=True).clamp_max(len(ends) - 1)
-        inside = row < ends[-1]
+        behind = row - begin[0]  # rounds may stand before the first prompt
+        block = torch.searchsorted(ends, behind, right=True).clamp_max(len(ends) - 1)
+        inside = (behind >= 0) & (behind < ends[-1])
         slot = torch.where(inside, slots[block], self.state.padding)
         place = torch.where(inside, positions[block] + row - begin[block], 0)
         self.text[slot, place] = prompts.tokens

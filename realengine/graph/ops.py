@@ -47,10 +47,9 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """New tokens of a mixed pass: those of rounds, then those of prompts.
+    """New tokens of a mixed pass: those of rounds stand first.
 
-    Attributes:
-        prompts: their rows are counted from the first prompt token on.
+    A round of padding may stand where tokens of prompts do: what those attend to counts.
     """
 
     rounds: Uniform
@@ -324,10 +323,6 @@ class TorchOps:
         view: View,
         ahead: Tensor | None = None,
     ) -> Tensor:
-        if isinstance(view, Mixed):
-            rounds, prompts = qkv[: view.round_rows], qkv[view.round_rows :]
-            parts = ((rounds, view.rounds), (prompts, view.prompts))
-            return torch.cat([self.attend(x, heads, cache, layer, part) for x, part in parts])
         kv = cache.layers[layer]
         kv_heads, head_size = kv.shape[2], kv.shape[4]
         new = qkv.view(-1, heads + 2 * kv_heads, head_size)
@@ -337,9 +332,13 @@ class TorchOps:
             batch = new.unflatten(0, (-1, view.query))
             return _attend(batch, heads, cache, kv, view.slots, positions).view(len(qkv), -1)
         out = new.new_zeros(len(qkv), heads * head_size)
-        for row, rows, slot, position in view.blocks.tolist():
+        blocks = view.prompts.blocks if isinstance(view, Mixed) else view.blocks
+        if isinstance(view, Mixed):
+            rounds = view.round_rows
+            out[:rounds] = self.attend(qkv[:rounds], heads, cache, layer, view.rounds)
+        for row, rows, slot, position in blocks.tolist():
             if rows:
-                slots = view.blocks.new_tensor([slot])
+                slots = blocks.new_tensor([slot])
                 positions = torch.arange(position, position + rows, device=qkv.device)[None]
                 block = new[None, row : row + rows]
                 attended = _attend(block, heads, cache, kv, slots, positions)

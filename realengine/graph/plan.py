@@ -14,9 +14,9 @@ from realengine.graph.drafting import Drafter, Key
 Values = numpy.typing.NDArray[numpy.int64]
 
 CHUNK_ENDS = 64  # prompts that may end in one chunk: rows of the head's matrix product
-MIXED_ENDS = 8  # of those, beside a round in a captured pass
-MIXED_ROWS = 640  # of the largest captured mixed pass: a longer one hides its own launch
-MIXED_TOKENS = (64, 128, 192, 256, 384, 512)  # of prompts, in captured mixed passes
+MIXED_ENDS = 16  # of those, beside a round in a captured pass
+MIXED_ROWS = (*range(128, 513, 64), *range(640, 2049, 128))  # of captured mixed passes
+MIXED_BATCHES = (8, 16, 32, 48, 64, 96, 128, 192, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Batch sizes of rounds, token counts of prefill, and shapes of mixed passes (prompt tokens,
-    batch, drafts), that are padded up to.
+    """Batch sizes of rounds, token counts of prefill, and shapes of mixed passes (rows, batch,
+    drafts), that are padded up to.
 
     Larger ones, and all of them on the CPU where all are empty, run at their exact size.
     """
@@ -60,15 +60,15 @@ class Sizes:
     def batch(self, requests: int) -> int:
         return _at_least(requests, self.batches)
 
-    def mixed_shape(self, tokens: int, ends: int, batch: int, drafts: int) -> tuple[int, int]:
-        """Prompt tokens and batch of the captured pass of the fewest rows that holds this one;
-        these themselves if there is none."""
+    def mixed_shape(self, rows: int, ends: int, batch: int, drafts: int) -> tuple[int, int]:
+        """Rows and batch of the smallest captured pass that holds this one; these themselves if
+        there is none."""
         fitting = [
-            (length + batch_ * (drafts + 1), length, batch_)
-            for length, batch_, drafts_ in self.mixed
-            if drafts_ == drafts and length >= tokens and batch_ >= batch
+            shape[:2]
+            for shape in self.mixed
+            if shape[2] == drafts and shape[0] >= rows and shape[1] >= batch
         ]
-        return min(fitting)[1:] if fitting and ends <= MIXED_ENDS else (tokens, batch)
+        return min(fitting) if fitting and ends <= MIXED_ENDS else (rows, batch)
 
 
 def captured_key(tokens: int, block_tokens: int, ends: int) -> Key:
@@ -85,7 +85,7 @@ def empty_prefill_work(tokens: int, block_tokens: int, padding: int) -> Work:
 def cuda_sizes(max_requests: int, drafts: int) -> Sizes:
     """Sizes worth a CUDA graph on a GPU: close enough together that padding costs under a fifth.
 
-    A prefill of more than 1,024 tokens keeps the device busy longer than its launches take.
+    On a slow host the launches of a pass of 1,000 tokens take as long as it does.
 
     Args:
         drafts: of the rounds in mixed passes; those of other lengths have no graphs.
@@ -93,26 +93,13 @@ def cuda_sizes(max_requests: int, drafts: int) -> Sizes:
     steps = [1, 2, 3, 4, 6, *range(8, 33, 4), *range(40, 129, 8), *range(144, 513, 16)]
     batches = [size for size in steps if size < max_requests] + [min(max_requests, steps[-1])]
     mixed = [
-        (tokens, batch, drafts)
-        for tokens in MIXED_TOKENS
-        for batch in _spaced(batches, -(-16 // (drafts + 1)))
-        if tokens + batch * (drafts + 1) <= MIXED_ROWS
+        (rows, batch, drafts)
+        for rows in MIXED_ROWS
+        for batch in MIXED_BATCHES
+        if batch * (drafts + 1) <= rows and batch < 2 * max_requests
     ]
-    return Sizes(
-        tuple(batches),
-        (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, 1024),
-        tuple(mixed),
-    )
-
-
-def _spaced(sizes: Iterable[int], step: int) -> list[int]:
-    """Of ascending `sizes` as few as leave gaps of at most `step`, where `sizes` have none."""
-    kept = [0]
-    for size in sizes:
-        if len(kept) > 1 and size - kept[-2] <= step:
-            kept.pop()
-        kept.append(size)
-    return kept[1:]
+    prompts = (16, 32, 64, 128, 192, 256, 320, 384, 512, 640, 768, *range(1024, 2049, 128))
+    return Sizes(tuple(batches), prompts, tuple(mixed))
 
 
 def _at_least(count: int, sizes: tuple[int, ...]) -> int:
@@ -258,13 +245,12 @@ def mixed_work(
     padding: int,
     sizes: Sizes,
 ) -> Work:
-    """Input of a mixed pass: one chunk of `pieces`, and a round of `length` drafts for `slots`."""
-    chunk = _Chunk()
+    """Input of a mixed pass: a round of `length` drafts for `slots`, then one chunk of `pieces`."""
+    chunk = _Chunk([0] * (len(slots) * (length + 1)))
     for each in pieces:
         chunk.add(each.slot, each.tokens, each.begin, each.end, block_tokens)
-    exact = len(chunk.tokens), len(slots)
-    shape = sizes.mixed_shape(exact[0], len(chunk.ends), exact[1], length)
-    key: Key = exact[0], len(chunk.blocks), len(chunk.ends)
+    shape = sizes.mixed_shape(len(chunk.tokens), len(chunk.ends), len(slots), length)
+    key: Key = len(chunk.tokens), len(chunk.blocks), len(chunk.ends)
     if (*shape, length) in sizes.mixed:
         key = captured_key(shape[0], block_tokens, MIXED_ENDS)
     return _beside(chunk.padded(key, padding), round_work(slots, forced, shape[1], padding, length))
@@ -272,8 +258,8 @@ def mixed_work(
 
 def empty_mixed_work(shape: tuple[int, int, int], block_tokens: int, padding: int) -> Work:
     """A mixed pass of nothing at all; `shape` as in `Sizes.mixed`."""
-    tokens, batch, length = shape
-    prompts = _prefill_values(captured_key(tokens, block_tokens, MIXED_ENDS), [], [], [], padding)
+    rows, batch, length = shape
+    prompts = _prefill_values(captured_key(rows, block_tokens, MIXED_ENDS), [], [], [], padding)
     return _beside(prompts, round_work([], [], batch, padding, length))
 
 

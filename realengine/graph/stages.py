@@ -28,7 +28,8 @@ class Stages:
         verify: key (batch, drafts); slots, then forced outcomes (or -1).
         decode: key (batch,); slots, then numbers without a meaning.
         prefill: see `Prompts.of`.
-        mixed: key (tokens, blocks, prompts that end, batch, drafts); prompts, then as verify.
+        mixed: key (rows, blocks, prompts that end, batch, drafts); prompts, behind the rows of
+            rounds, then as verify.
         admit: key (requests,); slots, random keys, page tables.
     """
 
@@ -73,21 +74,24 @@ class Stages:
 
     def mixed(self, flat: Tensor, key: Key) -> Tensor:
         """A verify and a prefill in one pass. Returns what verify does, then first tokens of
-        prompts that end, `[., g + 3]`."""
+        prompts that end, `[., g + 3]`. Rounds of padding read rows of prompts."""
         prompt_key, (batch, length) = key[:-2], key[-2:]
         prompts = Prompts.of(flat[: -2 * batch], prompt_key)
         slots, forced = flat[-2 * batch :].view(2, batch)
         tokens, rounds = self._newest(slots, length), Uniform(slots, length + 1, -1)
         count = tokens.numel()
+        own = (slots != self.state.padding)[:, None].expand_as(tokens).flatten()
+        inputs = prompts.tokens.clone()
+        inputs[:count] = torch.where(own, tokens.flatten(), inputs[:count])
         hidden, states = self._forward(
-            torch.cat([tokens.flatten(), prompts.tokens]),
+            inputs,
             Mixed(rounds, prompts.view),
             Ends.of(prompts.rows, prompts.slots, prompts.lengths - 1, rounds),
         )
         # One product with the head: its weights are read once.
         scores = logits(self.verifier, self.ops, hidden)
         checked = self._check(slots, forced, tokens, scores[:count], states[:count])
-        first = self._begin(prompts, scores[count:], states[count:])
+        first = self._begin(prompts, scores[count:], states)
         return torch.cat([checked, first.expand(-1, length + 3)])
 
     def decode(self, flat: Tensor, key: Key) -> Tensor:

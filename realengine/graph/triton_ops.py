@@ -345,9 +345,8 @@ class TritonOps:
     ) -> Tensor:
         out = qkv.new_empty(len(qkv), heads * cache.layers[layer].shape[4])
         if isinstance(view, Mixed):
-            rows = view.round_rows
-            self._attend(qkv[:rows], out[:rows], heads, cache, layer, view.rounds, None)
-            self._attend(qkv[rows:], out[rows:], heads, cache, layer, view.prompts, None)
+            self._attend(qkv[: view.round_rows], out, heads, cache, layer, view.rounds, None)
+            self._attend(qkv, out, heads, cache, layer, view.prompts, None)
         else:
             self._attend(qkv, out, heads, cache, layer, view, ahead)
         return out
