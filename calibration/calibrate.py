@@ -19,6 +19,7 @@ from calibration.fit import estimate
 from calibration.plan import Plan
 from calibration.stage_fits import Samples, Sizes, fit_stages, gil_speeds, run_spread
 from calibration.stages import (
+    Blocker,
     blocker,
     kernel_seconds,
     requests_for,
@@ -185,20 +186,26 @@ def _plan_batched(steps: _Steps, opened: Opened, plan: Plan, most_tokens: int) -
             add(
                 f"prefill-{batch}-{tokens}",
                 measure_prefill,
-                *(batch, tokens, plan.rounds, ids.take(2 * batch), block),
+                *(batch, tokens, plan.rounds, ids.take(batch * (plan.rounds + 1)), block),
             )
         for i, one in enumerate(plan.mixed_points(most_context, chunk)):
             if one.batch * (64 + plan.growth) + chunk + one.cached_tokens > most_tokens:
                 continue
             given_ = one.batch, drafts, one.chunk_tokens, one.cached_tokens, 64, plan.rounds
             add(f"mixed-{i}", measure_mixed, *given_, ids.take(one.batch + 1), long_block)
-    for one_ in plan.beside if block is not None else ():
-        assert block is not None
-        room = (most_tokens - one_.prompt_tokens) // request_tokens(one_.draft_tokens)
-        if 2 * one_.batch <= min(room, max(plan.batches)):
+        if block is not None and not number:
+            _plan_beside(steps, engine, plan, most_tokens, ids, block)
+
+
+def _plan_beside(
+    steps: _Steps, engine: Engine, plan: Plan, most_tokens: int, ids: _Ids, block: Blocker
+) -> None:
+    for at in plan.beside:
+        room = (most_tokens - at.prompt_tokens) // request_tokens(at.draft_tokens)
+        if 2 * at.batch <= min(room, max(plan.batches)):
             steps.add(
-                f"beside-{one_.batch}-{one_.draft_tokens}-{one_.prompt_tokens}",
-                partial(measure_pairs, engine, one_, ids.take(100_000), block),
+                f"beside-{at.batch}-{at.draft_tokens}-{at.prompt_tokens}",
+                partial(measure_pairs, engine, at, ids.take(100_000), block),
                 Samples,
             )
 

@@ -87,8 +87,7 @@ def measure_rounds(
         grown += checks * (rounds + 1) if block else 0
     steps = [(Stage.DECODE, lengths[0])] * (rounds + 1)
     samples += train(engine, requests, steps, block, grown)[1:]
-    for request in requests:
-        engine.release(request)
+    _release(engine, requests)
     return samples
 
 
@@ -105,18 +104,11 @@ def measure_host(
     output = rounds * (len(lengths) + 1) + 2 * max(lengths) + 2
     requests = quiet_requests(first_id, batch, prompt_tokens, output)
     samples = [asdict(time_stage(engine, stage, requests)) for stage in executor.prefill]
-    chain = [(s, g) for g in lengths for _ in range(rounds) for s in executor.speculate]
-    if executor.speculate:
-        chain = [
-            (stage, length)
-            for length in lengths
-            for _ in range(rounds)
-            for stage in executor.speculate + executor.check
-        ]
-    chain = [*chain, *[(Stage.DECODE, lengths[0])] * rounds]
+    stages = executor.speculate + executor.check
+    chain = [(stage, length) for length in lengths for _ in range(rounds) for stage in stages]
+    chain = [*(chain if executor.speculate else ()), *[(Stage.DECODE, lengths[0])] * rounds]
     samples += [asdict(time_stage(engine, stage, requests, None, g)) for stage, g in chain]
-    for request in requests:
-        engine.release(request)
+    _release(engine, requests)
     return samples
 
 
@@ -128,20 +120,19 @@ def measure_prefill(
     first_id: int,
     block: Blocker | None,
 ) -> Samples:
-    """Prefills of `batch` prompts again and again: on the same pages, the first left out. Then once
-    as a user would have it."""
+    """Prefills of `batch` prompts again and again: on the same pages, the first left out. Then of
+    new requests, which enter with their first stage, as users have it."""
     executor = engine.executor
     samples: Samples = []
-    for stage in executor.prefill:
+    if block is not None:
         requests = quiet_requests(first_id, batch, prompt_tokens, 2)
-        if block is None:
-            samples.append(asdict(time_stage(engine, stage, requests)))
-        else:
+        for stage in executor.prefill:
             samples += train(engine, requests, [(stage, 1)] * (repeats + 1), block)[1:]
-            samples.append(asdict(time_stage(engine, stage, requests)))
-        for request in requests:
-            engine.release(request)
-        first_id += batch
+        _release(engine, requests)
+    for turn in range(1, repeats + 1):
+        requests = quiet_requests(first_id + turn * batch, batch, prompt_tokens, 2)
+        samples += [asdict(time_stage(engine, stage, requests)) for stage in executor.prefill]
+        _release(engine, requests)
     return samples
 
 
@@ -157,25 +148,28 @@ def measure_mixed(
     block: Blocker | None,
 ) -> Samples:
     """Mixed passes of `batch` requests in rounds and a chunk of one prompt, of which
-    `cached_tokens` were taken in before."""
+    `cached_tokens` were taken in before; every other one behind the blocker."""
     executor = engine.executor
-    output = 2 * repeats + drafts + 4
-    rounds = quiet_requests(first_id, batch, prompt_tokens, output)
-    samples: Samples = []
+    rounds = quiet_requests(first_id, batch, prompt_tokens, repeats + drafts + 4)
     for stage in executor.prefill if rounds else ():
         time_stage(engine, stage, rounds)
     prompt = Request(first_id + batch, cached_tokens + chunk_tokens, 2, outcomes=[0, 0])
 
-    def pass_once(hide: bool) -> dict[str, Any]:
+    def once(hide: bool) -> dict[str, Any]:
+        if executor.prefill == executor.plain_prefill:
+            engine.release(prompt)  # no draft's prefill comes before: it enters with the pass
         prompt.prefilled_tokens, prompt.chunk_tokens = cached_tokens, chunk_tokens
         prompt.produced_tokens = 0
         prompt.tokens.clear()
-        sample = time_stage(engine, Stage.MIXED, [*rounds, prompt], block if hide else None, drafts)
-        return asdict(sample)
+        behind = block if hide else None
+        return asdict(time_stage(engine, Stage.MIXED, [*rounds, prompt], behind, drafts))
 
-    pass_once(False)  # pays for first use
-    for repeat in range(repeats):
-        samples.append(pass_once(block is not None and repeat % 2 == 0))
-    for request in (*rounds, prompt):
-        engine.release(request)
+    once(False)  # pays for first use
+    samples = [once(block is not None and turn % 2 == 0) for turn in range(repeats)]
+    _release(engine, [*rounds, prompt])
     return samples
+
+
+def _release(engine: Engine, requests: Sequence[Request]) -> None:
+    for request in requests:
+        engine.release(request)
