@@ -59,6 +59,7 @@ def validate(
         as_it_was = summarize_errors(now, [one.metrics for one in rows], measured)
     first = results[0].cell
     notes = [
+        *profile.notes,
         f"Acceptance: {first.acceptance_text}. {replications} predictions, seed {first.seed}.",
         *_told("on the host as calibrated", as_calibrated if as_it_was else ()),
     ]

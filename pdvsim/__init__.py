@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         predict,
         read,
         trace,
+        transferred,
         validate,
     )
     from pdvsim.profile import load_profile
@@ -42,6 +43,7 @@ __all__ = [
     "predict",
     "read",
     "trace",
+    "transferred",
     "validate",
 ]
 

@@ -191,6 +191,20 @@ def _load(protocol: str, **given: Any) -> Load:
     return Load({"protocol": protocol, **found})
 
 
+def transferred(profile: Profile, gpu: str) -> Profile:
+    """`profile` on another GPU than the one that was measured, from that GPU's two rates.
+
+    Args:
+        gpu: h200, or h200@copy_tb_s=4.2,matrix_tflops=780 as read there.
+
+    Raises:
+        InputError: no such GPU, or the rates of the measured one are not known.
+    """
+    from pdvsim import transfer
+
+    return transfer.transferred(profile, gpu)
+
+
 def predict(
     profile: Profile,
     load: Load,

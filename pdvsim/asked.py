@@ -135,12 +135,15 @@ class Asked:
     def executor(self) -> str:
         return self.values["executor"] or DEFAULT_EXECUTOR
 
-    def profile(self, name: str | None, executor: str | None = None) -> Profile:
+    def profile(
+        self, name: str | None, executor: str | None = None, gpu: str | None = None
+    ) -> Profile:
         """What to simulate with: the profile called `name`, or the shipped one of the pair and
         executor asked for.
 
         Args:
             executor: where none was asked for.
+            gpu: another than that of the profile, which it is then transferred to.
 
         Raises:
             InputError: it is for another pair or executor than was asked for, or acceptance is to
@@ -153,7 +156,12 @@ class Asked:
             raise InputError(
                 "--acceptance real is for pdvsim bench: a simulation has no tokens to compare"
             )
-        return select_profile(name, self.values["pair"], self.values["executor"] or executor)
+        found = select_profile(name, self.values["pair"], self.values["executor"] or executor)
+        if gpu is None:
+            return found
+        from pdvsim.transfer import transferred
+
+        return transferred(found, gpu)
 
     def one_load(self, why: str) -> int:
         """The concurrency, where there can be only one.

@@ -7,9 +7,8 @@ the verifier and of what drafts: an engine holds both, whatever runs on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pdvsim.core import Drafter, Executor
 from pdvsim.drafters import HeadShape, decoder_of
@@ -20,11 +19,6 @@ from pdvsim.models import BYTES_PER_PARAMETER, Pair
 if TYPE_CHECKING:
     from pdvsim.workload import Workload
 
-# Memory of cards, as their driver says it, for profiles that were made before they told.
-CARDS: Final[Mapping[str, int]] = {
-    "NVIDIA H100 80GB HBM3": 81_559 << 20,
-    "NVIDIA H200": 143_771 << 20,
-}
 CONTEXT_BYTES = 1_200_000_000  # of the driver, and of a process's context and kernels
 
 

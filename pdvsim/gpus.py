@@ -22,6 +22,7 @@ class Gpu:
         driver_name: as the driver calls it.
         copy_bytes_per_s: of its memory.
         matmul_flops_per_s: dense, BF16.
+        memory_bytes: all of it, as the driver says.
         source: the data sheet.
     """
 
@@ -29,7 +30,7 @@ class Gpu:
     driver_name: str
     copy_bytes_per_s: float
     matmul_flops_per_s: float
-    memory_bytes: float
+    memory_bytes: int
     source: str
 
 

@@ -78,6 +78,12 @@ profile_option = click.option(
     help="Name of a shipped profile, or a file that calibrate wrote. [the shipped one of the "
     "pair and executor]",
 )
+gpu_option = click.option(
+    "--gpu",
+    default=None,
+    help="Predict for another GPU than the profile's, from its copy and matrix rate: h200, or "
+    "h200@copy_tb_s=4.2,matrix_tflops=780 as read there.",
+)
 concurrency_option = _of("concurrency", str, " Or several: 1,8,32.", default="32")
 
 

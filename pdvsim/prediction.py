@@ -42,6 +42,8 @@ def predicted(
     first = cells[0]
     if replications is None:
         replications = replications_for(cells)
+    if formulas and profile.transferred_from is not None:
+        raise InputError("--formulas knows measured costs only; leave it or --gpu out")
     varied = first.acceptance_spread or first.acceptance_from is not None
     if formulas and (varied or len(set(first.acceptance)) > 1):
         raise InputError("--formulas knows one acceptance for all positions; give one number")
@@ -49,7 +51,7 @@ def predicted(
     cells = [length.cell for length in lengths]
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
-    notes = [*_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
+    notes = [*profile.notes, *_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
     if not any(result.extrapolated for result in results):
         notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
     document = Prediction(

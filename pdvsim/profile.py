@@ -23,7 +23,8 @@ from pdvsim.des.host import HostCosts
 from pdvsim.drawn_costs import DrawnCost, DrawnCosts
 from pdvsim.errors import InputError, ProfileError
 from pdvsim.extrapolation import extrapolations, too_long
-from pdvsim.gpu_memory import CARDS, GpuMemory
+from pdvsim.gpu_memory import GpuMemory
+from pdvsim.gpus import called
 from pdvsim.json_file import read_json
 from pdvsim.machine import Machine
 from pdvsim.models import ModelShape, Pair, pair
@@ -65,6 +66,11 @@ class Profile:
         self.pair: Pair = file.pair
         self.executor: Executor = EXECUTORS[file.executor].with_drafter(file.pair.drafter)
 
+    # The GPU that was measured, where this is another, and what has to be known of it then
+    # (`pdvsim.transfer`).
+    transferred_from: str | None = None
+    notes: tuple[str, ...] = ()
+
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from, for output."""
@@ -72,6 +78,7 @@ class Profile:
             "name": self.name,
             "pair": self.pair.name,
             "executor": self.file.executor,
+            "transferred_from": self.transferred_from,
             **self.file.provenance.model_dump(),
         }
 
@@ -127,7 +134,9 @@ class Profile:
     def memory(self) -> GpuMemory | None:
         """Of the GPU that was measured; None where its size is not known."""
         gpu = self.file.provenance.gpu
-        total = self.file.gpu_bytes or CARDS.get(gpu)
+        card, total = called(gpu), self.file.gpu_bytes
+        if total is None and card is not None:
+            total = card.memory_bytes
         return None if total is None else GpuMemory(gpu, total, self.pair, self.executor)
 
     def host_costs(self) -> HostCosts:

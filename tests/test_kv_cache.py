@@ -14,7 +14,8 @@ from pdvsim.cli import run as pdvsim
 from pdvsim.core import EAGER, GRAPH, Request, Stage
 from pdvsim.des import simulate
 from pdvsim.errors import CapacityError
-from pdvsim.gpu_memory import CARDS, GpuMemory
+from pdvsim.gpu_memory import GpuMemory
+from pdvsim.gpus import gpus
 from pdvsim.invariants import check
 from pdvsim.kv_cache import KvCache, Pages
 from pdvsim.models import pair
@@ -30,7 +31,7 @@ from tests.fakes import FixedCosts, TableCosts, config_of
 
 H100 = GpuMemory(
     "NVIDIA H100 80GB HBM3",
-    CARDS["NVIDIA H100 80GB HBM3"],
+    gpus()["h100"].memory_bytes,
     pair("tinyllama-1.1b:llama-2-7b"),
     GRAPH,
 )

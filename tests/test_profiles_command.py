@@ -103,7 +103,8 @@ def without_decode(file: ProfileFile) -> ProfileFile:
 
 def faster_in_company(file: ProfileFile) -> ProfileFile:
     speed = Estimate(value=1.3, low=1.2, high=1.4)
-    pair = ContentionFit(stage=Stage.VERIFY, other=Stage.DRAFT, batch=8, speed=speed)
+    stages = {"stage": Stage.VERIFY, "other": Stage.DRAFT}
+    pair = ContentionFit(**stages, rows=8, prompt_tokens=0, speed=speed)
     return file.model_copy(update={"contention": [pair]})
 
 

@@ -12,7 +12,14 @@ from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
 from pdvsim.errors import InputError
 from pdvsim.models import pair
-from pdvsim.options import SLO, architecture_option, cell_options, profile_option, refuse_given
+from pdvsim.options import (
+    SLO,
+    architecture_option,
+    cell_options,
+    gpu_option,
+    profile_option,
+    refuse_given,
+)
 from realengine.commands.bench import run_options
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 @run_options
 @destination_options
 @profile_option
+@gpu_option
 @click.option(
     "--bench",
     "benches",
@@ -40,6 +48,7 @@ def command(
     replications: int,
     records: Path | None,
     profile_name: str | None,
+    gpu: str | None,
     benches: tuple[Path, ...],
     predictions: int,
     to: Destination,
@@ -59,9 +68,9 @@ def command(
         asked.refuse_given("--bench brings its own cells")
         refuse_given(ctx, "--bench brings its own runs", ("device", "replications", "records"))
         measured = [read_bench(path) for path in benches]
-        profile = profile_for(measured, profile_name)
+        profile = profile_for(measured, profile_name, gpu)
     else:
-        profile = asked.profile(profile_name)
+        profile = asked.profile(profile_name, gpu=gpu)
         cells = asked.simulated(profile)
         for cell in cells:
             check_predictable(cell, profile)

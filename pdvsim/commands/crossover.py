@@ -6,7 +6,7 @@ import click
 
 from pdvsim.asked import Asked
 from pdvsim.destination import Destination, destination_options
-from pdvsim.options import SLO, cell_options, profile_option
+from pdvsim.options import SLO, cell_options, gpu_option, profile_option
 from pdvsim.quantities import COMPARABLE
 
 REPLICATIONS = 32
@@ -38,6 +38,7 @@ OVER = (
 @click.option("--map", "second_axis", default=None, help="A second of --over: draws a map.")
 @cell_options(*SLO)
 @profile_option
+@gpu_option
 @click.option(
     "--replications",
     type=int,
@@ -57,6 +58,7 @@ def command(
     metric: str | None,
     second_axis: str | None,
     profile_name: str | None,
+    gpu: str | None,
     replications: int,
     to: Destination,
 ) -> None:
@@ -67,7 +69,7 @@ def command(
     from pdvsim.crossover.question import crossed
     from pdvsim.documents.head import command_line
 
-    profile = asked.profile(profile_name)
+    profile = asked.profile(profile_name, gpu=gpu)
     with to.progress("simulating") as update:
         document = crossed(
             asked,

@@ -10,6 +10,7 @@ from pdvsim.options import (
     SLO,
     architecture_option,
     cell_options,
+    gpu_option,
     profile_option,
     replications_option,
     tail_of,
@@ -20,6 +21,7 @@ from pdvsim.options import (
 @click.command()
 @cell_options(architecture_option("all"), *SLO)
 @profile_option
+@gpu_option
 @replications_option(None, "Simulated runs of each cell [default: 16, of eager 6].")
 @tail_options
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
@@ -27,6 +29,7 @@ from pdvsim.options import (
 def command(
     asked: Asked,
     profile_name: str | None,
+    gpu: str | None,
     replications: int | None,
     formulas: bool,
     tail_within: float,
@@ -37,7 +40,7 @@ def command(
     from pdvsim.documents.head import command_line
     from pdvsim.prediction import predicted
 
-    profile = asked.profile(profile_name)
+    profile = asked.profile(profile_name, gpu=gpu)
     cells = asked.predicted(profile)
     wanted = tail_of(asked, tail_within, most_requests)
     with to.progress("simulating") as update:

@@ -188,6 +188,7 @@ def _document(
         interval=INTERVAL,
         verdict=PENDING,
         notes=(
+            *profile.notes,
             f"Acceptance: {first.cell.acceptance_text}. Seed {first.cell.seed}, "
             f"{found.runs} pairs of runs.",
         ),

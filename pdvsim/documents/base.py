@@ -101,11 +101,16 @@ class RunLength(Model):
 
 
 class Calibration(Provenance):
-    """The profile that predictions rest on."""
+    """The profile that predictions rest on.
+
+    Attributes:
+        transferred_from: the GPU that was measured, where `gpu` is another; null where it is not.
+    """
 
     name: str
     pair: str
     executor: str
+    transferred_from: str | None = None
 
 
 class Machine(Measurement):

@@ -100,8 +100,9 @@ def bench_of(document: Benchmark, folder: Path, source: str = "the bench") -> Be
     return Bench(tuple(cells), document.machine, document.models)
 
 
-def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:
-    """The profile called `name`, or the shipped one, to predict `benches` with.
+def profile_for(benches: Sequence[Bench], name: str | None, gpu: str | None = None) -> Profile:
+    """The profile called `name`, or the shipped one, to predict `benches` with; on `gpu`, if that
+    is another than it was measured on.
 
     Raises:
         InputError: it is for another pair or executor than one of them, or there is nothing that
@@ -112,6 +113,10 @@ def profile_for(benches: Sequence[Bench], name: str | None) -> Profile:
         raise InputError("the bench holds no cells")
     first, models = cells[0]
     profile = select_profile(name, models or pair(first.pair), first.executor)
+    if gpu is not None:
+        from pdvsim.transfer import transferred
+
+        profile = transferred(profile, gpu)
     for cell, models in cells:
         check_predictable(cell, profile, models)
     return profile

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pdvsim.documents.base import Validity, Verdict
+from pdvsim.documents.base import Calibration, Document, Validity, Verdict
 from pdvsim.output import number
 from pdvsim.quantities import COLUMNS, OF_SLO, OVERLOADED, QUANTITIES
 from pdvsim.verdict.overload import at_times, overloads
@@ -35,7 +35,7 @@ def verdict(sentence: str, caveats: Sequence[str] = (), invalid: bool = False) -
 def of_ranks(document: CellsDocument) -> Verdict:
     """Over all loads: each load's sentence; what is too close to call is a caveat."""
     ranks = document.ranks
-    caveats = _caveats(document.cells)
+    caveats = [*transfer_caveats(document), *_caveats(document.cells)]
     close = [f"C = {rank.concurrency}" for rank in ranks if rank.first_place == "open"]
     if close:
         where = f" at {', '.join(close)}" if len(ranks) > 1 else ""
@@ -47,6 +47,15 @@ def of_ranks(document: CellsDocument) -> Verdict:
         caveats.insert(0, f"no engine can run {', '.join(impossible)} (listed below)")
     said = [rank.sentence for rank in ranks] + overloads(document.cells)
     return verdict(" ".join(said), caveats, invalid=bool(impossible))
+
+
+def transfer_caveats(document: Document) -> list[str]:
+    """That what was predicted for was not measured."""
+    calibrated: Calibration | None = getattr(document, "profile", None)
+    if calibrated is None or calibrated.transferred_from is None:
+        return []
+    measured = calibrated.transferred_from
+    return [f"{calibrated.gpu} was not measured: costs are transferred from {measured}"]
 
 
 def _caveats(rows: Sequence[Row]) -> list[str]:
