@@ -21,19 +21,18 @@ Samples = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What an engine pads its launches to: batches of rounds, tokens of prefills, and both of mixed
+    """What an engine pads its launches to: batches of rounds, rows of prefills and of mixed
     passes; ascending, and empty for no padding."""
 
     batches: tuple[int, ...] = ()
-    prefill_tokens: tuple[int, ...] = ()
-    mixed_batches: tuple[int, ...] = ()
-    mixed_tokens: tuple[int, ...] = ()
+    prefill_rows: tuple[int, ...] = ()
+    mixed_rows: tuple[int, ...] = ()
 
     def of(self, stage: Stage) -> tuple[list[int], list[int]]:
         if stage in PREFILLS:
-            return [], [*self.prefill_tokens]
+            return [], [*self.prefill_rows]
         if stage is Stage.MIXED:
-            return [*self.mixed_batches], [*self.mixed_tokens]
+            return [], [*self.mixed_rows]
         return [*self.batches], []
 
 

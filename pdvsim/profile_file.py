@@ -68,7 +68,7 @@ class StageFit(_File):
 
     Attributes:
         buckets: batch sizes that launches are padded to (CUDA graphs); empty for no padding.
-        token_buckets: numbers of tokens that prefills are padded to, likewise.
+        token_buckets: numbers of rows that passes with prompts are padded to, likewise.
     """
 
     host: CostFit
@@ -86,13 +86,12 @@ class StageFit(_File):
 
     def load(self, work: Work) -> Load:
         """What the device has to do, padding included."""
-        requests, chunk = work.batch - work.prompts, work.chunk_tokens
-        if requests:
-            requests = padded(self.buckets, requests)
-        rows = requests * work.longest_new_tokens
-        if chunk:
-            rows += padded(self.token_buckets, chunk)
-        return _load(work, requests + work.prompts, rows)
+        rounds = work.batch - work.prompts
+        if not work.prompts:
+            rounds = padded(self.buckets, rounds)
+            return _load(work, rounds, rounds * work.longest_new_tokens)
+        rows = padded(self.token_buckets, rounds * work.longest_new_tokens + work.chunk_tokens)
+        return _load(work, work.batch, rows)
 
     def host_s(self, work: Work) -> float:
         """The fitted host seconds of one launch."""
