@@ -3,8 +3,8 @@
     python benchmarks/head_rounds.py --json OUT.json [--parts check,profile,...] [--seconds 240]
 
 Parts: `check` (drafts and tokens in float32 against the CPU), `profile` (kernels of a draft, a
-verify and a prefill, the host's share of a round), `variants` (draft and verify with each way to
-fetch the next matrix ahead and to launch early, L2 cold), `attention` (tiles of decode attention),
+verify and a prefill, the host's share of a round), `variants` (draft and verify with and without
+early launches, L2 cold), `attention` (tiles of decode attention),
 `products` (cuBLAS's two libraries and padded rows), `burst` (output tokens/s with the variant
 named last). A part that would begin behind `--seconds` is left out.
 """
@@ -28,32 +28,25 @@ from engine_tiles import attention
 from pdvsim.core import Request, Stage, Stream, settle
 from realengine.graph import GraphConfig, GraphEngine, build_engine, plan, thin
 from realengine.graph.plan import round_work
-from realengine.graph.triton_ops import Ahead, DecodeTile, TritonOps
+from realengine.graph.triton_ops import DecodeTile, TritonOps, tiles_of
 
 PAIR, DRAFTS, PROMPT_TOKENS = "eagle3:llama-2-7b", 4, 256
 BATCHES = (1, 8, 32, 64, 256)
-SLOW_TILE = DecodeTile()
-# Name: what is fetched ahead, whether kernels launch early, the tile of decode attention.
-VARIANTS: dict[str, tuple[Ahead, bool, DecodeTile]] = {
-    "plain": (Ahead(), False, SLOW_TILE),
-    "norm 2": (Ahead(2, 0, 0), False, SLOW_TILE),
-    "norm 2, attention 16": (Ahead(2, 16, 2), False, SLOW_TILE),
-    "early": (Ahead(), True, SLOW_TILE),
-    "norm 2, attention 16, early": (Ahead(2, 16, 2), True, SLOW_TILE),
-    "norm 2, attention 16, early, 128 registers": (
-        Ahead(2, 16, 2),
-        True,
-        DecodeTile(32, 4, 5, 128),
-    ),
+# Name: whether kernels launch early, the tile of decode attention.
+VARIANTS: dict[str, tuple[bool, DecodeTile | None]] = {
+    "late": (False, None),
+    "late, 4 warps": (False, DecodeTile(32, 4, 5)),
+    "as shipped": (True, None),
 }
 TILES = (
-    DecodeTile(32, 4, 5),
-    DecodeTile(32, 4, 5, 128),
-    DecodeTile(32, 2, 5),
-    DecodeTile(32, 2, 5, 128),
-    DecodeTile(16, 2, 5, 168),
-    DecodeTile(16, 4, 5),
     DecodeTile(16, 1, 5),
+    DecodeTile(16, 1, 4),
+    DecodeTile(16, 1, 6),
+    DecodeTile(16, 1, 5, 224),
+    DecodeTile(16, 1, 5, 192),
+    DecodeTile(32, 2, 5),
+    DecodeTile(32, 4, 5),
+    DecodeTile(16, 2, 5),
 )
 MATRICES = {
     "qkv": (12288, 4096),
@@ -66,7 +59,8 @@ MATRICES = {
 def use(engine: GraphEngine, name: str, batches: Sequence[int]) -> None:
     """Capture the graphs of rounds anew with a variant."""
     ops = ops_of(engine)
-    ops.ahead, ops.early, ops.decode_tile = VARIANTS[name]
+    ops.early, tile = VARIANTS[name]
+    ops.decode_tiles = tiles_of(tile)
     padding = engine.config.max_requests
     runner: Any = engine._runner
     for stage, shape in ((Stage.VERIFY, (DRAFTS,)), (Stage.DRAFT, (DRAFTS + 1, DRAFTS))):
@@ -240,7 +234,7 @@ def main() -> None:
         plan.MIXED_TOKENS = ()  # not measured here: their graphs take a minute
         config = GraphConfig(DRAFTS, max_requests=256, max_context_tokens=384)
         held.append(build_engine(PAIR, config))
-        chosen = {str(key): str(tiles) for key, tiles in ops_of(held[0]).tiles.items()}
+        chosen = {str(key): str(ways) for key, ways in ops_of(held[0]).ways.items()}
         return {"graphs": held[0].about_graphs} | chosen
 
     rates = report.section("ceilings", ceilings)
@@ -266,9 +260,9 @@ def main() -> None:
 
 def check(norm_before_residual: bool, name: str) -> dict[str, Any]:
     """Drafts and tokens of a variant."""
-    ahead, early, tile = VARIANTS[name]
+    early, tile = VARIANTS[name]
     count = torch.cuda.get_device_properties(GPU).multi_processor_count
-    return check_drafts(norm_before_residual, TritonOps(count, tile, ahead, early))
+    return check_drafts(norm_before_residual, TritonOps(count, tile, early))
 
 
 def with_engine(

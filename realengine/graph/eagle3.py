@@ -153,7 +153,7 @@ class Eagle3Drafter(Drafter):
         head = self.head
         epsilon = head.shape.layer.norm_epsilon
         return self.ops.beside(
-            tokens, head.embedding, head.token_norm, states, head.state_norm, epsilon, head.qkv
+            tokens, head.embedding, head.token_norm, states, head.state_norm, epsilon
         )
 
     def _residual(self, x: Tensor, states: Tensor) -> Tensor:
@@ -165,10 +165,10 @@ class Eagle3Drafter(Drafter):
         head, ops = self.head, self.ops
         layer = head.shape.layer
         epsilon, view = layer.norm_epsilon, Uniform(slots, 1, step - 2)
-        x = ops.added(ops.attend(qkv, layer.heads, self.cache, 0, view, head.output), head.output)
-        x = ops.norm(residual, x, head.mlp_norm, epsilon, head.gate_up)
-        x = ops.added(ops.gated(x, head.gate_up, ahead=head.down), head.down)
-        x = ops.norm(residual, x, head.norm, epsilon, head.head)
+        x = ops.added(ops.attend(qkv, layer.heads, self.cache, 0, view), head.output)
+        x = ops.norm(residual, x, head.mlp_norm, epsilon)
+        x = ops.added(ops.gated(x, head.gate_up), head.down)
+        x = ops.norm(residual, x, head.norm, epsilon)
         scores = ops.linear(x, head.head)
         tokens = self.sampler.propose(scores, self.state, slots, step, head.ids)
         self.state.drafts[slots, step] = tokens

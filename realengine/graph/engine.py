@@ -264,4 +264,5 @@ def _ops_for(device: torch.device) -> Ops:
         return TorchOps()
     from realengine.graph.triton_ops import TritonOps
 
-    return TritonOps(torch.cuda.get_device_properties(device).multi_processor_count)
+    about = torch.cuda.get_device_properties(device)
+    return TritonOps(about.multi_processor_count, early=about.major >= 9)

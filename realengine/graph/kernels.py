@@ -13,7 +13,6 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 LOG2E = tl.constexpr(1.4426950408889634)
-PIECE_BYTES = tl.constexpr(512)
 
 
 @triton.jit
@@ -25,32 +24,6 @@ def _begin(EARLY: tl.constexpr):
 
 
 @triton.jit
-def _fetch(ahead, width, rows, program, programs, FETCH: tl.constexpr, LANES: tl.constexpr):
-    """Bring the first `FETCH` pieces of each row of the matrix that the next product reads to the
-    L2 cache. Memory is idle while kernels wait for each other; nothing waits for this.
-
-    Args:
-        ahead: `[rows, width]`.
-        LANES: threads of a program, of which each asks for pieces of its own.
-    """
-    pieces = rows * FETCH
-    for first in range(program * LANES, pieces, programs * LANES):
-        piece = first + tl.arange(0, LANES)
-        row = (piece // FETCH).to(tl.int64)
-        part = piece % FETCH * (PIECE_BYTES * 8 // ahead.dtype.element_ty.primitive_bitwidth)
-        size = tl.where(piece < pieces, PIECE_BYTES, 0)
-        tl.inline_asm_elementwise(
-            "{ .reg .pred p; setp.ne.s32 p, $2, 0; mov.u32 $0, 0; "
-            "@p cp.async.bulk.prefetch.L2.global [$1], $2; }",
-            "=r,l,r",
-            [ahead + row * width + part, size],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
-
-
-@triton.jit
 def norm_kernel(
     residual,
     update,
@@ -59,23 +32,13 @@ def norm_kernel(
     width,
     epsilon,
     rows,
-    ahead,
-    ahead_width,
-    ahead_rows,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
-    FETCH: tl.constexpr,
-    LANES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """One row per program: `residual += update`, the sum of `PARTS` (which may be none);
-    `out = residual / rms(residual) * gain`. Programs behind these fetch."""
+    `out = residual / rms(residual) * gain`."""
     _begin(EARLY)
-    if FETCH:  # noqa: SIM102, a constant comes first
-        if tl.program_id(0) >= rows:
-            program, programs = tl.program_id(0) - rows, tl.num_programs(0) - rows
-            _fetch(ahead, ahead_width, ahead_rows, program, programs, FETCH, LANES)
-            return
     at = tl.program_id(0).to(tl.int64) * width + tl.arange(0, BLOCK)
     mask = tl.arange(0, BLOCK) < width
     x = tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
@@ -115,24 +78,12 @@ def beside_kernel(
     width,
     state_stride,
     epsilon,
-    rows,
-    ahead,
-    ahead_width,
-    ahead_rows,
     BLOCK: tl.constexpr,
-    FETCH: tl.constexpr,
-    LANES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """RMS norms of a token's embedding (program `(row, 0)`) and of a state `(row, 1)`, written
-    side by side. Programs behind the last row fetch."""
+    side by side."""
     _begin(EARLY)
-    if FETCH:  # noqa: SIM102, a constant comes first
-        if tl.program_id(0) >= rows:
-            program = 2 * (tl.program_id(0) - rows) + tl.program_id(1)
-            programs = 2 * (tl.num_programs(0) - rows)
-            _fetch(ahead, ahead_width, ahead_rows, program, programs, FETCH, LANES)
-            return
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < width
@@ -152,20 +103,11 @@ def gated_kernel(
     gate_up,
     out,
     width,
-    ahead,
-    ahead_width,
-    ahead_rows,
     BLOCK: tl.constexpr,
-    FETCH: tl.constexpr,
-    LANES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """`out[row] = silu(gate) * up`, `BLOCK` columns of one row per program."""
     _begin(EARLY)
-    if FETCH:
-        program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-        programs = tl.num_programs(0) * tl.num_programs(1)
-        _fetch(ahead, ahead_width, ahead_rows, program, programs, FETCH, LANES)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = column < width
@@ -236,9 +178,6 @@ def decode_kernel(
     scale,
     table_width,
     value_at,
-    ahead,
-    ahead_width,
-    ahead_rows,
     QUERY: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -249,8 +188,6 @@ def decode_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
-    FETCH: tl.constexpr,
-    LANES: tl.constexpr,
     EARLY: tl.constexpr,
 ):
     """Attention of `QUERY` new tokens per request against its pages and against themselves.
@@ -305,12 +242,6 @@ def decode_kernel(
         acc, top, total = _cached_block(
             qa, qb, acc, top, total, kv, value_at, at, live, scale, True, HALF, PRECISION
         )
-
-    if FETCH:
-        line = tl.program_id(1) * tl.num_programs(2) + part
-        program = line * tl.num_programs(0) + request
-        programs = tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2)
-        _fetch(ahead, ahead_width, ahead_rows, program, programs, FETCH, LANES)
 
     if part == parts - 1:
         new = tl.arange(0, BLOCK_Q)

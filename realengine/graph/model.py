@@ -129,7 +129,7 @@ def forward(
     epsilon, last = weights.shape.norm_epsilon, len(weights.layers) - 1
     update = None
     for i, layer in enumerate(weights.layers):
-        x = ops.norm(residual, update, layer.attention_norm, epsilon, layer.qkv)
+        x = ops.norm(residual, update, layer.attention_norm, epsilon)
         if tap is not None:
             tap.take(i, residual)
         if ends is not None and i == last:
@@ -141,12 +141,12 @@ def forward(
         qkv = ops.linear(x, layer.qkv, layer.qkv_bias)
         if layer.head_gains is not None:
             ops.norm_heads(qkv, layer.head_gains, epsilon)
-        x = ops.attend(qkv, weights.shape.heads, cache, i, view, layer.output)
+        x = ops.attend(qkv, weights.shape.heads, cache, i, view)
         x = ops.added(x, layer.output, layer.output_bias)
-        x = ops.norm(residual, x, layer.mlp_norm, epsilon, layer.gate_up)
-        x = ops.gated(x, layer.gate_up, layer.gate_up_bias, layer.down)
+        x = ops.norm(residual, x, layer.mlp_norm, epsilon)
+        x = ops.gated(x, layer.gate_up, layer.gate_up_bias)
         update = ops.added(x, layer.down, layer.down_bias)
-    hidden = ops.norm(residual, update, weights.norm, epsilon, weights.head)
+    hidden = ops.norm(residual, update, weights.norm, epsilon)
     if tap is not None and ends is None:
         tap.take(len(weights.layers), residual)
     return hidden

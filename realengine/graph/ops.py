@@ -74,8 +74,6 @@ class Use(StrEnum):
 class Ops(Protocol):
     """The pieces of a Llama layer.
 
-    `ahead` is a hint: the matrix of the product that comes next.
-
     Attributes:
         block_tokens: longest block that `attend` takes in a `Ragged` view.
     """
@@ -100,7 +98,6 @@ class Ops(Protocol):
         update: Tensor | None,
         gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         """Add `update`, as from `added`, to `residual` in place and return its RMS norm times
         `gain`."""
@@ -115,9 +112,7 @@ class Ops(Protocol):
         """
         ...
 
-    def gated(
-        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
-    ) -> Tensor:
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
         """`x [rows, width]` by `gate_up [2 x wide, width]`: silu(gate) x up, `[rows, wide]`."""
         ...
 
@@ -129,7 +124,6 @@ class Ops(Protocol):
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         """The embeddings of `tokens [rows]` and `states [rows, hidden]`, each RMS-normed, side by
         side: `[rows, 2 x hidden]`."""
@@ -197,7 +191,6 @@ class Ops(Protocol):
         cache: PagedCache,
         layer: int,
         view: View,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         """Rotate, append keys and values to the pages, attend causally.
 
@@ -230,7 +223,6 @@ class TorchOps:
         update: Tensor | None,
         gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         if update is not None:
             residual += update
@@ -240,9 +232,7 @@ class TorchOps:
         heads = qkv[:, : gains.numel()].view(len(qkv), *gains.shape)
         heads.copy_(_rms(heads, gains, epsilon))
 
-    def gated(
-        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
-    ) -> Tensor:
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
         gate, up = F.linear(x, gate_up, bias).chunk(2, dim=-1)
         return F.silu(gate) * up
 
@@ -254,7 +244,6 @@ class TorchOps:
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         embedded = _rms(F.embedding(tokens, embedding), token_gain, epsilon)
         return torch.cat([embedded, _rms(states, state_gain, epsilon)], 1)
@@ -321,7 +310,6 @@ class TorchOps:
         cache: PagedCache,
         layer: int,
         view: View,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         kv = cache.layers[layer]
         kv_heads, head_size = kv.shape[2], kv.shape[4]

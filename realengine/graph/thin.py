@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
 
 import torch
 import triton
@@ -30,7 +32,6 @@ def thin_kernel(
     x_stride,
     GATED: tl.constexpr,
     BLOCK_M: tl.constexpr,
-    MORE_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PARTS: tl.constexpr,
@@ -41,8 +42,7 @@ def thin_kernel(
 
     With `GATED`, `weight` has `2 x columns` rows, those of the gate first, and a tile is one half
     of each: `out = silu(gate) * up`. With several `PARTS` each is the product over a share of the
-    width, `[PARTS, rows, columns]`. `BLOCK_K` divides `width`. There are up to `BLOCK_M + MORE_M`
-    rows: two products share a tile of the matrix, since blocks have powers of two.
+    width, `[PARTS, rows, columns]`. `BLOCK_K` divides `width`.
     """
     _begin(EARLY)
     i = tl.arange(0, BLOCK_N)
@@ -62,50 +62,18 @@ def thin_kernel(
     share = tl.cdiv(width // BLOCK_K, PARTS) * BLOCK_K
     low = tl.program_id(1) * share
     high = tl.minimum(low + share, width)
-    if MORE_M:
-        more = BLOCK_M + tl.arange(0, MORE_M)
-        at_more = x + more[None, :] * x_stride + k[:, None]
-        real_more = (more < rows)[None, :]
-        acc_more = tl.zeros([BLOCK_N, MORE_M], tl.float32)
-        for start in range(low, high, BLOCK_K):
-            w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
-            v = tl.load(at_x + start, mask=real_m, other=0.0)
-            acc = tl.dot(w, v, acc, input_precision=PRECISION)
-            v = tl.load(at_more + start, mask=real_more, other=0.0)
-            acc_more = tl.dot(w, v, acc_more, input_precision=PRECISION)
-        _write(out, acc_more, more, n, rows, columns, GATED, BLOCK_N, MORE_M)
-    else:
-        for start in range(low, high, BLOCK_K):
-            w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
-            v = tl.load(at_x + start, mask=real_m, other=0.0)
-            acc = tl.dot(w, v, acc, input_precision=PRECISION)
-    _write(out, acc, m, n, rows, columns, GATED, BLOCK_N, BLOCK_M)
-
-
-@triton.jit
-def _write(
-    out,
-    acc,
-    m,
-    n,
-    rows,
-    columns,
-    GATED: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-):
-    """Columns `n` of rows `m` of this program's part, from `acc [n, m]`."""
-    real_m = (m < rows)[None, :]
+    for start in range(low, high, BLOCK_K):
+        w = tl.load(at_w + start, mask=real_n, other=0.0, eviction_policy="evict_first")
+        v = tl.load(at_x + start, mask=real_m, other=0.0)
+        acc = tl.dot(w, v, acc, input_precision=PRECISION)
     to = out + tl.program_id(1) * rows * columns + m[None, :] * columns
     if GATED:
-        HALF: tl.constexpr = BLOCK_N // 2
         pair = tl.permute(tl.reshape(acc, (2, HALF, BLOCK_M)), (1, 2, 0))
         gate, up = tl.split(pair)
         y = gate / (1.0 + tl.exp(-gate)) * up
         j = tl.program_id(0) * HALF + tl.arange(0, HALF)
         tl.store(to + j[:, None], y.to(out.dtype.element_ty), mask=(j < columns)[:, None] & real_m)
     else:
-        real_n = (n < columns)[:, None]
         tl.store(to + n[:, None], acc.to(out.dtype.element_ty), mask=real_n & real_m)
 
 
@@ -120,28 +88,29 @@ class Tile:
     parts: int = 1
 
 
+class Library(StrEnum):
+    """Ways to ask cuBLAS for a product. With a bias, of zeros, other kernels come into question."""
+
+    USUAL = "usual"
+    BIASED = "biased"
+
+
+Way: TypeAlias = Tile | Library
+
 # By most rows: what was fastest for some matrix of a Llama-2-7B on an H100
-# (`results/heads/h100_thin_linear.json`).
-TILES = {
+# (`results/heads/h100_thin_linear.json`, `h100_head_rounds.json`).
+TILES: dict[int, tuple[Tile, ...]] = {
     16: (Tile(32, 256, 4, 5), Tile(32, 128, 4, 5), Tile(32, 256, 4, 4, 2), Tile(64, 128, 4, 5, 4)),
-    32: (Tile(64, 128, 4, 5), Tile(32, 256, 4, 4), Tile(64, 128, 4, 4, 4), Tile(32, 128, 4, 5, 2)),
-    64: (
-        Tile(64, 128, 4, 5),
-        Tile(128, 128, 4, 3),
-        Tile(64, 128, 4, 3, 4),
-        Tile(128, 64, 4, 5, 4),
-        Tile(64, 64, 4, 5, 2),
-    ),
-    128: (Tile(128, 64, 8, 5, 4), Tile(64, 64, 4, 4, 4), Tile(128, 64, 8, 3, 8)),
-    160: (Tile(128, 64, 8, 5, 4), Tile(64, 64, 4, 4, 4), Tile(128, 64, 8, 3, 8)),
+    32: (Tile(64, 128, 4, 5), Tile(32, 256, 4, 4), Tile(32, 128, 4, 5, 2)),
+    64: (Tile(64, 128, 4, 5), Tile(128, 128, 4, 3), Tile(64, 128, 4, 3, 4)),
 }
-BLOCKS = {16: (16, 0), 32: (32, 0), 64: (64, 0), 128: (128, 0), 160: (128, 32)}
 MOST_ROWS = max(TILES)
+BUCKETS = (*TILES, 128, 160, 320, 640)  # beyond these all ways are equal
 
 
-def bucket(rows: int) -> int:
-    """The key of `TILES` for so many rows."""
-    return next(most for most in TILES if most >= rows)
+def bucket(rows: int) -> int | None:
+    """The most rows for which the same way is fastest, if ways differ there."""
+    return next((most for most in BUCKETS if most >= rows), None)
 
 
 def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False) -> Tensor:
@@ -153,7 +122,6 @@ def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False
         out = x.new_empty(tile.parts, rows, columns, dtype=torch.float32)
     else:
         out = x.new_empty(rows, columns)
-    block_m, more_m = BLOCKS[bucket(rows)]
     thin_kernel[(triton.cdiv(len(weight), tile.columns), tile.parts)](
         x,
         weight,
@@ -163,8 +131,7 @@ def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False
         width,
         x.stride(0),
         GATED=use is Use.GATED,
-        BLOCK_M=block_m,
-        MORE_M=more_m,
+        BLOCK_M=bucket(rows),
         BLOCK_N=tile.columns,
         BLOCK_K=tile.width,
         PARTS=tile.parts,
@@ -177,30 +144,29 @@ def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False
     return out
 
 
-def fastest(weight: Tensor, use: Use, usual, then) -> dict[int, Tile]:
-    """For each key of `TILES` the tile that beats `usual(x, weight)`, if one does.
+def fastest(weight: Tensor, use: Use, run) -> dict[int, Way]:
+    """For each of `BUCKETS` the way to multiply with `weight` that is fastest by `run(x, weight,
+    way)`, where one beats the usual.
 
     Each runs in a CUDA graph over copies of the matrix, so that none is found in the L2 cache.
-
-    Args:
-        then: what the result goes through, which has more to do with several parts.
     """
     one = weight.numel() * weight.element_size()
     copies = [weight] + [weight.clone() for _ in range(-(-_COLD_BYTES // one))]
     found = {}
-    for most, tiles in TILES.items():
-        rows = most * 5 // 8 if most <= 64 else most
+    for most in BUCKETS:
+        rows = most * 5 // 8 if most <= MOST_ROWS else most
         x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=weight.dtype)
-        best, best_s = None, 0.99 * cold_s(lambda w, x=x: then(usual(x, w)), copies, weight.device)
-        for tile in tiles:
-            if weight.shape[1] % tile.width or (tile.parts > 1 and use is not Use.ADDED):
-                continue
-            took_s = cold_s(
-                lambda w, x=x, t=tile: then(product(x, w, use, t)), copies, weight.device
-            )
-            if took_s < best_s:
-                best_s, best = took_s, tile
-        if best is not None:
+        tiles = [
+            tile
+            for tile in TILES.get(most, ())
+            if weight.shape[1] % tile.width == 0 and (tile.parts == 1 or use is Use.ADDED)
+        ]
+        took_s = {
+            way: cold_s(lambda w, x=x, way=way: run(x, w, way), copies, weight.device)
+            for way in (*Library, *tiles)
+        }
+        best = min(took_s, key=took_s.__getitem__)
+        if took_s[best] < 0.99 * took_s[Library.USUAL]:
             found[most] = best
     return found
 

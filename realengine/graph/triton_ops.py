@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,24 +34,20 @@ class DecodeTile:
     Page numbers come one block ahead, keys and values two.
     """
 
-    tokens: int = 32
-    warps: int = 4
-    stages: int = 5
+    tokens: int
+    warps: int
+    stages: int
     registers: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """Pieces of 512 bytes of each row of the next matrix that a kernel brings to the L2 cache.
+# By rows (new tokens times the query heads of a kv head), measured on an H100
+# (`results/heads/h100_head_rounds.json`): one warp waits for no other.
+DECODE_TILES = {16: DecodeTile(16, 1, 5), 32: DecodeTile(32, 4, 5), 64: DecodeTile(32, 4, 5)}
 
-    Attributes:
-        most_rows: of a pass whose products wait for memory; larger ones wait for arithmetic.
-    """
 
-    norm: int = 0
-    attend: int = 0
-    gated: int = 0
-    most_rows: int = 256
+def tiles_of(one: DecodeTile | None) -> dict[int, DecodeTile]:
+    """`one` for all rows, or `DECODE_TILES`."""
+    return dict.fromkeys(DECODE_TILES, one) if one else DECODE_TILES
 
 
 class TritonOps:
@@ -60,8 +55,7 @@ class TritonOps:
 
     Args:
         multiprocessors: of the device; a decode kernel is split to give each two programs.
-        decode: how decode kernels read their pages.
-        ahead: what kernels fetch for the product behind them.
+        decode: how decode kernels read their pages; `DECODE_TILES` if not given.
         early: launch a kernel while the one before it still runs (Hopper and later).
     """
 
@@ -71,25 +65,16 @@ class TritonOps:
         self,
         multiprocessors: int,
         decode: DecodeTile | None = None,
-        ahead: Ahead | None = None,
         early: bool = False,
     ) -> None:
         self._programs = 2 * multiprocessors
-        self.decode_tile = decode or DecodeTile()
-        self.ahead, self.early = ahead or Ahead(), early
-        self.tiles: dict[tuple[int, int, Use], dict[int, thin.Tile]] = {}
-
-    def _launch(self, rows: int, ahead: Tensor | None, pieces: int, warps: int) -> dict[str, Any]:
-        """What kernels that may fetch `ahead` have in common."""
-        fetch = 0
-        if ahead is not None and rows <= self.ahead.most_rows:
-            fetch = min(pieces, ahead.shape[1] * ahead.element_size() // 512)
-        width, count = (ahead.shape[1], len(ahead)) if ahead is not None and fetch else (0, 0)
-        matrix = {"ahead": ahead if fetch else None, "ahead_width": width, "ahead_rows": count}
-        return matrix | {"FETCH": fetch, "LANES": 32 * warps, "num_warps": warps} | self._early
+        self.decode_tiles = tiles_of(decode)
+        self.early = early
+        self.ways: dict[tuple[int, int, Use], dict[int, thin.Way]] = {}
+        self._zeros: dict[int, Tensor] = {}
 
     @property
-    def _early(self) -> dict[str, Any]:
+    def _early(self) -> dict[str, bool]:
         return {"EARLY": self.early, "launch_pdl": self.early}
 
     def norm(
@@ -98,13 +83,11 @@ class TritonOps:
         update: Tensor | None,
         gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         rows, width = residual.shape
         out = torch.empty_like(residual)
         block = triton.next_power_of_2(width)
-        launch = self._launch(rows, ahead, self.ahead.norm, min(16, max(8, block // 512)))
-        kernels.norm_kernel[(rows + _fetchers(launch),)](
+        kernels.norm_kernel[(rows,)](
             residual,
             residual if update is None else update,
             gain,
@@ -114,7 +97,8 @@ class TritonOps:
             rows,
             PARTS=0 if update is None else update.numel() // residual.numel(),
             BLOCK=block,
-            **launch,
+            num_warps=min(16, max(8, block // 512)),
+            **self._early,
         )
         return out
 
@@ -128,15 +112,17 @@ class TritonOps:
     def tune(self, matrices: Sequence[tuple[Tensor, Use]]) -> None:
         for weight, use in matrices:
             key = weight.shape[0], weight.shape[1], use
-            if key not in self.tiles and weight.dtype.itemsize == 2:
-                usual = self._gated if use is Use.GATED else F.linear
-                then = self._normed if use is Use.ADDED else lambda y: y
-                self.tiles[key] = thin.fastest(weight, use, usual, then)
+            if key in self.ways or weight.dtype.itemsize != 2:
+                continue
+            self._zeros[len(weight)] = weight.new_zeros(len(weight))
 
-    def _normed(self, update: Tensor) -> Tensor:
-        """What `added` is followed by, for its time."""
-        residual = update.new_empty(update.shape[-2:], dtype=torch.bfloat16)
-        return self.norm(residual, update, residual[0], 1e-5)
+            def run(x: Tensor, weight: Tensor, way: thin.Way, use: Use = use) -> None:
+                y = self._by(way, x, weight, use)
+                if use is Use.ADDED:  # parts give more to do to the norm
+                    residual = x.new_empty(len(x), len(weight))
+                    self.norm(residual, y, residual[0], 1e-5)
+
+            self.ways[key] = thin.fastest(weight, use, run)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self._product(x, weight, bias, Use.PLAIN)
@@ -144,36 +130,32 @@ class TritonOps:
     def added(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self._product(x, weight, bias, Use.ADDED)
 
-    def gated(
-        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
-    ) -> Tensor:
-        tile = self._tile(x, gate_up, bias, Use.GATED)
-        if tile is None:
-            return self._gated(x, gate_up, bias, ahead)
-        return thin.product(x, gate_up, Use.GATED, tile, self.early)
+    def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self._product(x, gate_up, bias, Use.GATED)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, use: Use) -> Tensor:
-        tile = self._tile(x, weight, bias, use)
-        if tile is None:
-            return F.linear(x, weight, bias)
-        return thin.product(x, weight, use, tile, self.early)
+        most = thin.bucket(len(x))
+        if bias is not None or most is None or not len(x):
+            return self._by(thin.Library.USUAL, x, weight, use, bias)
+        found = self.ways.get((weight.shape[0], weight.shape[1], use), {})
+        return self._by(found.get(most, thin.Library.USUAL), x, weight, use)
 
-    def _tile(self, x: Tensor, weight: Tensor, bias: Tensor | None, use: Use) -> thin.Tile | None:
-        """What this product is fastest with; None for cuBLAS."""
-        if not 0 < len(x) <= thin.MOST_ROWS or bias is not None:
-            return None
-        found = self.tiles.get((weight.shape[0], weight.shape[1], use), {})
-        return found.get(thin.bucket(len(x)))
-
-    def _gated(
-        self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None, ahead: Tensor | None = None
+    def _by(
+        self, way: thin.Way, x: Tensor, weight: Tensor, use: Use, bias: Tensor | None = None
     ) -> Tensor:
-        product = F.linear(x, gate_up, bias)
+        if isinstance(way, thin.Tile):
+            return thin.product(x, weight, use, way, self.early)
+        if way is thin.Library.BIASED:
+            bias = self._zeros[len(weight)]
+        y = F.linear(x, weight, bias)
+        return self._gate(y) if use is Use.GATED else y
+
+    def _gate(self, product: Tensor) -> Tensor:
         rows, width = product.shape[0], product.shape[1] // 2
         out = product.new_empty(rows, width)
         block = 1024
         kernels.gated_kernel[(rows, triton.cdiv(width, block))](
-            product, out, width, BLOCK=block, **self._launch(rows, ahead, self.ahead.gated, 4)
+            product, out, width, BLOCK=block, **self._early
         )
         return out
 
@@ -185,13 +167,11 @@ class TritonOps:
         states: Tensor,
         state_gain: Tensor,
         epsilon: float,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         rows, width = states.shape
         out = states.new_empty(rows, 2 * width)
         block = triton.next_power_of_2(width)
-        launch = self._launch(rows, ahead, self.ahead.norm, min(16, max(8, block // 512)))
-        kernels.beside_kernel[(rows + -(-_fetchers(launch) // 2), 2)](
+        kernels.beside_kernel[(rows, 2)](
             tokens,
             embedding,
             token_gain,
@@ -201,9 +181,9 @@ class TritonOps:
             width,
             states.stride(0),
             epsilon,
-            rows,
             BLOCK=block,
-            **launch,
+            num_warps=min(16, max(8, block // 512)),
+            **self._early,
         )
         return out
 
@@ -341,14 +321,13 @@ class TritonOps:
         cache: PagedCache,
         layer: int,
         view: View,
-        ahead: Tensor | None = None,
     ) -> Tensor:
         out = qkv.new_empty(len(qkv), heads * cache.layers[layer].shape[4])
         if isinstance(view, Mixed):
-            self._attend(qkv[: view.round_rows], out, heads, cache, layer, view.rounds, None)
-            self._attend(qkv, out, heads, cache, layer, view.prompts, None)
+            self._attend(qkv[: view.round_rows], out, heads, cache, layer, view.rounds)
+            self._attend(qkv, out, heads, cache, layer, view.prompts)
         else:
-            self._attend(qkv, out, heads, cache, layer, view, ahead)
+            self._attend(qkv, out, heads, cache, layer, view)
         return out
 
     def _attend(
@@ -359,10 +338,9 @@ class TritonOps:
         cache: PagedCache,
         layer: int,
         view: Uniform | Ragged,
-        ahead: Tensor | None,
     ) -> None:
         if isinstance(view, Uniform):
-            self._decode(qkv, out, heads, cache, cache.layers[layer], view, ahead)
+            self._decode(qkv, out, heads, cache, cache.layers[layer], view)
         else:
             self.append(qkv, heads, cache, layer, view)
             self._prefill(qkv, out, heads, cache, cache.layers[layer], view)
@@ -375,11 +353,11 @@ class TritonOps:
         cache: PagedCache,
         kv: Tensor,
         view: Uniform,
-        ahead: Tensor | None,
     ) -> None:
         _, _, kv_heads, page_tokens, head_size = kv.shape
         rows = view.query * (heads // kv_heads)
         block_m = min(64, max(16, triton.next_power_of_2(rows)))
+        tile = self.decode_tiles[block_m]
         head_tiles = kv_heads * triton.cdiv(rows, block_m)
         splits = self._splits(len(view.slots) * head_tiles)
         places = len(qkv) * heads if splits > 1 else 1
@@ -410,11 +388,12 @@ class TritonOps:
             SPLIT=splits > 1,
             BLOCK_M=block_m,
             BLOCK_Q=max(16, triton.next_power_of_2(view.query)),
-            BLOCK_N=self.decode_tile.tokens,
+            BLOCK_N=tile.tokens,
             PRECISION=_precision(qkv),
-            num_stages=self.decode_tile.stages,
-            maxnreg=self.decode_tile.registers,
-            **self._launch(len(qkv), ahead, self.ahead.attend, self.decode_tile.warps),
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            maxnreg=tile.registers,
+            **self._early,
         )
         if splits > 1:
             kernels.combine_kernel[(places,)](
@@ -460,12 +439,6 @@ class TritonOps:
             num_warps=4,
             num_stages=2,
         )
-
-
-def _fetchers(launch: dict[str, Any]) -> int:
-    """Programs that only fetch: one piece for each thread."""
-    pieces, lanes = int(launch["ahead_rows"] * launch["FETCH"]), int(launch["LANES"])
-    return -(-pieces // lanes)
 
 
 def _precision(x: Tensor) -> str:
