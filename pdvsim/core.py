@@ -214,7 +214,8 @@ class Request:
             engine compares real tokens.
         checked: each round so far, where the engine compared real tokens.
         cancelled: it gets no more work, and leaves as one that is finished does.
-        failed_s: when it left without its output, since the engine could not go on with it.
+        failed_s: when it left without its output, since it was cancelled, or the engine could not
+            go on with it.
         prefilled_tokens: of its prompt that mixed passes have taken in.
         chunk_tokens: of its prompt that the mixed pass which it is in takes, and the draft's
             prefill before that; a lane says so, and the end of the pass makes it 0 again.

@@ -97,13 +97,13 @@ def admission_in_order(record: RunRecord) -> None:
 
 
 def ends_with_a_reason(record: RunRecord) -> None:
-    """A run ends with a completion, or at its deadline."""
-    done = [request.completed_s for request in record.requests if request.completed_s is not None]
+    """A run ends when a request leaves, or at its deadline."""
+    done = [request.left_s for request in record.requests if request.left_s is not None]
     reasons = [max(done, default=0.0), record.workload.deadline_s]
     gaps = [abs(record.end_s - reason) for reason in reasons if reason is not None]
     if min(gaps) > (REAL_TOLERANCE if real(record) else TOLERANCE):
         raise InvariantError(
-            f"the run ends at {record.end_s:.9g} s, with no completion and no deadline there"
+            f"the run ends at {record.end_s:.9g} s, where no request leaves and no deadline is"
         )
 
 

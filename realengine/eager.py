@@ -97,6 +97,10 @@ class EagerTicket:
         self.execution.wait()
         self.execution.result = None  # what had to outlive the work
 
+    @property
+    def served(self) -> Sequence[Request]:
+        return self.batch
+
     def device_span_s(self) -> tuple[float, float]:
         return self.execution.span_s()
 

@@ -18,10 +18,17 @@ class RequestError(InputError):
 
 
 class Ticket(Protocol):
-    """A launched stage."""
+    """A launched stage.
+
+    Attributes:
+        served: those of `batch` that the work is for: without the cancelled ones.
+    """
 
     stage: Stage
     batch: Sequence[Request]
+
+    @property
+    def served(self) -> Sequence[Request]: ...
 
     def wait(self) -> None:
         """Block this thread until the device has finished."""

@@ -31,7 +31,11 @@ class Failures:
     def give_up(self, batch: Sequence[Request], error: Exception) -> None:
         """Note the request that `error` names, or else all of `batch`. They leave as finished ones
         do: their lane completes them."""
-        for request in [error.request] if isinstance(error, RequestError) else batch:
+        self.give_up_all([error.request] if isinstance(error, RequestError) else batch, error)
+
+    def give_up_all(self, batch: Sequence[Request], error: Exception) -> None:
+        """The same of every request in `batch`."""
+        for request in batch:
             self.errors[request.id] = error
             request.cancelled = True
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pdvsim.architectures.lane import Program
-from pdvsim.core import DraftTokens, Model, Request, Stage, Stream
+from pdvsim.core import Checked, DraftTokens, Model, Request, Stage, Stream
 from realengine.engine import Ticket
 
 
@@ -46,6 +46,7 @@ class NoTicket:
 
     stage: Stage
     batch: Sequence[Request] = ()
+    served: Sequence[Request] = ()
 
     def wait(self) -> None:
         return
@@ -75,6 +76,18 @@ class Operation:
     started_s: float = 0.0
     ended_s: float = 0.0
     device_alone_s: float = 0.0
+
+    def only(
+        self, served: Sequence[Request], checked: Sequence[Checked] | None
+    ) -> Sequence[Checked] | None:
+        """Leave out requests that were cancelled before the engine took them. Returns `checked` of
+        the others."""
+        some = set(served)
+        places = [i for i, request in enumerate(self.batch) if request in some]
+        self.batch = [self.batch[i] for i in places]
+        if not isinstance(self.draft_tokens, int):
+            self.draft_tokens = [self.draft_tokens[i] for i in places]
+        return None if checked is None else [checked[i] for i in places]
 
     def set_device_times(
         self, span_s: tuple[float, float] | None, start_s: float, now: float

@@ -295,10 +295,11 @@ class RealWorld:
     def _complete(self, lane: Lane, verb: Complete) -> None:
         with self._state:
             now = self._enter()
-            if verb.request in self.failures:
-                verb.request.failed_s = now
+            request = verb.request
+            if request in self.failures or request.produced_tokens < request.output_tokens:
+                request.failed_s = now
             else:
-                verb.request.completed_s = now
+                request.completed_s = now
             self.lanes.completed += 1
             self.lanes.active -= 1
             self._taken.pop(verb.request.id, None)
@@ -421,8 +422,9 @@ class RealWorld:
             self._settle(lane, operation)
         except (_Over, *FATAL):
             raise
-        except Exception as error:
-            self._give_up(operation.batch, error)
+        except Exception as error:  # what the work came to is lost, for all in it
+            with self._state:
+                self.failures.give_up_all(operation.batch, error)
 
     def _settle(self, lane: Lane, operation: Operation) -> None:
         if operation.settled:
@@ -440,6 +442,8 @@ class RealWorld:
             now = self._enter()
             self._moved_s = now
             operation.set_device_times(span_s, self._start_s, now)
+            if len(ticket.served) < len(operation.batch):
+                checked = operation.only(ticket.served, checked)
             emitted = settle(
                 self.executor,
                 operation.stage,

@@ -25,6 +25,10 @@ class IdleTicket:
         self.stage = stage
         self.batch = batch
 
+    @property
+    def served(self) -> Sequence[Request]:
+        return self.batch
+
     def wait(self) -> None:
         return
 

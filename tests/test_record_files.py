@@ -101,7 +101,7 @@ def first_request(**changes: Any) -> Callable[[RunRecord], RunRecord]:
         (first_request(id=2**31 - 1), "id is beyond"),
         (lambda r: replace(r, stage_rows=r.stage_rows[::-1]), "no run can leave this"),
         (lambda r: replace(r, end_s=0.0), "times: request"),
-        (lambda r: replace(r, end_s=1e6), "with no completion and no deadline there"),
+        (lambda r: replace(r, end_s=1e6), "where no request leaves and no deadline is"),
         (lambda r: replace(r, shut_s=np.array([[0.5, 0.1]])), "admission"),
         (lambda r: replace(r, shut_s=np.array([[0.0, 1e9]])), "admission"),
     ],

@@ -13,7 +13,7 @@ from pdvsim.core import GRAPH, PREFILLS, Checked, DraftTokens, Request, Stage, S
 from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import Device, Execution, enough_memory, free_bytes
-from realengine.engine import RequestError, Ticket
+from realengine.engine import Ticket
 from realengine.graph.admission import Admission
 from realengine.graph.capture import runner_of
 from realengine.graph.config import GraphConfig
@@ -198,7 +198,7 @@ class GraphEngine:
         try:
             with self._locks[program]:
                 execution = self._runner.run(program, prologue, made, stream, earlier)
-        except RequestError:
+        except Exception:  # for want of memory, or since a request cannot be served
             self.device.align()  # waits: what began of it must not write to another's pages
             raise
         prefills, settles = stage in PREFILLS, stage is Stage.VERIFY or stage is Stage.MIXED
