@@ -118,12 +118,12 @@ def closed_loop(
     """One run of an architecture: `cycles` completions for each request in flight.
 
     Args:
-        name: of the architecture, or `continuous@512` for it with another token budget.
+        name: of the architecture; with parameters, `continuous@stagger=4`.
     """
-    of, _, budget = name.partition("@")
+    of, _, given = name.partition("@")
     own = architecture(of).own({"prefill_batch": prefill_batch} if prefill_batch else {})
-    if budget:
-        own["token_budget"] = int(budget)
+    pairs = [each.split("=") for each in given.split(";") if each]
+    own |= {key: int(value) for key, value in pairs}
     cell = cell_of(drafter, of, count, own, requests=max(5, round(cycles * count)))
     world = RealWorld(cell.config(), plan_of(cell, 0), engine)
     record = world.run()
@@ -254,7 +254,9 @@ def main() -> None:
     parser.add_argument("--verifier", default="llama-2-7b")
     parser.add_argument("--counts", default="1,8,32,64,128,256", help="values of C")
     parser.add_argument(
-        "--architectures", default=",".join(ALL), help="also continuous@BUDGET, in tokens"
+        "--architectures",
+        default=",".join(ALL),
+        help="also with parameters, continuous@stagger=4",
     )
     parser.add_argument("--cycles", type=float, default=1.0, help="measured requests, times C")
     parser.add_argument("--prefill-batch", type=int, default=0, help="0: the default")

@@ -34,6 +34,9 @@ MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
 @dataclass(frozen=True, slots=True)
 class Parameters:
     token_budget: int = parameter(2048, 1, 1_000_000, "new tokens of a pass, of rounds and prompts")
+    stagger: int = parameter(
+        1, 1, 1000, "a pass with rounds takes one of so many waiting prompts, and at least one"
+    )
 
 
 def admits(lanes: Lanes) -> bool:
@@ -52,12 +55,14 @@ def worker(lanes: Lanes) -> Program:
         rounds = running[:most_rounds]
         left = budget - round_tokens * len(rounds)
         unread = sum(request.prompt_tokens - request.prefilled_tokens for request in joining)
-        while unread < left and admits(lanes):
+        waiting = len(joining) + len(lanes.prefill)
+        most = -(-waiting // lanes.parameters.stagger) if rounds else waiting
+        while unread < left and len(joining) < most and admits(lanes):
             new = yield Take(lanes.prefill, 1)
             joining.extend(new)
             unread += sum(request.prompt_tokens for request in new)
         if lanes.executor.batched:
-            yield from one_pass(lanes, rounds, joining, left)
+            yield from one_pass(lanes, rounds, joining[:most], left)
         elif joining:
             yield from prefill(lanes, joining, MAIN)
             yield from decode_round(lanes, rounds, MAIN)
