@@ -213,7 +213,7 @@ def predict(
     replications: int | None = None,
     formulas: bool = False,
     tail_within: float = 0.2,
-    most_requests: int = 8_000,
+    most_requests: int = 4_000,
     workers: int | None = 1,
 ) -> Prediction:
     """Every architecture at a load, with 95 % prediction intervals for one run.

@@ -20,9 +20,9 @@ from pdvsim.protocols import protocols
 from pdvsim.records import RunRecord
 
 BLOCKS = 10
-T_OVERLOAD = 4.30  # Student's t with 9 degrees of freedom, one side, 1 in 1000
+T_OVERLOAD = 2.82  # Student's t with 9 degrees of freedom, one side, 1 in 100
 T_TAIL = 2.26  # the same, both sides, 95 %
-FIRST_REQUESTS, MOST_REQUESTS = 1_000, 8_000
+FIRST_REQUESTS, MOST_REQUESTS = 1_000, 4_000
 TAIL = 0.99
 WITHIN = 0.2
 
@@ -49,9 +49,11 @@ def drift(record: RunRecord) -> Drift | None:
     Requests in the system are counted at the ends of ten equal spans. Under an overload what they
     gain in each is about alike, and independent; of a queue that only swings, gains and losses
     follow each other, so that their mean is surer than the test believes, which errs to its side.
-    The test is Student's, at 1 in 1,000; the deviation is taken to be at least that of Poisson
-    arrivals. A system that is still filling up grows, too: it is overloaded only with more
-    requests than it serves at once.
+    The test is Student's, at 1 in 100; the deviation is taken to be at least that of Poisson
+    arrivals. (Of single servers at 95 % of their capacity, 1 run in 1,600 was called overloaded; at
+    110 %, 99 % of runs of 4,000 requests with services alike, 85 % with exponential ones.) A system
+    that is still filling up grows, too: it is overloaded only with more requests than it serves at
+    once.
 
     Returns:
         None for a run too short to say anything.

@@ -114,7 +114,7 @@ TAIL = (
     click.option(
         "--most-requests",
         type=int,
-        default=8_000,
+        default=4_000,
         show_default=True,
         help="Of poisson without --requests: no run is longer.",
     ),
