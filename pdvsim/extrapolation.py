@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -38,6 +40,27 @@ def too_long(requests: Iterable[Request], models: Iterable[ModelShape]) -> list[
         f"{len(beyond)} of {len(lengths)} requests, of up to {max(beyond)} tokens with their "
         f"output, do not fit the context of {' and '.join(short)}: no engine can run them"
     ]
+
+
+def farthest(reasons: Iterable[str]) -> list[str]:
+    """Of sentences that differ in their numbers only the one that is farthest out."""
+    kept: dict[str, str] = {}
+    for reason in reasons:
+        kind = re.sub(r"[\d,]+(\.\d+)?(e[+-]\d+)?", "#", reason)
+        if kind not in kept or _times(reason) > _times(kept[kind]):
+            kept[kind] = reason
+    return list(kept.values())
+
+
+def _times(reason: str) -> float:
+    """By how much it is out, up or down; 0 where it does not say."""
+    found = re.search(r"([\d.e+-]+) x the measured", reason)
+    return abs(math.log(max(float(found[1]), 1e-9))) if found else 0.0
+
+
+def told(reasons: Sequence[str]) -> tuple[str, ...]:
+    """The note that a document has on them."""
+    return (f"Extrapolated: {'; '.join(reasons)}.",) if reasons else ()
 
 
 def _stages(file: ProfileFile, record: RunRecord) -> list[str]:

@@ -10,8 +10,7 @@ nothing with n. Requests inside one run are correlated, so runs are the sample, 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from pdvsim.cell import Cell, labels
 from pdvsim.errors import InputError
+from pdvsim.extrapolation import farthest
 from pdvsim.invariants import check
 from pdvsim.machine import Calibration, Replication
 from pdvsim.metrics import stage_seconds, summarize
@@ -203,20 +203,12 @@ def combine(cell: Cell, label: str, runs: Sequence[Run]) -> CellResult:
         metrics,
         [prediction_interval(rates, 0.0, 1.0) for rates in positions],
         reasons,
-        _alike_once(reason for run in runs for reason in run.extrapolated),
+        farthest(reason for run in runs for reason in run.extrapolated),
         _mean_stages(runs),
         runs[0].timeline,
-        _alike_once(reason for run in runs for reason in run.impossible),
+        farthest(reason for run in runs for reason in run.impossible),
         [run.drift for run in runs if run.drift is not None and run.drift.overloaded],
     )
-
-
-def _alike_once(reasons: Iterable[str]) -> list[str]:
-    """The first of those sentences that differ in their numbers only."""
-    first: dict[str, str] = {}
-    for reason in reasons:
-        first.setdefault(re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", reason), reason)
-    return list(first.values())
 
 
 def _mean_stages(runs: Sequence[Run]) -> dict[str, dict[str, float]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pdvsim import cli
 from pdvsim.acceptance import Acceptance
 from pdvsim.architectures import Config
 from pdvsim.core import GRAPH, Request, Stage
 from pdvsim.des import simulate
-from pdvsim.extrapolation import too_long
+from pdvsim.extrapolation import farthest, too_long
 from pdvsim.models import pair
 from pdvsim.profile import Profile, load_profile
 from pdvsim.profile_file import ContentionFit, Estimate
@@ -128,3 +130,28 @@ def test_a_plain_run_needs_the_verifiers_context_only() -> None:
         said = profile.impossible(a_run(name, 2, reach))
         assert (said == []) is fits
         assert all(f"{profile.pair.draft.name} ({reach})" in sentence for sentence in said)
+
+
+def test_of_alike_sentences_the_farthest_is_told() -> None:
+    said = [f"draft: passes {n} is {n / 4:.2g} x the measured 4" for n in (8, 16, 1, 6)]
+    assert farthest([*said, "another"]) == [said[1], "another"]
+    assert farthest([said[0], said[2]]) == [said[2]]  # a quarter is farther than twice
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "crossover plain pd --from 1 --to 2 --points 2 --replications 4",
+        "explain --concurrency 2 --replications 2",
+        "ablate --concurrency 2 --architecture pd,pdv --replications 2",
+        "predict --concurrency 2 --replications 2 --architecture pd",
+    ],
+)
+def test_every_command_says_what_was_not_measured(
+    words: str, graph_profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*words.split(), "--draft-tokens", "8", "--profile", graph_profile, "--json"]
+    assert cli.run([*given, "--prompt-tokens", "32", "--output-tokens", "16"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert any("draft: passes 8 is 2 x the measured 4" in note for note in document["notes"])
+    assert any("calibrated range" in caveat for caveat in document["verdict"]["caveats"])

@@ -13,8 +13,10 @@ from pdvsim.cell import Cell
 from pdvsim.documents import ablation as documents
 from pdvsim.documents.base import OF_ONE_RUN, PUBLISHED_ENGINES, RunLength
 from pdvsim.documents.head import calibration, head, valid_for
+from pdvsim.extrapolation import told
 from pdvsim.metrics import summarize
 from pdvsim.profile import Profile
+from pdvsim.records import RunRecord
 from pdvsim.statistics import Interval
 from pdvsim.verdict import PENDING, judged
 
@@ -28,6 +30,7 @@ def document(
     cells: Sequence[Cell] | None = None,
     published: Sequence[Path] | None = None,
     length: RunLength | None = None,
+    extrapolated: Sequence[str] = (),
     command: str | None = None,
 ) -> documents.Ablation:
     """What `found` says.
@@ -35,6 +38,7 @@ def document(
     Args:
         cells: those compared; None for those of a published table.
         published: files of that table.
+        extrapolated: where the cells' runs left what was calibrated.
     """
     without = [part.name for part in found.parts if not found.matters(part)]
     made = documents.Ablation(
@@ -47,7 +51,9 @@ def document(
             *((f"Without effect: {', '.join(without)}.",) if without else ()),
             f"{'Factors multiply' if found.scale == 'ratio' else 'Amounts add up'} to the whole. "
             f"{found.replications} replications, seed {seed}, {found.runs} simulated runs in all.",
+            *told(extrapolated),
         ),
+        extrapolated=tuple(extrapolated),
         seed=seed,
         concurrency=concurrency,
         metric=found.metric,
@@ -68,10 +74,14 @@ def document(
     return judged(made)
 
 
-def length_of(subjects: Sequence[Subject]) -> RunLength:
-    """Of one run of each subject, with all its mechanisms."""
-    firsts = [subject.first for subject in subjects]
-    summaries = [summarize(one.run()) for one in firsts]
+def first_runs(subjects: Sequence[Subject]) -> list[RunRecord]:
+    """One run of each subject, with all its mechanisms."""
+    return [subject.first.run() for subject in subjects]
+
+
+def length_of(subjects: Sequence[Subject], records: Sequence[RunRecord]) -> RunLength:
+    """Of `first_runs`."""
+    summaries = [summarize(record) for record in records]
     seconds, requests = (
         float(np.mean([found[name] or 0.0 for found in summaries]))
         for name in ("duration_s", "completed")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pdvsim.ablate.document import document, length_of
+from pdvsim.ablate.document import document, first_runs, length_of
 from pdvsim.ablate.shapley import Scale, ablate
 from pdvsim.ablate.subjects import METRICS, predicted
 from pdvsim.cell import Cell
 from pdvsim.documents import ablation as documents
 from pdvsim.errors import InputError
+from pdvsim.extrapolation import farthest
 from pdvsim.profile import Profile
 from pdvsim.sweep import check_replications
 
@@ -43,14 +44,16 @@ def ablated(
     check_metric(metric, METRICS)
     subjects = [predicted(cell, profile, replications) for cell in cells]
     found = ablate(subjects, METRICS[metric], mechanisms, scale, workers, on_run)
-    first = cells[0]
+    first, records = cells[0], first_runs(subjects)
+    outside = farthest(reason for record in records for reason in profile.extrapolations(record))
     return document(
         found,
         profile,
         first.concurrency,
         first.seed,
         cells=cells,
-        length=length_of(subjects),
+        length=length_of(subjects, records),
+        extrapolated=outside,
         command=command,
     )
 

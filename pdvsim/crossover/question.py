@@ -14,6 +14,7 @@ from pdvsim.documents import crossover as documents
 from pdvsim.documents.base import RunLength
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
+from pdvsim.extrapolation import told
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
 from pdvsim.quantities import COMPARABLE, OF_SLO, QUANTITIES, Better
@@ -191,7 +192,9 @@ def _document(
             *profile.notes,
             f"Acceptance: {first.cell.acceptance_text}. Seed {first.cell.seed}, "
             f"{found.runs} pairs of runs.",
+            *told(sampler.extrapolated),
         ),
+        extrapolated=sampler.extrapolated,
         first=first,
         second=second,
         axis=_axis(axis),

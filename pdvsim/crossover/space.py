@@ -14,6 +14,7 @@ from pdvsim.core import Model, Stage
 from pdvsim.crossover.search import Sample
 from pdvsim.des.costs import StageCosts
 from pdvsim.errors import InputError
+from pdvsim.extrapolation import farthest
 from pdvsim.machine import Calibration, Machine, Replication
 from pdvsim.open_loop import Wanted, is_open, long_enough
 from pdvsim.pool import run_all
@@ -198,6 +199,7 @@ class Simulated:
         self._calibration, self._workers, self._on_run = calibration, workers, on_run
         self.lengths: list[tuple[float, float]] = []
         self.overloaded: dict[float, list[int]] = {}
+        self._extrapolated: list[str] = []
         self._long_enough: dict[Cell, Cell] = {}
         share = QUANTILES.get(metric.partition("_")[0], OTHERWISE)
         self._wanted = Wanted(WITHIN, MOST_REQUESTS, share)
@@ -223,6 +225,11 @@ class Simulated:
             for i, run in enumerate(sides, 1):
                 counts[i] += run.drift is not None and run.drift.overloaded
 
+    @property
+    def extrapolated(self) -> tuple[str, ...]:
+        """What lay outside the calibrated range, in any run so far."""
+        return tuple(self._extrapolated)
+
     def overloads(self, value: float) -> tuple[bool, bool]:
         """Whether most runs of each side at a value were overloaded."""
         runs, first, second = self.overloaded.get(value, (1, 0, 0))
@@ -241,6 +248,9 @@ class Simulated:
         both = [task for value, index in samples for task in self._tasks(value, index)]
         runs = run_all(simulate_cell, self._lengthen(both), self._workers, self._on_run)
         self._count(samples, runs)
+        self._extrapolated = farthest(
+            [*self._extrapolated, *(reason for run in runs for reason in run.extrapolated)]
+        )
         self.lengths += [
             (run.metrics["duration_s"] or 0.0, run.metrics["completed"] or 0.0) for run in runs
         ]

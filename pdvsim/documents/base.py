@@ -137,6 +137,8 @@ class Document(Model):
         valid_for: the engine whose behaviour this describes; others differ.
         interval: what every interval in here is.
         notes: what else has to be known to read the numbers, a sentence each.
+        extrapolated: what lay outside the calibrated range, a sentence each, where it is not said
+            of each cell.
     """
 
     kind: str
@@ -150,6 +152,7 @@ class Document(Model):
     interval: str
     verdict: Verdict
     notes: tuple[str, ...]
+    extrapolated: tuple[str, ...] = ()
 
     NAME: ClassVar[str] = "document"  # in a sentence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -35,6 +35,7 @@ class Run:
             own stage (part of batch mates).
         measured_s: seconds of the run after its warm-up.
         threads, streams: seconds of the whole run, by stage or cause of idleness.
+        extrapolated: where a simulated run left what its calibration measured.
     """
 
     completed: int
@@ -44,6 +45,7 @@ class Run:
     measured_s: float
     threads: Mapping[str, Seconds]
     streams: Mapping[str, Seconds]
+    extrapolated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ def _measured_s(trace: Trace, completed: NDArray[np.int64]) -> float:
 
 def explain_simulated(task: Replication) -> Run:
     """Simulate and explain one replication."""
-    return explain_run(of_record(task.run()))
+    record = task.run()
+    outside = task.calibration.extrapolations(record)
+    return replace(explain_run(of_record(record)), extrapolated=outside)
 
 
 @dataclass(frozen=True, slots=True)

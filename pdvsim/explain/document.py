@@ -11,6 +11,7 @@ from pdvsim.documents.explanation import Difference as DifferenceRow
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.explain.compare import Difference, Explained, differences, gaps
 from pdvsim.explain.measured import largest_gaps
+from pdvsim.extrapolation import farthest, told
 from pdvsim.profile import Profile
 from pdvsim.quantities import CAUSES, MEMOS
 from pdvsim.verdict import PENDING, judged
@@ -30,13 +31,15 @@ def explanation(
         replications: of each simulated cell.
     """
     held = gaps(cells)
+    outside = farthest(reason for cell in cells for run in cell.runs for reason in run.extrapolated)
     document = Explanation(
         **head("explain", command),
         subject=_subject(cells, profile),
         valid_for="the engine that was recorded" if profile is None else valid_for(profile),
         interval=OF_ONE_RUN,
         verdict=PENDING,
-        notes=("Completed requests after the warm-up only.",),
+        notes=("Completed requests after the warm-up only.", *told(outside)),
+        extrapolated=tuple(outside),
         seed=seed,
         replications=replications,
         cells=tuple(map(_row, cells)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pdvsim.ablate.document import document, length_of
+from pdvsim.ablate.document import document, first_runs, length_of
 from pdvsim.ablate.question import check_metric
 from pdvsim.ablate.shapley import Scale, ablate
 from pdvsim.cell import check_bounds
@@ -65,6 +65,6 @@ def ablated(
         concurrency,
         seed,
         published=tables,
-        length=length_of(subjects),
+        length=length_of(subjects, first_runs(subjects)),
         command=command,
     )

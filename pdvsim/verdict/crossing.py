@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pdvsim.documents.base import Verdict
 from pdvsim.output import number
-from pdvsim.verdict.judging import plural, transfer_caveats, verdict
+from pdvsim.verdict.judging import calibration_caveats, plural, verdict
 from pdvsim.verdict.ranking import machines
 
 TAIL = 0.025  # of machines, beyond either end of an interval
@@ -107,7 +107,7 @@ def of_crossover(document: Crossover) -> Verdict:
         winner = document.name(better.pop())
         kept = [f"{winner} is better wherever machines agree; no crossing is certain."]
     answers = [point.answer for point in document.points if not point.overloaded]
-    caveats = transfer_caveats(document) + [
+    caveats = calibration_caveats(document) + [
         f"{plural(answers.count(answer), 'point')} {what}"
         for answer, what in (
             ("open", "left open: machines differ in which is better"),

@@ -35,7 +35,7 @@ def verdict(sentence: str, caveats: Sequence[str] = (), invalid: bool = False) -
 def of_ranks(document: CellsDocument) -> Verdict:
     """Over all loads: each load's sentence; what is too close to call is a caveat."""
     ranks = document.ranks
-    caveats = [*transfer_caveats(document), *_caveats(document.cells)]
+    caveats = [*calibration_caveats(document), *_caveats(document.cells)]
     close = [f"C = {rank.concurrency}" for rank in ranks if rank.first_place == "open"]
     if close:
         where = f" at {', '.join(close)}" if len(ranks) > 1 else ""
@@ -49,13 +49,16 @@ def of_ranks(document: CellsDocument) -> Verdict:
     return verdict(" ".join(said), caveats, invalid=bool(impossible))
 
 
-def transfer_caveats(document: Document) -> list[str]:
-    """That what was predicted for was not measured."""
+def calibration_caveats(document: Document) -> list[str]:
+    """That what was predicted for was not measured, or not that far."""
+    caveats = []
+    if document.extrapolated:
+        caveats.append("the calibrated range was left (listed below)")
     calibrated: Calibration | None = getattr(document, "profile", None)
-    if calibrated is None or calibrated.transferred_from is None:
-        return []
-    measured = calibrated.transferred_from
-    return [f"{calibrated.gpu} was not measured: costs are transferred from {measured}"]
+    if calibrated is not None and calibrated.transferred_from is not None:
+        measured = calibrated.transferred_from
+        caveats.append(f"{calibrated.gpu} was not measured: costs are transferred from {measured}")
+    return caveats
 
 
 def _caveats(rows: Sequence[Row]) -> list[str]:
@@ -168,7 +171,8 @@ def _compared(what: str, errors: Sequence[float], worst: str, inside: int, truth
 def of_explanation(document: Explanation) -> Verdict:
     """How far predicted shares are off, if any were measured; else the surest difference at the
     highest load; else the largest cause."""
-    caveats = [SINGLE] if any(row.replications < 2 for row in document.cells) else []
+    caveats = calibration_caveats(document)
+    caveats += [SINGLE] if any(row.replications < 2 for row in document.cells) else []
     if document.predicted_less_measured:
         return verdict(_farthest(document.predicted_less_measured), caveats)
     if not document.differences:
@@ -205,7 +209,7 @@ def _largest_cause(document: Explanation) -> str:
 
 def of_ablation(document: Ablation) -> Verdict:
     """Its sentence."""
-    caveats = []
+    caveats = calibration_caveats(document)
     if document.replications < 2:
         caveats.append(SINGLE)
     elif not document.decided:
