@@ -16,7 +16,7 @@ from pdvsim.profile_file import StageFit, host_load
 from pdvsim.strata import Strata
 from pdvsim.work import Work
 
-_NOISE_DRAWS = 8192
+_NOISE_DRAWS = 2048  # taken in turn; drawing them is most of what a machine costs
 Known: TypeAlias = tuple[float, float, float, float, float, float, float]
 _KINDS = 5  # leading fields of a Work that its costs are not linear in
 
