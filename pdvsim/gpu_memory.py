@@ -19,7 +19,7 @@ from pdvsim.models import BYTES_PER_PARAMETER, Pair
 if TYPE_CHECKING:
     from pdvsim.workload import Workload
 
-CONTEXT_BYTES = 1_200_000_000  # of the driver, and of a process's context and kernels
+CONTEXT_BYTES = 1_322_000_000  # 1.15 GB before weights are loaded, and 0.17 GB with them
 
 
 @dataclass(frozen=True, slots=True)

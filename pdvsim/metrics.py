@@ -10,6 +10,7 @@ warm-up the window is the whole run.
 - TTFT and E2E latency are Kaplan-Meier estimates. A request in flight at the end is
   right-censored; one that arrived before the window counts from the age at which the window
   found it (delayed entry). A percentile that the data cannot reach is None, with a reason.
+- The mean batch is over the passes of rounds (verify, decode, mixed) that end inside the window.
 - TPOT is over requests completed inside the window: (last - first token) / (tokens - 1).
 - ITL is between tokens, not between chunks: k tokens that one round delivers after a gap g are
   k gaps of g / k. Tokens that come with the first one are gaps of 0, so that the mean ITL of a
@@ -31,6 +32,8 @@ from pdvsim.records import STAGE_CODE, STAGES, RunRecord
 from pdvsim.spans import Spans
 from pdvsim.speculation import Speculation
 from pdvsim.statistics import Distribution
+
+_ROUNDS = (Stage.DECODE, Stage.MIXED)  # beside an executor's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,9 @@ def summarize(record: RunRecord, slo: Slo | None = None, warmup: int | None = No
     last = _last_token(record, times)
     metrics.update(_throughputs(record, times, window))
     metrics["gpu_busy"] = busy_share(record, window)
+    metrics["mean_batch"] = _mean_batch(record, window)
+    if metrics["mean_batch"] is None:
+        reasons["mean_batch"] = "no round ended inside the window"
     _latencies(record, times, last, window, metrics, reasons)
     if slo is None:
         reasons |= dict.fromkeys(OF_SLO, "no SLO was given")
@@ -157,6 +163,14 @@ def _throughputs(
         "completed": completed,
         "duration_s": seconds,
     }
+
+
+def _mean_batch(record: RunRecord, window: tuple[float, float]) -> float | None:
+    """Requests in a pass of rounds."""
+    rounds = [STAGE_CODE[s] for s in (record.config.executor.settles_round, *_ROUNDS)]
+    passes = np.isin(record.column("stage"), rounds)
+    passes &= _inside(record.column("settled_s"), window)
+    return float(record.column("batch")[passes].mean()) if passes.any() else None
 
 
 def _mixed_in(record: RunRecord, window: tuple[float, float]) -> float:

@@ -34,6 +34,7 @@ _ALL = (
     *(_latency(statistic, name) for name in LATENCIES for statistic in STATISTICS),
     Quantity("spec_decode_acceptance_rate", "", "acceptance rate", "%", 100.0),
     Quantity("spec_decode_acceptance_length", "tokens", "acceptance length", ""),
+    Quantity("mean_batch", "requests", "mean batch", ""),
     Quantity("gpu_busy", "", "GPU busy", "%", 100.0),
     Quantity("completed", "requests", "completed requests", ""),
     Quantity("in_flight_at_end", "requests", "in flight at the end", ""),
@@ -55,7 +56,11 @@ WITHOUT_END = (
 OVERLOADED = "the queue grows for as long as requests come"
 # That documents of earlier versions do not have.
 LATER = frozenset(
-    {"slo_attainment", *(f"{p}_{name}_ms" for p in ("p90", "p95") for name in LATENCIES)}
+    {
+        "slo_attainment",
+        "mean_batch",
+        *(f"{p}_{name}_ms" for p in ("p90", "p95") for name in LATENCIES),
+    }
 )
 LATENCY_METRICS = tuple(f"{statistic}_{name}_ms" for name in LATENCIES for statistic in STATISTICS)
 
@@ -87,7 +92,7 @@ COLUMNS = (
     *PROTOCOL_METRICS,
     *OF_SLO,
     *("median_ttft_ms", "median_tpot_ms", "median_e2el_ms", "p99_e2el_ms"),
-    "gpu_busy",
+    *("mean_batch", "gpu_busy"),
 )
 # What predictions are held against measurements by.
 COMPARED = (
