@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pdvsim.cell import Cell, labels
+from pdvsim.decisive import decided_by
 from pdvsim.documents.base import OF_ONE_RUN
-from pdvsim.documents.cells import Formula, Prediction, Row
+from pdvsim.documents.cells import Formula, Prediction, Rank, Row
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
@@ -54,16 +55,28 @@ def predicted(
     notes = [*profile.notes, *_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
     if not any(result.extrapolated for result in results):
         notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
+    answer = ranked(results, rows, notes, "delivers")
+    answer["ranks"] = tuple(
+        one.model_copy(update={"decided_by": _decided_by(one, results, profile, workers)})
+        for one in answer["ranks"]
+    )
     document = Prediction(
         **head("predict", command),
         subject=subject(cells),
         valid_for=valid_for(profile),
         interval=OF_ONE_RUN,
-        **ranked(results, rows, notes, "delivers"),
+        **answer,
         formulas=_formulas(results, profile) if formulas else (),
         profile=calibration(profile),
     )
     return judged(document)
+
+
+def _decided_by(
+    rank: Rank, results: Sequence[CellResult], profile: Profile, workers: int | None
+) -> tuple[str, ...]:
+    here = [result for result in results if result.cell.concurrency == rank.concurrency]
+    return decided_by(rank, here, profile, workers)
 
 
 def _lengths(

@@ -45,7 +45,7 @@ def notes(document: CellsDocument) -> str | None:
 
 def ranks(document: CellsDocument) -> str | None:
     """Who is best at each load, where there are several."""
-    said = [rank.sentence for rank in document.ranks]
+    said = [" ".join((rank.sentence, *rank.decided_by)) for rank in document.ranks]
     close = [
         f"{tie.first} and {tie.second} are too close to call at C = {rank.concurrency}."
         for rank in document.ranks

@@ -145,10 +145,14 @@ def effective(setting: Setting, off: Off) -> Off:
     """The part of `off` that changes anything: combinations alike are simulated once."""
     rest = without(setting, off)
     in_flight = inf if setting.workload.in_flight is None else setting.workload.in_flight
-    switches = architecture(setting.config.architecture).switches
-    acting = {name for name, one in switches.items() if one.acts(rest.config, in_flight)}
-    acting |= {name for name, one in _common(setting).items() if one.acts(setting, rest)}
-    return off & acting
+    common = {name for name, one in _common(setting).items() if one.acts(setting, rest)}
+    return off & {*acting(rest.config, in_flight), *common}
+
+
+def acting(config: Config, in_flight: float) -> list[str]:
+    """The architecture's own mechanisms that change anything."""
+    switches = architecture(config.architecture).switches
+    return [name for name, one in switches.items() if one.acts(config, in_flight)]
 
 
 def run(task: tuple[Callable[[], Setting], Off, str]) -> float:

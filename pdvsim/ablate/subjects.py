@@ -20,10 +20,11 @@ METRICS = {
 def predicted(cell: Cell, calibration: Calibration, replications: int) -> Subject:
     """A cell as `pdvsim predict` simulates it."""
     runs = [Replication(cell, calibration, i) for i in range(replications)]
-    return Subject(cell.config().name, [partial(_predicted, run) for run in runs])
+    return Subject(cell.config().name, [partial(setting_of, run) for run in runs])
 
 
-def _predicted(run: Replication) -> Setting:
+def setting_of(run: Replication) -> Setting:
+    """What a run is made of."""
     machine, config, workload = run.machine(), run.cell.config(), run.workload()
     cache = machine.kv_cache(config, workload)
     return Setting(config, workload, machine.costs, machine.host, machine.contention, cache)

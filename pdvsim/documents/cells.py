@@ -165,6 +165,7 @@ class Rank(Model):
             nothing of certainty.
         ties: neighbours in the order of which either may be better.
         sentence: all that in words.
+        decided_by: limits and mechanisms without which another would be first, a sentence each.
     """
 
     concurrency: int
@@ -174,6 +175,7 @@ class Rank(Model):
     first_place: Standing
     ties: tuple[Tie, ...]
     sentence: str
+    decided_by: tuple[str, ...] = ()
 
 
 class Formula(Model):

@@ -45,7 +45,8 @@ def of_ranks(document: CellsDocument) -> Verdict:
     impossible = dict.fromkeys(row.label for row in document.cells if row.impossible)
     if impossible:
         caveats.insert(0, f"no engine can run {', '.join(impossible)} (listed below)")
-    said = [rank.sentence for rank in ranks] + overloads(document.cells)
+    said = [part for rank in ranks for part in (rank.sentence, *rank.decided_by)]
+    said += overloads(document.cells)
     return verdict(" ".join(said), caveats, invalid=bool(impossible))
 
 
