@@ -17,10 +17,14 @@ from pdvsim.architectures.lane import Lanes, PollUntil, Program
 from pdvsim.core import EXECUTORS, Drafter, Stage
 from pdvsim.des import HostCosts, simulate
 from pdvsim.des.alone import Alone
+from pdvsim.kv_cache import KvCache
 from pdvsim.records import RunRecord
 from pdvsim.work import Work
 from pdvsim.workload import Lengths, Workload, closed_loop, draw
 from tests.fakes import config_of
+
+
+PAGE_TOKENS, OVERRUN = 16, 8
 
 
 class DrawnCosts:
@@ -136,6 +140,7 @@ def _known() -> Iterator[None]:
     device_s=st.sampled_from([0.0, 1e-4, 1e-2]),
     whole=st.booleans(),
     slow=st.sampled_from([{}, {(Stage.VERIFY, Stage.PREFILL_VERIFIER): [(1, 0.5)]}]),
+    pages=st.sampled_from([13, 40, 1000]),
 )
 def test_alone_or_by_events_the_record_is_the_same(
     config: Config,
@@ -145,10 +150,13 @@ def test_alone_or_by_events_the_record_is_the_same(
     device_s: float,
     whole: bool,
     slow: Mapping[Any, Any],
+    pages: int,
 ) -> None:
+    cache = KvCache(pages, PAGE_TOKENS, 1, OVERRUN, 200)
+
     def record() -> dict[str, Any]:
         costs = DrawnCosts(seed, device_s, whole)
-        return bytes_of(simulate(config, workload, costs, host, slow))
+        return bytes_of(simulate(config, workload, costs, host, slow, cache))
 
     at_once = record()
     with pytest.MonkeyPatch.context() as patch:
