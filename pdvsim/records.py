@@ -86,9 +86,7 @@ class Recorder:
     def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
         """Append one stage execution that yielded `emitted` to its requests, if anything."""
         batch = done.batch
-        self.row(
-            batch,
-            emitted,
+        columns = (
             STAGE_CODE[done.stage],
             lane,
             STREAM_CODE[done.stream],
@@ -105,8 +103,11 @@ class Recorder:
             done.launch_alone_s,
             done.device_alone_s,
         )
+        self.row(batch, emitted, columns)
 
-    def row(self, batch: Sequence[Request], emitted: Sequence[int], *columns: float) -> None:
+    def row(
+        self, batch: Sequence[Request], emitted: Sequence[int], columns: tuple[float, ...]
+    ) -> None:
         """Append a row: `columns` are STAGE_COLUMNS without the last."""
         if emitted:
             tokens = sum(emitted)

@@ -6,9 +6,11 @@ Neither changes the order of events: time, then priority, then insertion, as in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop
 from math import inf
 
 import simpy
+from simpy.core import EmptySchedule
 from simpy.events import NORMAL
 
 NEVER: tuple[float, int, int] = (inf, NORMAL, 0)
@@ -119,12 +121,23 @@ class Clock(_Time, simpy.Environment):
         return min(due_s, *[moment.key[0] for moment in self._moments])
 
     def step(self) -> None:
-        moment = self._first()
-        if moment is None:
-            super().step()
-        else:
-            self._now = moment.key[0]
-            moment.call()
+        queue = self._queue
+        first, key = None, queue[0] if queue else NEVER
+        for moment in self._moments:
+            if moment.key < key:
+                first, key = moment, moment.key
+        if first is not None:
+            self._now = key[0]
+            first.call()
+            return
+        if not queue:
+            raise EmptySchedule
+        self._now, _, _, event = heappop(queue)
+        callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+        for callback in callbacks:
+            callback(event)
+        if not event._ok:  # a process that failed
+            raise event._value
 
     def _first(self) -> Moment | None:
         """The moment that is due next, unless an event is due before it."""

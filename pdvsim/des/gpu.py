@@ -106,6 +106,7 @@ class Gpu:
         self.event_wake_s = event_wake_s
         self.starts_early = starts_early
         self._tails: dict[Stream, Operation] = {}
+        self._known_speeds: dict[tuple[Launch, ...], list[float]] = {}
         self.server = SharedServer(clock, self._speeds)
 
     def submit(self, operation: Operation) -> None:
@@ -143,6 +144,13 @@ class Gpu:
         A stage that takes 1 / s times as long beside another is held up by 1 / s - 1 for each
         second of its work.
         """
+        sizes = tuple([(one.stage, len(one.batch), one.query_tokens) for one in operations])
+        known = self._known_speeds.get(sizes)
+        if known is None:
+            known = self._known_speeds[sizes] = self._slowed(operations)
+        return known
+
+    def _slowed(self, operations: Sequence[Operation]) -> list[float]:
         speeds = []
         for one in operations:
             slowness = 1.0

@@ -30,18 +30,18 @@ from pdvsim.architectures.lane import (
     no_verb,
     plainly,
 )
-from pdvsim.core import DraftTokens, Model, Request, Stage, settle
-from pdvsim.des.alone import Alone
+from pdvsim.core import DraftTokens, Model, Request, Stage, Stream, settle
 from pdvsim.des.clock import NEVER, Clock
 from pdvsim.des.contention import Contention
 from pdvsim.des.costs import StageCosts
 from pdvsim.des.gpu import Gpu, Operation
 from pdvsim.des.host import Alarm, HostCosts, Interpreter, Lock
+from pdvsim.des.runs import Runs
 from pdvsim.errors import InvariantError
 from pdvsim.kv_cache import KvCache, Pages
 from pdvsim.records import Recorder, RunRecord
 from pdvsim.source import Source
-from pdvsim.work import contexts_of, work_of
+from pdvsim.work import Works, contexts_of
 from pdvsim.workload import Workload
 
 MOST_AT_ONCE = 1_000_000  # verbs of one lane while no time passes
@@ -113,6 +113,7 @@ class SimulatedWorld:
         )
         self.locks = {model: Lock(self.env, self.host.lock_wake_s) for model in Model}
         # Bound once: they are called for every stage.
+        self._works = Works(self.executor)
         self._cost, self._occupy = costs.cost, self.interpreter.run
         self._submit, self._advance = self.gpu.submit, self.gpu.advance
         self._record = self.recorder.stage
@@ -124,15 +125,15 @@ class SimulatedWorld:
         self._handlers: dict[type, Callable[[Lane, Any], Event | None]] = {
             Take: self._take,
             Put: self._put,
-            Acquire: self._acquire,
-            Release: self._release,
+            Acquire: lambda lane, verb: self.acquire(lane, verb.lock),
+            Release: lambda lane, verb: self.release(lane, verb.lock),
             Launch: self._launch,
-            Wait: self._wait,
+            Wait: lambda lane, verb: self.wait(lane, verb.event),
             WaitUntil: self._wait_until,
             PollUntil: self._poll_until,
             Complete: self._complete,
         }
-        self._alone = Alone(self)
+        self._runs = Runs(self)
         self.coming: deque[Request] = deque()
         self.arrival = self.env.moment(self.arrive)
         for index, (name, program) in enumerate(programs.items()):
@@ -181,7 +182,7 @@ class SimulatedWorld:
                     return
                 lane.result = None
                 if type(verb) is Run:
-                    yield from self._alone.run(lane, verb)
+                    yield from self._runs.run(lane, verb)
                     continue
                 try:
                     handler = handlers[type(verb)]
@@ -296,22 +297,33 @@ class SimulatedWorld:
         self.waiters.append(waiter)
         return waiter.alarm
 
-    def _acquire(self, lane: Lane, verb: Acquire) -> Event | None:
+    def acquire(self, lane: Lane, model: Model) -> Event | None:
         lane.queued_s = self.env.now
-        return self.locks[verb.lock].acquire() if verb.lock in self.host.locks else None
+        return self.locks[model].acquire() if model in self.host.locks else None
 
-    def _release(self, lane: Lane, verb: Release) -> None:
+    def release(self, lane: Lane, model: Model) -> None:
         lane.queued_s = -1.0
-        if verb.lock in self.host.locks:
-            self.locks[verb.lock].release()
+        if model in self.host.locks:
+            self.locks[model].release()
 
     # The device
 
     def _launch(self, lane: Lane, verb: Launch) -> Event | None:
-        stage, batch = verb.stage, verb.batch
-        now = self.env.now
         drafts = self._draft_tokens if verb.draft_tokens is None else verb.draft_tokens
-        lane.result = op = Operation(stage, batch, verb.stream, verb.after, drafts)
+        return self.launch(lane, verb.stage, verb.batch, verb.stream, verb.after, drafts)
+
+    def launch(
+        self,
+        lane: Lane,
+        stage: Stage,
+        batch: Sequence[Request],
+        stream: Stream,
+        after: Sequence[Operation],
+        drafts: DraftTokens,
+    ) -> Event | None:
+        """Launch a stage; the lane's result is its operation."""
+        now = self.env.now
+        lane.result = op = Operation(stage, batch, stream, after, drafts)
         asked = lane.asked.popleft() if lane.asked else self.ask(stage, batch, drafts)
         op.query_tokens, op.context_tokens, launch_s, device_s = asked
         op.launch_alone_s = launch_s
@@ -329,15 +341,14 @@ class SimulatedWorld:
             self._counted_batch = batch
             self._counted_tokens = contexts_of(batch)
         context = self._counted_tokens
-        work = work_of(self.executor, stage, batch, drafts, context)
+        work = self._works.of(stage, batch, drafts, context)
         return work.new_tokens, context, *self._cost(stage, work)
 
     def forget_count(self) -> None:
         """Tokens are about to be produced."""
         self._counted_batch = ()
 
-    def _wait(self, lane: Lane, verb: Wait) -> Event | None:
-        op: Operation = verb.event
+    def wait(self, lane: Lane, op: Operation) -> Event | None:
         if op.done or (self._advance(op) and self.env.skip(self.host.event_wake_s)):
             self._settle(lane, op)
             return None

@@ -16,13 +16,13 @@ from pdvsim.architectures import ARCHITECTURES, Architecture, Config
 from pdvsim.architectures.lane import Lanes, PollUntil, Program
 from pdvsim.core import EXECUTORS, Drafter, Stage
 from pdvsim.des import HostCosts, simulate
-from pdvsim.des.alone import Alone
+from pdvsim.des.contention import Speeds
+from pdvsim.des.runs import Runs
 from pdvsim.kv_cache import KvCache
 from pdvsim.records import RunRecord
 from pdvsim.work import Work
 from pdvsim.workload import Lengths, Workload, closed_loop, draw
 from tests.fakes import config_of
-
 
 PAGE_TOKENS, OVERRUN = 16, 8
 
@@ -139,10 +139,10 @@ def _known() -> Iterator[None]:
     seed=st.integers(0, 1000),
     device_s=st.sampled_from([0.0, 1e-4, 1e-2]),
     whole=st.booleans(),
-    slow=st.sampled_from([{}, {(Stage.VERIFY, Stage.PREFILL_VERIFIER): [(1, 0.5)]}]),
+    slow=st.sampled_from([{}, {(Stage.VERIFY, Stage.PREFILL_VERIFIER): Speeds.constant(0.5)}]),
     pages=st.sampled_from([13, 40, 1000]),
 )
-def test_alone_or_by_events_the_record_is_the_same(
+def test_at_once_by_events_or_verb_by_verb_the_record_is_the_same(
     config: Config,
     workload: Workload,
     host: HostCosts,
@@ -160,6 +160,8 @@ def test_alone_or_by_events_the_record_is_the_same(
 
     at_once = record()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Alone, "_at_once", lambda *_: False)
+        patch.setattr(Runs, "_at_once", lambda self, lane, parts, done, drafts: done)
         by_events = record()
-    assert at_once == by_events
+        patch.setattr(Runs, "run", lambda self, lane, run: self._world.plainly(lane, run))
+        by_verbs = record()
+    assert at_once == by_events == by_verbs
