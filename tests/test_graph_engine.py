@@ -138,6 +138,21 @@ def test_a_cancelled_request_leaves_its_batch_mates_alone() -> None:
     assert served.free_pages == served.pages
 
 
+def test_what_was_made_ready_is_not_run_for_a_request_that_left_and_came_back() -> None:
+    """Its pages may be another's by then."""
+    requests = make_requests(random.Random(6), 2)
+    expected = alone(requests)
+    served = engine(CONFIG, VERIFIER, DRAFTS["close"])
+    run(served, GRAPH.prefill, requests)
+    run(served, ROUND, requests)
+    for request in requests:
+        served.release(request)
+    run(served, GRAPH.prefill, requests[::-1])
+    for _ in range(30):
+        run(served, ROUND, requests)
+    assert [request.tokens for request in requests] == expected
+
+
 def test_a_batch_of_cancelled_requests_runs_nothing() -> None:
     request = Request(0, 3, 5, prompt=[1, 2, 3], cancelled=True)
     served = engine(CONFIG, VERIFIER, VERIFIER)

@@ -92,12 +92,13 @@ class Admission:
         Raises:
             InputError: an unfinished one holds nothing.
         """
-        alive = [request for request in batch if not request.finished]
         with self._lock:
-            for request in alive:
-                if request not in self._held:
-                    raise InputError(f"request {request.id} is launched before its prefill")
-            return {request: self._held[request] for request in alive}
+            held = self._held
+            try:
+                return {request: held[request] for request in batch if not request.finished}
+            except KeyError as error:
+                (request,) = error.args
+                raise InputError(f"request {request.id} is launched before its prefill") from None
 
     def release(self, request: Request) -> None:
         """Free what `request` holds, once the device is done with it. Twice is harmless."""

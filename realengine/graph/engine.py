@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy
 import torch
@@ -14,7 +15,7 @@ from pdvsim.errors import InputError
 from realengine.checkpoint import check_context
 from realengine.device import Device, Execution, enough_memory, free_bytes
 from realengine.engine import Ticket
-from realengine.graph.admission import Admission
+from realengine.graph.admission import Admission, Held
 from realengine.graph.capture import runner_of
 from realengine.graph.config import GraphConfig
 from realengine.graph.drafters import Draft, cached_shapes, drafter_of
@@ -28,6 +29,35 @@ from realengine.graph.sampling import Greedy, Sampler, Tempered
 from realengine.graph.stages import Stages
 from realengine.graph.state import new_state
 from realengine.prompts import Prompts
+
+_FINISHED, _OUTCOMES = attrgetter("finished"), attrgetter("outcomes")
+
+# What a lane usually launches for a batch behind a stage.
+_FOLLOWS = {Stage.VERIFY: Stage.DRAFT, Stage.DECODE: Stage.DECODE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What a launch runs on, so far as it is known before.
+
+    Attributes:
+        asked: numbers of drafts, as the launch says them.
+        held, drafts: of those of `batch` that have not finished.
+        program: that runs it.
+    """
+
+    stage: Stage
+    batch: Sequence[Request]
+    asked: DraftTokens | None
+    held: Mapping[Request, Held]
+    drafts: Sequence[int]
+    program: Stage
+    work: Iterable[Work]
+
+    def fits(self, stage: Stage, batch: Sequence[Request], asked: DraftTokens | None) -> bool:
+        """Whether that is the launch it was made for, and nobody has finished meanwhile."""
+        same = self.stage is stage and self.asked == asked and self.batch == batch
+        return same and not any(map(_FINISHED, batch))
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +125,7 @@ class GraphEngine:
         pool = PagePool(self._kv_cache, config.max_requests)
         self._admission = Admission(pool, self.vocabulary)
         self._locks = {stage: threading.Lock() for stage in Stage}
+        self._ready: _Ready | None = None
         self._state = new_state(
             config.max_requests,
             config.longest,
@@ -134,6 +165,7 @@ class GraphEngine:
 
     def release(self, request: Request) -> None:
         """Free what `request` holds, once the device is done with it. Twice is harmless."""
+        self._ready = None
         self._admission.release(request)
 
     @property
@@ -184,16 +216,16 @@ class GraphEngine:
     ) -> GraphTicket:
         if stage not in self._stages:
             raise InputError(f"this engine does not run {stage}: it has {', '.join(self._stages)}")
-        lengths = self._inputs.lengths(stage, batch, draft_tokens)
-        admits = stage in PREFILLS or stage is Stage.MIXED
-        prologue = self._admit(batch) if admits else None
-        held = self._admission.held(batch)
-        drafts = [length for request, length in zip(batch, lengths, strict=True) if request in held]
-        program = stage
-        if stage is Stage.MIXED and all(request.chunk_tokens for request in held):
-            program = Stage.PREFILL_VERIFIER
+        ready, self._ready = self._ready, None
+        prologue = None
+        if ready is None or not ready.fits(stage, batch, draft_tokens):
+            lengths = self._inputs.lengths(stage, batch, draft_tokens)
+            if stage in PREFILLS or stage is Stage.MIXED:
+                prologue = self._admit(batch)
+            ready = self._ready_for(stage, batch, draft_tokens, lengths)
+        held, drafts, program = ready.held, ready.drafts, ready.program
         work: list[Work] = []
-        made = _kept(work, self._inputs.work(program, held, drafts, self._runner.sizes))
+        made = _kept(work, ready.work)
         earlier = [ticket.execution for ticket in after if isinstance(ticket, GraphTicket)]
         try:
             with self._locks[program]:
@@ -209,7 +241,29 @@ class GraphEngine:
                 each.states = 1
             elif settles:
                 each.states = states
+        # The device is busy now; when it has ended it will wait for what comes next.
+        follows = _FOLLOWS.get(stage)
+        if follows in self._stages and len(held) == len(batch):
+            self._ready = self._ready_for(follows, list(batch), draft_tokens, drafts)
         return GraphTicket(stage, batch, execution, list(held), work)
+
+    def _ready_for(
+        self,
+        stage: Stage,
+        batch: Sequence[Request],
+        asked: DraftTokens | None,
+        lengths: Sequence[int],
+    ) -> _Ready:
+        """What a launch of `stage` runs on."""
+        held = self._admission.held(batch)
+        if len(held) < len(batch):
+            pairs = zip(batch, lengths, strict=True)
+            lengths = [length for request, length in pairs if request in held]
+        program = stage
+        if stage is Stage.MIXED and all(request.chunk_tokens for request in held):
+            program = Stage.PREFILL_VERIFIER
+        work = self._inputs.work(program, held, lengths, self._runner.sizes)
+        return _Ready(stage, batch, asked, held, lengths, program, work)
 
     def settle(self, ticket: Ticket) -> Sequence[Checked] | None:
         """Append the ticket's tokens to its requests; see `Engine.settle`."""
@@ -229,8 +283,9 @@ class GraphEngine:
             _append(request, row, 0, 1)
         for request, row in zip(checked, rows, strict=True):
             _append(request, row, 2, 3 + row[0])
-        injected = all(request.outcomes for request in ticket.batch)
-        if stage in (Stage.DECODE, Stage.PREFILL_VERIFIER) or injected:
+        if stage is Stage.DECODE or stage is Stage.PREFILL_VERIFIER:
+            return None
+        if all(map(_OUTCOMES, ticket.batch)):
             return None
         found = dict.fromkeys(ticket.batch, Checked(0, 0))
         for request, (kept, drafted, *_) in zip(checked, rows, strict=True):
