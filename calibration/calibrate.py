@@ -166,7 +166,7 @@ def _plan_batched(steps: _Steps, opened: Opened, plan: Plan, most_tokens: int) -
     most_context = min(decoder.longest_context_tokens for decoder in opened.pair.decoders)
     points = plan.points(most_tokens, most_context)
     prefills = plan.prefill_points(most_tokens, most_context)
-    chunk = min(MOST_CHUNK, most_context // 2)
+    chunk = min(MOST_CHUNK, most_context - 128)
     drafts = engine.draft_tokens if engine.executor.speculate else 0
 
     for number in range(plan.passes):

@@ -20,7 +20,7 @@ from pdvsim.work import Work, work_of
 from realengine.engine import Engine, Ticket
 
 REPEATS = 2
-BUSY_S = 0.2  # of work on each stream
+BUSY_S = 0.15  # of work on each stream
 SETTLING = 0.25  # share of the time together in which the GPU's clock finds its level
 MOST_LAUNCHES = 40
 OUTPUT_TOKENS = MOST_LAUNCHES + 8
