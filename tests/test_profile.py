@@ -145,10 +145,13 @@ def test_the_same_seed_draws_the_same_machine() -> None:
     assert first == second
 
 
-def test_machines_differ_by_what_the_fit_misses() -> None:
+@pytest.mark.parametrize(
+    "missed", [{"residual_rms": 0.2}, {"residual_rms": 0.05, "left_out_rms": 0.2}]
+)
+def test_machines_differ_by_what_the_fit_misses(missed: dict[str, float]) -> None:
     file = profile_file()
     stage = file.stages[Stage.VERIFY]
-    device = stage.device.model_copy(update={"residual_rms": 0.2, "noise": [1.0]})
+    device = stage.device.model_copy(update={**missed, "noise": [1.0]})
     stages = {Stage.VERIFY: stage.model_copy(update={"device": device})}
     profile = Profile(file.model_copy(update={"stages": stages}))
     seeds = np.random.SeedSequence(1).spawn(400)
