@@ -196,7 +196,9 @@ class GraphEngine:
         admitted = self._admission.admit(batch)
         if not admitted:
             return None
-        keys = [_request_key(self.config.seed, request.id) for request, _ in admitted]
+        keys = [0] * len(admitted)  # the device waits for these, and greedy rounds draw nothing
+        if self.config.temperature:
+            keys = [_request_key(self.config.seed, request.id) for request, _ in admitted]
         pages = [holding.pages for _, holding in admitted]
         slots = [holding.slot for _, holding in admitted]
         return admit_work(slots, keys, pages, self._state.page_table.shape[1])
