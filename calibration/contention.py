@@ -20,11 +20,11 @@ from pdvsim.work import Work, work_of
 from realengine.engine import Engine, Ticket
 
 REPEATS = 2
-BUSY_S = 0.15  # of work on each stream
+BUSY_S = 0.15  # of work on each stream, at least
 SETTLING = 0.25  # share of the time together in which the GPU's clock finds its level
-MOST_LAUNCHES = 40
+LEAST_LAUNCHES, MOST_LAUNCHES = 4, 64
 OUTPUT_TOKENS = MOST_LAUNCHES + 8
-ROUND_TOKENS = 256  # prompts of requests in rounds
+ROUND_TOKENS = 160  # prompts of requests in rounds
 _ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
 
 
@@ -133,7 +133,8 @@ def _together(
     pages each time, and a verify's tokens find the room that the request has for its output.
     """
     streams = (Stream.PREFILL, Stream.VERIFY)
-    launches = [min(MOST_LAUNCHES, math.ceil(BUSY_S / seconds)) for seconds in alone_s]
+    busy_s = max(BUSY_S, LEAST_LAUNCHES * max(alone_s))
+    launches = [min(MOST_LAUNCHES, math.ceil(busy_s / seconds)) for seconds in alone_s]
     for stream in streams:
         block(stream)
     tickets: list[list[Ticket]] = [[], []]

@@ -23,12 +23,12 @@ def test_every_pair_is_measured_and_all_pages_come_back() -> None:
     tokens = request_tokens(2)
     demand = Demand(2, requests=4, context_tokens=tokens, cache_tokens=4 * tokens)
     engine = open_engine("toy", GRAPH, "cpu", demand).engine
-    rows = measure_pairs(engine, Beside(2, 2, 256), 0, lambda stream: None)
+    rows = measure_pairs(engine, Beside(2, 2, 160), 0, lambda stream: None)
     assert len(rows) == 2 * REPEATS * len(side_by_side(GRAPH))
     shapes = {(row["stage"], row["batch"], row["new_tokens"]) for row in rows}
     assert shapes == {
-        ("prefill_draft", 1, 256),
-        ("prefill_verifier", 1, 256),
+        ("prefill_draft", 1, 160),
+        ("prefill_verifier", 1, 160),
         ("draft", 2, 4),
         ("verify", 2, 6),
         ("decode", 2, 2),
