@@ -14,6 +14,7 @@ from pdvsim.machine import plan_of
 from pdvsim.open_loop import Length, Wanted, is_open, long_enough
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile
+from pdvsim.reached import unreached
 from pdvsim.results import ranked, row, subject
 from pdvsim.sweep import CellResult, replications_for, sweep
 from pdvsim.verdict import judged
@@ -53,6 +54,7 @@ def predicted(
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
     notes = [*profile.notes, *_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
+    notes += unreached(results, profile)
     if not any(result.extrapolated for result in results):
         notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
     answer = ranked(results, rows, notes, "delivers")

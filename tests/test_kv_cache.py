@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -182,6 +185,35 @@ def test_what_never_fits_is_one_sentence(
     assert pdvsim([command, *options.split()]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def predicted(options: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    assert pdvsim(["predict", *options.split(), "--replications", "2", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_concurrency_that_is_never_reached_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    found = predicted(
+        "--architecture pd --concurrency 256 --prompt-tokens 1024 --output-tokens 64", capsys
+    )
+    (row,) = found["cells"]
+    (said,) = [note for note in found["notes"] if "was asked for" in note]
+    assert said.startswith(
+        "C = 256 was asked for; the KV cache holds 104 such requests: mean batch"
+    )
+    assert row["metrics"]["mean_batch"]["value"] < 104
+
+
+def test_prompts_one_at_a_time_keep_the_batch_small_and_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = "--architecture plain --concurrency 128 --prefill-batch 1"
+    (said,) = [note for note in predicted(one, capsys)["notes"] if "was asked for" in note]
+    assert said.startswith(
+        "C = 128 was asked for; prompts are prefilled 1 at a time: mean batch plain@prefill_batch"
+    )
+    free = predicted("--architecture plain --concurrency 128", capsys)
+    assert not any("was asked for" in note for note in free["notes"])
 
 
 def test_an_axis_that_ends_beyond_the_context_is_refused(
