@@ -7,6 +7,7 @@ the queue has been as long as it gets.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pdvsim.cell import Cell
 from pdvsim.errors import InputError
 from pdvsim.machine import Calibration, Replication
+from pdvsim.pool import run_all
 from pdvsim.protocols import protocols
 from pdvsim.records import RunRecord
 
@@ -136,15 +138,30 @@ class Length:
     Attributes:
         settled: whether its p99 is known as well as was wanted; also where it has none, since the
             system is overloaded.
+        overloaded: whether the first replication is.
     """
 
     cell: Cell
     settled: bool = True
+    overloaded: bool = False
 
 
 def is_open(cell: Cell) -> bool:
     """Whether the length of a run of `cell` is left open: steady arrivals, of no stated number."""
     return protocols()[cell.protocol].steady and cell.requests is None
+
+
+def lengthened(
+    cells: Sequence[Cell],
+    calibration: Calibration,
+    wanted: Wanted,
+    workers: int | None = 1,
+    on_run: Callable[[int, int], None] | None = None,
+) -> list[Length]:
+    """`long_enough` of each cell."""
+    if not any(map(is_open, cells)):
+        return [Length(cell) for cell in cells]
+    return run_all(long_enough, [(cell, calibration, wanted) for cell in cells], workers, on_run)
 
 
 def long_enough(task: tuple[Cell, Calibration, Wanted]) -> Length:
@@ -160,7 +177,8 @@ def long_enough(task: tuple[Cell, Calibration, Wanted]) -> Length:
         found = drift(record)
         if found is not None and found.overloaded:
             # Four times as long, the test is twice as sure, also on a slightly faster machine.
-            return Length(replace(cell, requests=min(4 * count, wanted.most_requests)))
+            longer = min(4 * count, wanted.most_requests)
+            return Length(replace(cell, requests=longer), overloaded=True)
         if _settled(record, wanted):
             return Length(tried)
         if count == wanted.most_requests:

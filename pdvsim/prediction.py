@@ -11,8 +11,7 @@ from pdvsim.documents.cells import Formula, Prediction, Rank, Row
 from pdvsim.documents.head import calibration, head, valid_for
 from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
-from pdvsim.open_loop import Length, Wanted, is_open, long_enough
-from pdvsim.pool import run_all
+from pdvsim.open_loop import Length, Wanted, lengthened
 from pdvsim.profile import Profile
 from pdvsim.reached import unreached
 from pdvsim.results import ranked, row, subject
@@ -49,7 +48,7 @@ def predicted(
     varied = first.acceptance_spread or first.acceptance_from is not None
     if formulas and (varied or len(set(first.acceptance)) > 1):
         raise InputError("--formulas knows one acceptance for all positions; give one number")
-    lengths = _lengths(cells, profile, wanted or Wanted(), workers, on_run)
+    lengths = lengthened(cells, profile, wanted or Wanted(), workers, on_run)
     cells = [length.cell for length in lengths]
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
@@ -79,19 +78,6 @@ def _decided_by(
 ) -> tuple[str, ...]:
     here = [result for result in results if result.cell.concurrency == rank.concurrency]
     return decided_by(rank, here, profile, workers)
-
-
-def _lengths(
-    cells: Sequence[Cell],
-    profile: Profile,
-    wanted: Wanted,
-    workers: int | None,
-    on_run: Callable[[int, int], None] | None,
-) -> list[Length]:
-    """The cells with runs as long as they have to be."""
-    if not any(map(is_open, cells)):
-        return [Length(cell) for cell in cells]
-    return run_all(long_enough, [(cell, profile, wanted) for cell in cells], workers, on_run)
 
 
 def _unsettled(lengths: Sequence[Length], wanted: Wanted) -> list[str]:

@@ -265,3 +265,14 @@ def test_a_measured_run_keeps_its_drift() -> None:
     assert run.drift is not None
     again = adapter.validate_python(json.loads(adapter.dump_json(run)))
     assert again.drift == run.drift
+
+
+def test_causes_of_a_latency_without_end_are_not_given(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--protocol poisson --rate 900 --architecture plain --replications 2"
+    over = words.split()
+    assert cli.run(["ablate", *over]) == 2
+    assert "plain is overloaded at 900 requests/s" in capsys.readouterr().err
+    assert cli.run(["explain", *over, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert "Overloaded: plain at C = 32" in " ".join(document["notes"])
+    assert document["cells"][0]["cell"]["requests"] == 4000

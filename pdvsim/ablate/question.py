@@ -11,7 +11,9 @@ from pdvsim.cell import Cell
 from pdvsim.documents import ablation as documents
 from pdvsim.errors import InputError
 from pdvsim.extrapolation import farthest
+from pdvsim.open_loop import Length, Wanted, lengthened
 from pdvsim.profile import Profile
+from pdvsim.quantities import QUANTITIES
 from pdvsim.sweep import check_replications
 
 
@@ -42,6 +44,9 @@ def ablated(
     if len(cells) > 2:
         raise InputError(f"{len(cells)} cells; one or two can be ablated at a time")
     check_metric(metric, METRICS)
+    lengths = lengthened(cells, profile, Wanted(share=0.9), workers)
+    _check_overload(lengths, metric)
+    cells = [length.cell for length in lengths]
     subjects = [predicted(cell, profile, replications) for cell in cells]
     found = ablate(subjects, METRICS[metric], mechanisms, scale, workers, on_run)
     first, records = cells[0], first_runs(subjects)
@@ -56,6 +61,16 @@ def ablated(
         extrapolated=outside,
         command=command,
     )
+
+
+def _check_overload(lengths: Sequence[Length], metric: str) -> None:
+    """Raises InputError where a latency would only say how long the runs are."""
+    found = [length.cell for length in lengths if length.overloaded]
+    if found and QUANTITIES[METRICS[metric]].better == "lower":
+        raise InputError(
+            f"{found[0].config().name} is overloaded at {found[0].rate_per_s:g} requests/s: its "
+            "latency goes by the length of the run; take a lower --rate, or --metric throughput"
+        )
 
 
 def check_metric(metric: str, known: Sequence[str] | dict[str, str]) -> None:

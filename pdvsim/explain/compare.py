@@ -54,6 +54,7 @@ class Explained:
 
     Attributes:
         cell: all that was specified; None where a record does not say.
+        overloaded: whether more requests come than it can serve.
     """
 
     architecture: str
@@ -61,6 +62,7 @@ class Explained:
     concurrency: int
     runs: Sequence[Run]
     cell: Cell | None = None
+    overloaded: bool = False
 
     @property
     def e2e_s(self) -> Interval:

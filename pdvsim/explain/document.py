@@ -38,7 +38,7 @@ def explanation(
         valid_for="the engine that was recorded" if profile is None else valid_for(profile),
         interval=OF_ONE_RUN,
         verdict=PENDING,
-        notes=("Completed requests after the warm-up only.", *told(outside)),
+        notes=("Completed requests after the warm-up only.", *_overloads(cells), *told(outside)),
         extrapolated=tuple(outside),
         seed=seed,
         replications=replications,
@@ -49,6 +49,15 @@ def explanation(
         profile=None if profile is None else calibration(profile),
     )
     return judged(document)
+
+
+def _overloads(cells: Sequence[Explained]) -> list[str]:
+    return [
+        f"Overloaded: {cell.architecture} at C = {cell.concurrency}; how long its requests wait "
+        "goes by the length of the run."
+        for cell in cells
+        if cell.overloaded
+    ]
 
 
 def _subject(cells: Sequence[Explained], profile: Profile | None) -> str:

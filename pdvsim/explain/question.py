@@ -9,6 +9,7 @@ from pdvsim.documents.explanation import World
 from pdvsim.explain.compare import Explained, explain_run, explain_simulated
 from pdvsim.explain.run_arrays import Trace, priced
 from pdvsim.machine import Replication
+from pdvsim.open_loop import Wanted, lengthened
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile
 
@@ -20,22 +21,26 @@ def simulated(
     workers: int | None = 1,
     on_run: Callable[[int, int], None] | None = None,
 ) -> list[Explained]:
-    """Every cell, explained over its replications.
+    """Every cell, explained over its replications; runs of an open loop are as long as the 90th
+    percentile of its latency needs.
 
     Args:
         workers: processes; None takes one per usable core.
     """
+    lengths = lengthened(cells, profile, Wanted(share=0.9), workers, on_run)
+    cells = [length.cell for length in lengths]
     tasks = [Replication(cell, profile, i) for cell in cells for i in range(replications)]
     runs = run_all(explain_simulated, tasks, workers, on_run)
     return [
         Explained(
             label,
             "simulated",
-            cell.concurrency,
+            length.cell.concurrency,
             runs[i * replications : (i + 1) * replications],
-            cell,
+            length.cell,
+            length.overloaded,
         )
-        for i, (cell, label) in enumerate(zip(cells, labels(cells), strict=True))
+        for i, (length, label) in enumerate(zip(lengths, labels(cells), strict=True))
     ]
 
 
