@@ -124,7 +124,7 @@ def littles_law(record: RunRecord) -> None:
             f"Little's law: {inside.min():.0f} requests are in the system at "
             f"{when[int(inside.argmin())]:.6f} s"
         )
-    average = float(inside @ np.diff(when, append=end)) / end
+    average = float((inside * np.diff(when, append=end)).sum()) / end
     sojourn = math.fsum(
         (end if r.left_s is None else r.left_s) - r.arrival_s for r in record.requests
     )
