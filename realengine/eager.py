@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,11 +29,12 @@ class _Side:
     """One model's view of one request.
 
     Attributes:
+        keyword: what the model calls its cache, which transformers has renamed.
         logits: of the last token, shape (1, 1, vocabulary).
         stream: where the last stage that touched the cache ran.
     """
 
-    __slots__ = ("cache", "logits", "model", "stream", "vocabulary")
+    __slots__ = ("cache", "keyword", "logits", "model", "stream", "vocabulary")
 
     def __init__(
         self, model: PreTrainedModel, vocabulary: int, prompt: Tensor, stream: Stream
@@ -40,6 +42,8 @@ class _Side:
         self.model = model
         self.vocabulary = vocabulary
         self.cache: Any = DynamicCache()
+        names = signature(type(model).forward).parameters
+        self.keyword = "cache" if "cache" in names else "past_key_values"
         self.stream = stream
         self.advance(prompt)
 
@@ -47,9 +51,9 @@ class _Side:
         """Append `tokens`, shape (1, n), to the cache; logits of the last `keep_logits`."""
         output = self.model(
             input_ids=tokens,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep_logits,
+            **{self.keyword: self.cache},
         )
         logits: Tensor = output.logits
         return logits[..., : self.vocabulary]

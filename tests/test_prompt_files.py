@@ -16,6 +16,7 @@ from pdvsim.cell import Cell, PromptFile, with_prompts
 from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
 from pdvsim.prompt_file import read_prompts
+from tests.fakes import profile_file
 
 Bench = Callable[..., dict[str, Any]]
 CELL = Cell("toy-draft:toy-verifier", "graph", "pd", 3, output_tokens=8)
@@ -206,6 +207,29 @@ def test_prompts_that_a_verifier_cannot_read_are_refused(
     content: str, pair: str, complaint: str, bench: Bench, tmp_path: Path
 ) -> None:
     assert complaint in bench(put(tmp_path / "p.jsonl2", content), pair=pair, expected=2)
+
+
+@pytest.mark.parametrize(("name", "content", "complaint"), WRONG)
+def test_a_bench_of_no_prompts_ends_with_a_sentence(
+    name: str, content: str | bytes, complaint: str, bench: Bench, tmp_path: Path
+) -> None:
+    assert complaint in bench(put(tmp_path / name, content), expected=2)
+
+
+def test_a_validation_replays_the_lengths_without_the_file(bench: Bench, tmp_path: Path) -> None:
+    from calibration.validate import validate
+    from pdvsim.measured.benched import read_bench
+    from pdvsim.profile import Profile
+
+    path = put(tmp_path / "p.txt", "The import statement\nA class definition\n")
+    bench(path, "--acceptance", "0.7")
+    path.unlink()
+    profile = Profile(profile_file("toy", "graph"))
+    document = validate([read_bench(tmp_path / "bench.json")], profile, 2)
+    (row,) = document.cells
+    assert row.cell is not None and row.cell.prompts is not None
+    assert row.cell.prompts.tokens == (20, 18)
+    assert row.length.requests >= 6  # type: ignore[operator]
 
 
 WORDS = ["<s>", "<unk>", "the", "a", "is", "user", "assistant", ":", "import", "class"]
