@@ -79,10 +79,15 @@ def use_of(name: str) -> Use:
 
 
 def attention(
-    batch: int, query: int, copy_rate: float, tiles: Sequence[DecodeTile] = DECODE_TILES
+    batch: int,
+    query: int,
+    copy_rate: float,
+    tiles: Sequence[DecodeTile] = DECODE_TILES,
+    model: str = "llama-2-7b",
+    programs: Sequence[int] = (2, 4, 8),
 ) -> dict[str, Any]:
-    """Microseconds of one layer by tile, and by programs to a multiprocessor at the first tile."""
-    one = shape("llama-2-7b")
+    """Microseconds of one layer by tile, and by `programs` to a multiprocessor as shipped."""
+    one = shape(model)
     layer_bytes = batch * CONTEXT * one.kv_bytes_per_token // one.layers
     layers = max(2, -(-(200 << 20) // layer_bytes))
     some = ModelShape("some", layers, one.hidden, one.heads, one.kv_heads, 64, 64, 4096)
@@ -115,7 +120,7 @@ def attention(
             row[name] = [microseconds(ops), off]
         except Exception as problem:
             row[name] = [1e9, str(problem)[:100]]
-    for more in (2, 4, 8) if batch <= 32 else ():
+    for more in programs if batch <= 32 else ():
         row[f"programs x {more}"] = [microseconds(TritonOps(more * count)), 0.0]
     return row
 

@@ -5,7 +5,7 @@
 Parts: `check` (drafts and tokens in float32 against the CPU), `profile` (kernels of a draft, a
 verify and a prefill, the host's share of a round), `variants` (draft and verify with and without
 early launches, L2 cold), `attention` (tiles of decode attention),
-`products` (cuBLAS's two libraries and padded rows), `burst` (output tokens/s with the variant
+`products` (cuBLAS with and without a bias), `burst` (output tokens/s with the variant
 named last). A part that would begin behind `--seconds` is left out.
 """
 
@@ -38,16 +38,18 @@ VARIANTS: dict[str, tuple[bool, DecodeTile | None]] = {
     "late, 4 warps": (False, DecodeTile(32, 4, 5)),
     "as shipped": (True, None),
 }
-TILES = (
-    DecodeTile(16, 1, 5),
-    DecodeTile(16, 1, 4),
-    DecodeTile(16, 1, 6),
-    DecodeTile(16, 1, 5, 224),
-    DecodeTile(16, 1, 5, 192),
-    DecodeTile(32, 2, 5),
-    DecodeTile(32, 4, 5),
-    DecodeTile(16, 2, 5),
-)
+# (model, new tokens): tiles of decode attention.
+TILES = {
+    ("llama-2-7b", 5): (
+        DecodeTile(16, 1, 5),
+        DecodeTile(32, 4, 5),
+        DecodeTile(16, 1, 4),
+        DecodeTile(16, 1, 6),
+        DecodeTile(16, 1, 5, 224),
+    ),
+    ("llama-2-7b", 1): (DecodeTile(16, 1, 5), DecodeTile(32, 4, 5)),
+    ("llama-3.1-8b", 5): (DecodeTile(32, 4, 5), DecodeTile(16, 2, 5), DecodeTile(32, 2, 5)),
+}
 MATRICES = {
     "qkv": (12288, 4096),
     "output": (4096, 4096),
@@ -192,25 +194,19 @@ def prefill(engine: GraphEngine, count: int, chunk_tokens: int) -> dict[str, Any
 
 
 def products(rows: int) -> dict[str, Any]:
-    """Microseconds of the layer's matrices with `rows` rows: library, padding."""
+    """Microseconds of the layer's matrices with `rows` rows, with and without a bias of zeros."""
     found: dict[str, Any] = {}
     for name, (columns, width) in MATRICES.items():
         copies = [
             torch.randn(columns, width, device=GPU, dtype=torch.bfloat16)
             for _ in range(max(2, (200 << 20) // (2 * columns * width) + 1))
         ]
-        row: dict[str, float] = {}
-        for library in ("cublas", "cublaslt"):
-            torch.backends.cuda.preferred_blas_library(library)
-            for padded in sorted({rows, -(-rows // 64) * 64, -(-rows // 128) * 128}):
-                x = torch.randn(padded, width, device=GPU, dtype=torch.bfloat16)
-                row[f"{library} {padded}"] = 1e6 * thin.cold_s(
-                    lambda w, x=x: F.linear(x, w), copies, GPU
-                )
-            x = torch.randn(rows, width, device=GPU, dtype=torch.bfloat16)
-            row[f"{library} turned"] = 1e6 * thin.cold_s(lambda w, x=x: w @ x.t(), copies, GPU)
-        found[name] = {key: round(value, 1) for key, value in row.items()}
-    torch.backends.cuda.preferred_blas_library("default")
+        x = torch.randn(rows, width, device=GPU, dtype=torch.bfloat16)
+        biases = {"usual": None, "biased": copies[0].new_zeros(columns)}
+        found[name] = {
+            way: round(1e6 * thin.cold_s(lambda w, b=b, x=x: F.linear(x, w, b), copies, GPU), 1)
+            for way, b in biases.items()
+        }
     return found
 
 
@@ -238,23 +234,23 @@ def main() -> None:
         return {"graphs": held[0].about_graphs} | chosen
 
     rates = report.section("ceilings", ceilings)
-    print(rates, report.section("build", build), flush=True)
-    engine = held[0]
-    with_engine(section, engine, names)
-    held.clear()
-    del engine
-    torch.cuda.empty_cache()
-    for norm_before in (False, True):
-        section(
-            "check", f"drafts in float32, {norm_before}", lambda b=norm_before: check(b, names[-1])
-        )
-    for batch in (8, 32, 256):
-        section(
-            "attention",
-            f"attention, 5 new, batch {batch}",
-            lambda b=batch: attention(b, 5, rates["copy_bytes_per_s"], TILES),
-        )
-    for rows in (160, 320, 1280):
+    if {"profile", "variants", "burst"} & {*parts}:
+        print(report.section("build", build), flush=True)
+        with_engine(section, held[0], names)
+        held.clear()
+        torch.cuda.empty_cache()
+    for before in (False, True):
+        section("check", f"drafts in float32, {before}", lambda b=before: check(b, names[-1]))
+    for (model, query), tiles in TILES.items():
+        for batch in (1, 8, 32, 128):
+            section(
+                "attention",
+                f"attention of {model}, {query} new, batch {batch}",
+                lambda m=model, q=query, b=batch, t=tiles: attention(
+                    b, q, rates["copy_bytes_per_s"], t, m, ()
+                ),
+            )
+    for rows in (160, 320, 640, 8192):
         section("products", f"products of {rows} rows", lambda r=rows: products(r))
 
 
