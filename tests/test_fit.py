@@ -112,6 +112,12 @@ def test_nothing_measured_is_refused() -> None:
         fit_cost([], ["fixed"], np.random.default_rng(0))
 
 
+def test_what_takes_no_time_is_not_off_by_anything() -> None:
+    idle = [Point(load(batch), np.zeros(3)) for batch in (1, 2, 4)]
+    fit = fit_cost(idle, PHYSICAL, np.random.default_rng(0), corrected=True)
+    assert fit.seconds(load(8)) == 0.0 and fit.residual_rms == 0.0
+
+
 def test_an_estimate_holds_its_median() -> None:
     found = estimate([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
     assert found.low <= found.value == 3.0 <= found.high
