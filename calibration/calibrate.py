@@ -32,7 +32,9 @@ from pdvsim.models import Pair
 from pdvsim.profile_file import SCHEMA_VERSION, Ceilings, Estimate, HostFit, ProfileFile, Provenance
 from pdvsim.store import Store
 from realengine.build import Opened
+from realengine.device import physical_index
 from realengine.engine import Engine
+from realengine.telemetry import memory_bytes
 
 CACHE_SHARE = 0.8
 RESERVE_BYTES = 6 << 30  # graphs, workspaces, activations of a long prefill
@@ -107,6 +109,7 @@ def calibrate(
         contention=fit_contention(pairs, stages, rng),
         ceilings=Ceilings(**ceilings) if ceilings else None,
         provenance=Provenance(**provenance, measurements=f"{name}_samples.parquet"),
+        gpu_bytes=memory_bytes(physical_index(opened.device)) if cuda else None,
     )
     marked = [sample | {"pass": i} for i, one in enumerate(passes) for sample in one]
     return profile, marked + [sample | {"pass": -1} for sample in kernels], pairs

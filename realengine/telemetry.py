@@ -41,6 +41,18 @@ class _Sample(NamedTuple):
     power_w: float
 
 
+def memory_bytes(index: int) -> int | None:
+    """All memory of GPU `index`, as its driver says it; None without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except Exception:  # as without telemetry
+        return None
+
+
 class Telemetry:
     """Samples GPU `index` from entry to exit; then `summary()` has the figures.
 
