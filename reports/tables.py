@@ -5,6 +5,7 @@ from __future__ import annotations
 from pdvsim.documents import Table
 from pdvsim.documents.cells import Benchmark, CellsDocument, Prediction
 from pdvsim.documents.validation import Validation
+from pdvsim.verdict import better_on
 from reports.html import items, table
 
 WORDS = frozenset({"architecture", "of", "because"})  # columns that hold words
@@ -47,7 +48,8 @@ def ranks(document: CellsDocument) -> str | None:
     """Who is best at each load, where there are several."""
     said = [" ".join((rank.sentence, *rank.decided_by)) for rank in document.ranks]
     close = [
-        f"{tie.first} and {tie.second} are too close to call at C = {rank.concurrency}."
+        f"{tie.first} and {tie.second} are too close to call at C = {rank.concurrency}"
+        + ("." if tie.share is None else f" ({better_on(tie.first, tie.share)}).")
         for rank in document.ranks
         for tie in rank.ties
         if not tie.alike
