@@ -48,18 +48,25 @@ QUESTIONS: tuple[tuple[str, str, str, float, float, dict[str, Any]], ...] = (
         {"concurrency": 32, "prompt_tokens": 256, "output_tokens": 128},
     ),
     ("plain@prefill_batch=8", "pd@prefill_batch=8", "concurrency", 32, 512, {}),
-    ("pdv@prefill_batch=8", "three_lane@prefill_batch=8", "concurrency", 1, 64, {}),
+    (
+        "plain@prefill_batch=8",
+        "pd@prefill_batch=8",
+        "draft-tokens",
+        1,
+        8,
+        {"concurrency": 64, "acceptance": 0.6},
+    ),
 )
-MACHINES, PLANS, PLACES = 40, 3, 9
+MACHINES, PLANS, PLACES = 40, 4, 9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", choices=("metrics", "crossings"))
-    parser.add_argument("--replications", type=int, default=20)
-    parser.add_argument("--predictions", type=int, default=6)
-    parser.add_argument("--truths", type=int, default=80)
+    parser.add_argument("--replications", type=int, default=16)
+    parser.add_argument("--predictions", type=int, default=5)
+    parser.add_argument("--truths", type=int, default=60)
     parser.add_argument("--searches", type=int, default=5)
     options = parser.parse_args()
     began, cpu = time(), process_time()
