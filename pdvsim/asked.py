@@ -264,9 +264,9 @@ class Asked:
         """
         self._check_effects()
         values = {**self.values, **changes}
-        acceptance, draft_tokens = self._acceptance()
+        acceptance = self._acceptance()
         trace, prompts = values["trace"], values.pop("prompts", None)
-        drawn, replayed = values.pop("lengths_from", None), values.pop("acceptance_from", None)
+        drawn = values.pop("lengths_from", None)
         columns = values.get("trace_columns")
         for name in (*OTHERS, "architecture"):
             values.pop(name, None)
@@ -279,40 +279,51 @@ class Asked:
                 "architecture": "",
                 "concurrency": concurrency,
                 "trace": None if trace is None else TraceFile.of(trace, columns),
-                "acceptance": acceptance,
-                "acceptance_from": replayed and AcceptanceFile.of(Path(replayed)),
-                "draft_tokens": draft_tokens,
+                **acceptance,
             }
         )
         if drawn is not None:
             cell = with_lengths(cell, TraceFile.of(Path(drawn)))
         return cell if prompts is None else with_prompts(cell, prompts_of(Path(prompts)))
 
-    def _acceptance(self) -> tuple[Any, int]:
-        """Acceptance per position, and the draft length."""
+    def _acceptance(self) -> dict[str, Any]:
+        """Fields that say what is accepted, and of how many drafts."""
         from pdvsim.acceptance_forms import stated
 
         draft_tokens: int = self.values["draft_tokens"]
         check_bounds("draft_tokens", draft_tokens)
         if self.values.get("acceptance_from") is not None:
             self.refuse_given("--acceptance-from brings its own", ("acceptance",))
-            return self._measured(draft_tokens)
+            return self._measured(Path(self.values["acceptance_from"]))
         kept = stated(self.values["acceptance"])
         if isinstance(kept, str):
-            return kept, draft_tokens
+            return {"acceptance": kept, "draft_tokens": draft_tokens}
         if kept.positions is not None and "draft_tokens" not in self.given:
             draft_tokens = kept.positions
         spread, lasts = (self.values.get(f"acceptance_{name}") for name in ("spread", "lasts"))
         check_bounds("acceptance_spread", spread or 0.0)
-        return kept.per_position(draft_tokens, spread or 0.0, lasts), draft_tokens
+        each = kept.per_position(draft_tokens, spread or 0.0, lasts)
+        return {"acceptance": each, "draft_tokens": draft_tokens}
 
-    def _measured(self, draft_tokens: int) -> tuple[Any, int]:
-        from pdvsim.acceptance_file import measured_acceptance
+    def _measured(self, path: Path) -> dict[str, Any]:
+        """As measured rounds say; without records, as the document tells of them."""
+        from pdvsim.acceptance_file import has_records, measured_acceptance, told_acceptance
 
-        found = measured_acceptance(AcceptanceFile.of(Path(self.values["acceptance_from"])))
-        if "draft_tokens" not in self.given:
-            draft_tokens = found.draft_tokens
-        return found.per_position(draft_tokens), draft_tokens
+        given = self.values["draft_tokens"] if "draft_tokens" in self.given else None
+        if has_records(path):
+            file = AcceptanceFile.of(path)
+            each = measured_acceptance(file).per_position(given)
+            return {"acceptance": each, "acceptance_from": file, "draft_tokens": len(each)}
+        told = told_acceptance(path)
+        each = told.per_position(given)
+        if "acceptance_spread" in self.given:
+            self.refuse_given("--acceptance-from brings its own", ("acceptance_spread",))
+        return {
+            "acceptance": each,
+            "acceptance_from": None,
+            "acceptance_spread": told.spread,
+            "draft_tokens": len(each),
+        }
 
     def _check_effects(self) -> None:
         protocol = protocols()[self.values["protocol"]]

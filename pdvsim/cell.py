@@ -182,8 +182,9 @@ class Cell:
     acceptance_from: AcceptanceFile | None = field(
         default=None,
         metadata=_says(
-            "Bench document beside its records, or a record's .._requests.parquet: each request "
-            "has the accepted drafts of a measured one, drawn at random.",
+            "A record's .._requests.parquet, or a bench document beside its records: each request "
+            "has the accepted drafts of a measured one, drawn at random. A bench without them says "
+            "acceptance and spread.",
             added=True,
         ),
     )

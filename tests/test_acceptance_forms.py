@@ -18,8 +18,11 @@ from pdvsim.api import closed_loop
 from pdvsim.asked import with_draft_tokens
 from pdvsim.cell import Cell
 from pdvsim.cell_values import AcceptanceFile
+from pdvsim.documents import read
+from pdvsim.documents.cells import Benchmark
 from pdvsim.errors import InputError
 from pdvsim.machine import Replication
+from pdvsim.measured.acceptance import measured_acceptance as measured_of
 from pdvsim.models import pair
 from tests.fakes import FakeModel
 
@@ -231,3 +234,32 @@ def test_a_shorter_draft_keeps_its_first_positions() -> None:
     assert with_draft_tokens(cell, 2).acceptance == (0.9, 0.8)
     with pytest.raises(InputError, match="leaves open"):
         with_draft_tokens(cell, 4)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_a_bench_without_records_tells_acceptance_and_spread(spread: float, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    cell = replace(CELL, output_tokens=200, requests=400, acceptance_spread=spread)
+    run = measured_of(Replication(cell, FakeModel(), 0).run())
+    assert run is not None
+    bench = read(Path(__file__).parents[1] / "results" / "eager" / "h100_bench_0_c16.json")
+    assert isinstance(bench, Benchmark)
+    (row, *_) = bench.cells
+    known = row.runs[0].model_copy(update={"acceptance": run, "records": "gone"})
+    told = bench.model_copy(update={"cells": (row.model_copy(update={"runs": (known,)}),)})
+    path = told.save(tmp_path / "bench.json")
+    asked = closed_loop(4, acceptance_from=path, output_tokens=200).asked("pd")
+    (again,) = asked.cells(pair("tiny:tiny"), "graph")
+    assert again.acceptance_from is None
+    assert again.acceptance_spread == pytest.approx(spread, abs=0.03)
+    assert again.acceptance == pytest.approx((0.7,) * 4, abs=0.05)
+    length = tokens_per_round(again.acceptance, again.acceptance_spread)
+    assert length == pytest.approx(run.tokens_per_round, rel=0.02)
+
+
+def test_a_bench_that_tells_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text((Path(__file__).parents[1] / "results/graph/h100_bench_c1.json").read_text())
+    with pytest.raises(InputError, match="tells nothing of accepted drafts"):
+        closed_loop(acceptance_from=path).asked("pd").cells(pair("tiny:tiny"), "graph")
