@@ -3,40 +3,43 @@
 What serving engines do today (vLLM, SGLang); chunked prefill is Sarathi-Serve's (arXiv 2403.02310).
 One lane: a pass takes a round of every request in service first, then as much of waiting prompts as
 the budget leaves. A prompt that does not fit goes on in the next pass, and a request whose prompt
-has ended is in the next round. Requests move on as soon as their pass has ended.
+has ended is in the next round. Requests move on as soon as their pass has ended. Drafts of the
+next round are launched right behind a pass, before the host knows who is done with it: the device
+then drafts while the host is busy, and what it drafted for a request that is done is lost.
 
 An executor that runs one request at a time mixes nothing: there, prompts are prefilled whole, as
 many a turn as the budget admits, and each request's round follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pdvsim.architectures.architecture import Architecture, LaneSketch, Switch, Work, parameter
 from pdvsim.architectures.lane import (
     ADMISSION_LIMIT,
     Lanes,
+    Launch,
     Program,
     Take,
+    Verb,
+    Wait,
     WaitUntil,
     complete,
     decode_round,
     decode_rounds,
-    mixed_pass,
     prefill,
     streams_of,
 )
-from pdvsim.core import Drafter, Request, Stream, unfinished
+from pdvsim.core import Drafter, Model, Request, Stage, Stream, unfinished
 
 MAIN = streams_of(draft=Stream.MAIN, verifier=Stream.MAIN)
+Events = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     token_budget: int = parameter(2048, 1, 1_000_000, "new tokens of a pass, of rounds and prompts")
-    stagger: int = parameter(
-        1, 1, 1000, "a pass with rounds takes one of so many waiting prompts, and at least one"
-    )
 
 
 def admits(lanes: Lanes) -> bool:
@@ -44,56 +47,111 @@ def admits(lanes: Lanes) -> bool:
 
 
 def worker(lanes: Lanes) -> Program:
-    drafts = lanes.executor.drafter is not Drafter.NONE
-    round_tokens = 1 + drafts * lanes.config.draft_tokens
-    budget = lanes.parameters.token_budget
-    most_rounds = max(1, min(lanes.batch_cap, budget // round_tokens))
+    return passes(lanes) if lanes.executor.batched else turns(lanes)
+
+
+def passes(lanes: Lanes) -> Program:
+    """Each for `ready`: those whose next round has its drafts, if it needs any, and prompts."""
+    executor, most_rounds = lanes.executor, most_at_once(lanes)
+    draft_prefill = [stage for stage in executor.prefill if stage.model is Model.DRAFT]
     running: list[Request] = []  # their prompts have been prefilled
     joining: list[Request] = []
+    ready: list[Request] = []
+    ahead: Events = ()
     while True:
-        yield WaitUntil(lambda: running or joining or admits(lanes))
-        rounds = running[:most_rounds]
-        left = budget - round_tokens * len(rounds)
-        unread = sum(request.prompt_tokens - request.prefilled_tokens for request in joining)
-        waiting = len(joining) + len(lanes.prefill)
-        most = -(-waiting // lanes.parameters.stagger) if rounds else waiting
-        while unread < left and len(joining) < most and admits(lanes):
-            new = yield Take(lanes.prefill, 1)
-            joining.extend(new)
-            unread += sum(request.prompt_tokens for request in new)
-        if lanes.executor.batched:
-            yield from one_pass(lanes, rounds, joining[:most], left)
-        elif joining:
-            yield from prefill(lanes, joining, MAIN)
-            yield from decode_round(lanes, rounds, MAIN)
+        if not (running or joining):
+            yield WaitUntil(lambda: admits(lanes))
+        rounds = unfinished(ready)
+        if running and not rounds:
+            rounds = running[:most_rounds]
+            ahead = yield from launched(executor.speculate, rounds, ahead)
+        prompts = yield from cut(lanes, joining, rounds)
+        joined = [one for one in prompts if unread(one) == one.chunk_tokens]
+        ready = [*running, *joined][:most_rounds]
+        if prompts or executor.speculate:
+            check = Stage.MIXED if prompts else executor.settles_round
+            done = yield from launched(draft_prefill, prompts, ahead)
+            done = yield from launched([check], [*rounds, *prompts], done)
+            ahead = yield from launched(executor.speculate, ready, done)
+            yield Wait(done[0])
         else:
             yield from decode_rounds(lanes, rounds, MAIN)
         yield from complete((*running, *joining))
-        joined = [one for one in joining if through(lanes, one)]
-        joining[:] = unfinished([one for one in joining if not through(lanes, one)])
-        running[:] = unfinished([*running, *joined])
+        running = unfinished([*running, *joined])
+        joining = unfinished([one for one in joining if unread(one)])
 
 
-def through(lanes: Lanes, request: Request) -> bool:
-    """Whether all of its prompt has been prefilled."""
-    return not lanes.executor.batched or request.prefilled_tokens == request.prompt_tokens
+def turns(lanes: Lanes) -> Program:
+    """Of an executor that runs one request after the other: prompts whole, then a round of all."""
+    running: list[Request] = []
+    while True:
+        if not running:
+            yield WaitUntil(lambda: admits(lanes))
+        rounds, new = running[: most_at_once(lanes)], list[Request]()
+        yield from join(lanes, new, rounds)
+        if new:
+            yield from prefill(lanes, new, MAIN)
+            yield from decode_round(lanes, rounds, MAIN)
+        else:
+            yield from decode_rounds(lanes, rounds, MAIN)
+        yield from complete((*running, *new))
+        running = unfinished([*running, *new])
 
 
-def one_pass(
-    lanes: Lanes, rounds: Sequence[Request], joining: Sequence[Request], left: int
-) -> Program:
-    """A round for `rounds`, with up to `left` tokens of prompts if there are any, in order."""
+def round_tokens(lanes: Lanes) -> int:
+    """New tokens of one request's round."""
+    return 1 if lanes.executor.drafter is Drafter.NONE else 1 + lanes.config.draft_tokens
+
+
+def most_at_once(lanes: Lanes) -> int:
+    """Rounds that a pass holds."""
+    budget: int = lanes.parameters.token_budget
+    return max(1, min(lanes.batch_cap, budget // round_tokens(lanes)))
+
+
+def unread(request: Request) -> int:
+    """Tokens of its prompt that are still to be prefilled."""
+    return request.prompt_tokens - request.prefilled_tokens
+
+
+def launched(
+    stages: Sequence[Stage], batch: Sequence[Request], after: Events
+) -> Generator[Verb, Any, Events]:
+    """Launch `stages` for `batch` in a chain behind `after`. Returns what the next is behind."""
+    for stage in stages if batch else ():
+        after = ((yield Launch(stage, batch, MAIN[stage.model], after)),)
+    return after
+
+
+def join(
+    lanes: Lanes, joining: list[Request], rounds: Sequence[Request]
+) -> Generator[Verb, Any, int]:
+    """Let waiting requests join, as many as the budget beside `rounds` has a use for. Returns the
+    tokens that these leave of it."""
+    budget: int = lanes.parameters.token_budget
+    left = budget - round_tokens(lanes) * len(rounds)
+    tokens = sum(map(unread, joining))
+    while tokens < left and admits(lanes):
+        new = yield Take(lanes.prefill, 1)
+        joining.extend(new)
+        tokens += sum(map(unread, new))
+    return left
+
+
+def cut(
+    lanes: Lanes, joining: list[Request], rounds: Sequence[Request]
+) -> Generator[Verb, Any, list[Request]]:
+    """Cut what the budget leaves off the prompts of those that join, in order. Returns the
+    requests that a chunk is taken of."""
+    left = yield from join(lanes, joining, rounds)
     prompts = []
     for request in joining:
         if left <= 0:
             break
-        request.chunk_tokens = min(left, request.prompt_tokens - request.prefilled_tokens)
+        request.chunk_tokens = min(left, unread(request))
         left -= request.chunk_tokens
         prompts.append(request)
-    if prompts:
-        yield from mixed_pass(lanes, rounds, prompts, MAIN)
-    else:
-        yield from decode_rounds(lanes, rounds, MAIN)
+    return prompts
 
 
 def programs(lanes: Lanes) -> dict[str, Program]:

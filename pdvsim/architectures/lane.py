@@ -352,21 +352,6 @@ def prefill(lanes: Lanes, batch: Sequence[Request], streams: Streams = PREFILL_S
     yield Run(lanes.executor.prefill, batch, streams)
 
 
-def mixed_pass(
-    lanes: Lanes, rounds: Sequence[Request], prompts: Sequence[Request], streams: Streams
-) -> Program:
-    """One round for `rounds` and the next `chunk_tokens` of each of `prompts`, in one pass of the
-    verifier, with what the drafter needs before it. Only batched executors have such passes."""
-    executor = lanes.executor
-    before = [(stage, prompts) for stage in executor.prefill if stage.model is Model.DRAFT]
-    if rounds:
-        before += [(stage, rounds) for stage in executor.speculate]
-    after: tuple[Any, ...] = ()
-    for stage, batch in (*before, (Stage.MIXED, [*rounds, *prompts])):
-        after = ((yield Launch(stage, batch, streams[stage.model], after)),)
-    yield Wait(after[0])
-
-
 def decode_round(
     lanes: Lanes, batch: Sequence[Request], streams: Streams, draft_tokens: int | None = None
 ) -> Program:
