@@ -68,7 +68,7 @@ def choose_products() -> dict[str, Any]:
     for name, (columns, width) in SHAPES.items():
         weight = torch.randn(columns, width, device=GPU, dtype=torch.bfloat16)
         ops.tune([(weight, use_of(name))])
-        found = ops.ways[columns, width, use_of(name)]
+        found = ops.products.ways[columns, width, use_of(name)]
         chosen[name] = {str(most): str(tile) for most, tile in found.items()}
     return chosen
 

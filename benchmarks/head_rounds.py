@@ -61,7 +61,7 @@ MATRICES = {
 def use(engine: GraphEngine, name: str, batches: Sequence[int]) -> None:
     """Capture the graphs of rounds anew with a variant."""
     ops = ops_of(engine)
-    ops.early, tile = VARIANTS[name]
+    ops.products.early, tile = VARIANTS[name]
     ops.decode_tiles = tiles_of(tile)
     padding = engine.config.max_requests
     runner: Any = engine._runner
@@ -230,7 +230,7 @@ def main() -> None:
         plan.MIXED_TOKENS = ()  # not measured here: their graphs take a minute
         config = GraphConfig(DRAFTS, max_requests=256, max_context_tokens=384)
         held.append(build_engine(PAIR, config))
-        chosen = {str(key): str(ways) for key, ways in ops_of(held[0]).ways.items()}
+        chosen = {str(key): str(ways) for key, ways in ops_of(held[0]).products.ways.items()}
         return {"graphs": held[0].about_graphs} | chosen
 
     rates = report.section("ceilings", ceilings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,33 @@ def compare_products() -> None:
                 torch.testing.assert_close(ours, plain(x, weight), atol=1e-3, rtol=1e-4)
 
 
+def check_ways() -> None:
+    """Found is what is faster than the usual way by more than a hundredth, and can be used."""
+    from realengine.graph import products, thin
+    from realengine.graph.ops import Use
+
+    asked: list[products.Way] = []
+    parts = [tile for tile in thin.TILES[16] if tile.parts > 1]
+    for use, fast_s, best in (
+        (Use.PLAIN, 0.5, thin.TILES[16][0]),
+        (Use.ADDED, 0.5, parts[0]),
+        (Use.ADDED, 0.995, None),
+    ):
+
+        def seconds(
+            work: Callable[[torch.Tensor], object],
+            copies: Sequence[torch.Tensor],
+            best: object = best,
+            fast_s: float = fast_s,
+        ) -> float:
+            work(copies[0])
+            return fast_s if asked[-1] == (best or products.Library.BIASED) else 1.0
+
+        weight = torch.randn(8, 256)
+        found = products.fastest(weight, use, lambda x, w, way: asked.append(way), seconds)
+        assert found == ({16: best} if best else {}), found
+
+
 def compare_norms() -> None:
     """A norm after an update in parts, and after none."""
     from realengine.graph.ops import TorchOps
@@ -211,6 +239,7 @@ if __name__ == "__main__":
     compare_choices()
     for length in (0, 1, 4):
         compare_rounds(length)
+    check_ways()
     compare_norms()
     compare_products()
     compare(1, [(5, -1), (2, -2)])

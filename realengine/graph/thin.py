@@ -1,14 +1,12 @@
 # mypy: ignore-errors
 # Triton's language only looks like Python: its functions carry no types.
-"""Matrix products of few rows, which take as long as it takes to read the matrix: kernels that
-stream it, and which of them beat cuBLAS on this device."""
+"""Matrix products of few rows, which take as long as it takes to read the matrix: a kernel that
+streams it."""
 
 from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeAlias
 
 import torch
 import triton
@@ -17,8 +15,6 @@ from torch import Tensor
 
 from realengine.graph.kernels import _begin
 from realengine.graph.ops import Use
-
-_COLD_BYTES = 200 << 20  # read between two uses of one matrix: more than any L2 cache
 
 
 @triton.jit
@@ -88,15 +84,6 @@ class Tile:
     parts: int = 1
 
 
-class Library(StrEnum):
-    """Ways to ask cuBLAS for a product. With a bias, of zeros, other kernels come into question."""
-
-    USUAL = "usual"
-    BIASED = "biased"
-
-
-Way: TypeAlias = Tile | Library
-
 # By most rows: what was fastest for some matrix of a Llama-2-7B on an H100
 # (`results/heads/h100_thin_linear.json`, `h100_head_rounds.json`).
 TILES: dict[int, tuple[Tile, ...]] = {
@@ -105,12 +92,6 @@ TILES: dict[int, tuple[Tile, ...]] = {
     64: (Tile(64, 128, 4, 5), Tile(128, 128, 4, 3), Tile(64, 128, 4, 3, 4)),
 }
 MOST_ROWS = max(TILES)
-BUCKETS = (*TILES, 128, 160, 320, 640)  # beyond these all ways are equal
-
-
-def bucket(rows: int) -> int | None:
-    """The most rows for which the same way is fastest, if ways differ there."""
-    return next((most for most in BUCKETS if most >= rows), None)
 
 
 def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False) -> Tensor:
@@ -131,7 +112,7 @@ def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False
         width,
         x.stride(0),
         GATED=use is Use.GATED,
-        BLOCK_M=bucket(rows),
+        BLOCK_M=next(most for most in TILES if most >= rows),
         BLOCK_N=tile.columns,
         BLOCK_K=tile.width,
         PARTS=tile.parts,
@@ -142,33 +123,6 @@ def product(x: Tensor, weight: Tensor, use: Use, tile: Tile, early: bool = False
         launch_pdl=early,
     )
     return out
-
-
-def fastest(weight: Tensor, use: Use, run) -> dict[int, Way]:
-    """For each of `BUCKETS` the way to multiply with `weight` that is fastest by `run(x, weight,
-    way)`, where one beats the usual.
-
-    Each runs in a CUDA graph over copies of the matrix, so that none is found in the L2 cache.
-    """
-    one = weight.numel() * weight.element_size()
-    copies = [weight] + [weight.clone() for _ in range(-(-_COLD_BYTES // one))]
-    found = {}
-    for most in BUCKETS:
-        rows = most * 5 // 8 if most <= MOST_ROWS else most
-        x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=weight.dtype)
-        tiles = [
-            tile
-            for tile in TILES.get(most, ())
-            if weight.shape[1] % tile.width == 0 and (tile.parts == 1 or use is Use.ADDED)
-        ]
-        took_s = {
-            way: cold_s(lambda w, x=x, way=way: run(x, w, way), copies, weight.device)
-            for way in (*Library, *tiles)
-        }
-        best = min(took_s, key=took_s.__getitem__)
-        if took_s[best] < 0.99 * took_s[Library.USUAL]:
-            found[most] = best
-    return found
 
 
 def cold_s(work, items, device) -> float:

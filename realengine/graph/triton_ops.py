@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from realengine.graph import kernels, round_kernels, thin
+from realengine.graph import kernels, round_kernels
 from realengine.graph.ops import Mixed, Ragged, Uniform, Use, View
 from realengine.graph.paged import PagedCache
+from realengine.graph.products import Products
 from realengine.graph.state import State, Waiting
 
 MOST_SPLITS = 16
@@ -69,13 +69,11 @@ class TritonOps:
     ) -> None:
         self._programs = 2 * multiprocessors
         self.decode_tiles = tiles_of(decode)
-        self.early = early
-        self.ways: dict[tuple[int, int, Use], dict[int, thin.Way]] = {}
-        self._zeros: dict[int, Tensor] = {}
+        self.products = Products(early)
 
     @property
     def _early(self) -> dict[str, bool]:
-        return {"EARLY": self.early, "launch_pdl": self.early}
+        return {"EARLY": self.products.early, "launch_pdl": self.products.early}
 
     def norm(
         self,
@@ -110,54 +108,20 @@ class TritonOps:
         )
 
     def tune(self, matrices: Sequence[tuple[Tensor, Use]]) -> None:
-        for weight, use in matrices:
-            key = weight.shape[0], weight.shape[1], use
-            if key in self.ways or weight.dtype.itemsize != 2:
-                continue
-            self._zeros[len(weight)] = weight.new_zeros(len(weight))
+        def added(update: Tensor) -> None:
+            residual = update.new_empty(update.shape[-2:], dtype=torch.bfloat16)
+            self.norm(residual, update, residual[0], 1e-5)
 
-            def run(x: Tensor, weight: Tensor, way: thin.Way, use: Use = use) -> None:
-                y = self._by(way, x, weight, use)
-                if use is Use.ADDED:  # parts give more to do to the norm
-                    residual = x.new_empty(len(x), len(weight))
-                    self.norm(residual, y, residual[0], 1e-5)
-
-            self.ways[key] = thin.fastest(weight, use, run)
+        self.products.tune(matrices, added)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self._product(x, weight, bias, Use.PLAIN)
+        return self.products(x, weight, bias, Use.PLAIN)
 
     def added(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self._product(x, weight, bias, Use.ADDED)
+        return self.products(x, weight, bias, Use.ADDED)
 
     def gated(self, x: Tensor, gate_up: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self._product(x, gate_up, bias, Use.GATED)
-
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, use: Use) -> Tensor:
-        most = thin.bucket(len(x))
-        if bias is not None or most is None or not len(x):
-            return self._by(thin.Library.USUAL, x, weight, use, bias)
-        found = self.ways.get((weight.shape[0], weight.shape[1], use), {})
-        return self._by(found.get(most, thin.Library.USUAL), x, weight, use)
-
-    def _by(
-        self, way: thin.Way, x: Tensor, weight: Tensor, use: Use, bias: Tensor | None = None
-    ) -> Tensor:
-        if isinstance(way, thin.Tile):
-            return thin.product(x, weight, use, way, self.early)
-        if way is thin.Library.BIASED:
-            bias = self._zeros[len(weight)]
-        y = F.linear(x, weight, bias)
-        return self._gate(y) if use is Use.GATED else y
-
-    def _gate(self, product: Tensor) -> Tensor:
-        rows, width = product.shape[0], product.shape[1] // 2
-        out = product.new_empty(rows, width)
-        block = 1024
-        kernels.gated_kernel[(rows, triton.cdiv(width, block))](
-            product, out, width, BLOCK=block, **self._early
-        )
-        return out
+        return self.products(x, gate_up, bias, Use.GATED)
 
     def beside(
         self,
