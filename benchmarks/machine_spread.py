@@ -24,7 +24,7 @@ import numpy as np
 
 from pdvsim.core import Stage
 from pdvsim.documents import read
-from pdvsim.documents.cells import Benchmark
+from pdvsim.documents.benchmark import Benchmark
 from pdvsim.measured.benched import bench_of
 from pdvsim.measured.host_speed import host_factors
 from pdvsim.profile import load_profile

@@ -16,7 +16,8 @@ from pdvsim.asked import Asked
 from pdvsim.cell import FIELDS
 from pdvsim.documents import read as read
 from pdvsim.documents.ablation import Ablation
-from pdvsim.documents.cells import Benchmark, Prediction
+from pdvsim.documents.benchmark import Benchmark
+from pdvsim.documents.cells import Prediction
 from pdvsim.documents.crossover import Crossover
 from pdvsim.documents.explanation import Explanation
 from pdvsim.documents.validation import Validation

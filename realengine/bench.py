@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pdvsim.cell import Cell, labels
-from pdvsim.documents.cells import MeasuredAcceptance, MeasuredRun
+from pdvsim.documents.benchmark import MeasuredAcceptance, MeasuredRun
 from pdvsim.machine import plan_of, replication_seeds
 from pdvsim.measured.acceptance import measured_acceptance
 from pdvsim.measured.host_speed import launches

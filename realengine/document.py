@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pdvsim.documents.base import OF_ONE_RUN, Machine
-from pdvsim.documents.cells import Benchmark, BenchRow
+from pdvsim.documents.benchmark import Benchmark, BenchRow
 from pdvsim.documents.head import head
 from pdvsim.models import Pair
 from pdvsim.results import ranked, row, subject

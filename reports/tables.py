@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pdvsim.documents import Table
-from pdvsim.documents.cells import Benchmark, CellsDocument, Prediction
+from pdvsim.documents.benchmark import Benchmark
+from pdvsim.documents.cells import CellsDocument, Prediction
 from pdvsim.documents.validation import Validation
 from pdvsim.verdict import better_on
 from reports.html import items, table

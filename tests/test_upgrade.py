@@ -10,7 +10,8 @@ import pytest
 
 from pdvsim.documents import read
 from pdvsim.documents.ablation import Ablation
-from pdvsim.documents.cells import Benchmark, CellsDocument, Prediction
+from pdvsim.documents.benchmark import Benchmark
+from pdvsim.documents.cells import CellsDocument, Prediction
 from pdvsim.documents.crossover import Crossover
 from pdvsim.documents.explanation import Explanation
 from pdvsim.documents.reading import parse

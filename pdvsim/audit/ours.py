@@ -21,7 +21,7 @@ from pdvsim.audit.rows import NAMES, to_cell
 from pdvsim.audit.table import Cell, Served, Table
 from pdvsim.cell import Cell as Specification
 from pdvsim.core import EXECUTORS, Drafter
-from pdvsim.documents.cells import Benchmark, BenchRow
+from pdvsim.documents.benchmark import Benchmark, BenchRow
 from pdvsim.documents.reading import parse
 from pdvsim.errors import InputError
 from pdvsim.models import pair as pair_of

@@ -19,7 +19,7 @@ from pdvsim.json_file import parse_json, read_text
 # Kind of document: the module and the class that it is.
 KINDS = {
     "predict": ("cells", "Prediction"),
-    "bench": ("cells", "Benchmark"),
+    "bench": ("benchmark", "Benchmark"),
     "validate": ("validation", "Validation"),
     "explain": ("explanation", "Explanation"),
     "crossover": ("crossover", "Crossover"),

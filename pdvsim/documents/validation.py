@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, field_validator
 
 from pdvsim.documents.base import Calibration, Finite, Machine, Metrics, Model, Table
-from pdvsim.documents.cells import CellsDocument, Row, Telemetry, frame_row, of_all, one_of, told
+from pdvsim.documents.benchmark import Telemetry
+from pdvsim.documents.cells import CellsDocument, Row, frame_row, of_all, one_of, told
 from pdvsim.quantities import ALWAYS_COMPARED, COMPARED, QUANTITIES
 
 # Of each metric in `COMPARED`; null where a side could not say.

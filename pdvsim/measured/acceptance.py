@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pdvsim.documents.cells import AcceptanceSpread, MeasuredAcceptance, RequestRounds
+from pdvsim.documents.benchmark import AcceptanceSpread, MeasuredAcceptance, RequestRounds
 from pdvsim.records import RunRecord
 from pdvsim.speculation import Speculation, independent_std
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pdvsim.cell import REAL, Cell
 from pdvsim.documents.base import Machine as MeasuredOn
-from pdvsim.documents.cells import Benchmark, Telemetry
+from pdvsim.documents.benchmark import Benchmark, Telemetry
 from pdvsim.documents.reading import read
 from pdvsim.errors import InputError
 from pdvsim.machine import Machine

@@ -19,7 +19,7 @@ from pdvsim.options import ENGINE, SLO, architecture_option, cell_options
 
 if TYPE_CHECKING:
     from pdvsim.cell import Cell
-    from pdvsim.documents.cells import Benchmark
+    from pdvsim.documents.benchmark import Benchmark
     from pdvsim.store import Store
     from realengine.tokenizer import Tokenized
 
