@@ -16,7 +16,7 @@ from pdvsim.cell_values import AcceptanceFile
 from pdvsim.errors import InputError
 
 if TYPE_CHECKING:
-    from pdvsim.documents.cells import AcceptanceSpread
+    from pdvsim.documents.benchmark import AcceptanceSpread
 
 REQUESTS = "_requests.parquet"
 ROUNDS = 6  # of `_matched`, which then moves by less than 1 in 1000
@@ -145,7 +145,7 @@ def told_acceptance(path: Path) -> ToldAcceptance:
         InputError: it tells nothing, or of several draft lengths.
     """
     from pdvsim.documents import read
-    from pdvsim.documents.cells import Benchmark
+    from pdvsim.documents.benchmark import Benchmark
 
     document = read(path)
     assert isinstance(document, Benchmark)  # `_records_of` has read it
