@@ -39,7 +39,7 @@ class Run:
     """What comes back from one replication of one cell; small, as it crosses processes.
 
     Attributes:
-        drift: how the queue went on, where requests come at a steady rate.
+        drift: how the queue of an open loop went on.
     """
 
     metrics: dict[str, float | None]
@@ -145,8 +145,8 @@ def evaluate(
     check(record)
     summary, protocol = summarize(record, cell.slo), protocols()[cell.protocol]
     metrics, reasons = {**summary.metrics, **protocol.measure(record)}, dict(summary.reasons)
-    drifted = drift(record) if protocol.steady else None
-    if drifted is not None and drifted.overloaded:
+    drifted = drift(record) if protocol.open_loop and record.workload.deadline_s is None else None
+    if protocol.steady and drifted is not None and drifted.overloaded:
         metrics |= dict.fromkeys(WITHOUT_END)
         reasons |= dict.fromkeys(WITHOUT_END, OVERLOADED)
     return Run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from math import exp, factorial, log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,3 +277,18 @@ def test_causes_of_a_latency_without_end_are_not_given(capsys: pytest.CaptureFix
     document = json.loads(capsys.readouterr().out)
     assert "Overloaded: plain at C = 32" in " ".join(document["notes"])
     assert document["cells"][0]["cell"]["requests"] == 4000
+
+
+def test_a_trace_is_sped_up_until_it_is_too_much(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.csv"
+    rows = [f"{0.1 * i:.1f},64,32" for i in range(300)]
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "\n".join(rows) + "\n")
+    words = f"crossover plain pd --over trace-speed --protocol trace --trace {path} --json"
+    ends = "--from 1 --to 100 --points 2 --replications 4 --concurrency 8"
+    assert cli.run([*words.split(), *ends.split()]) == 0
+    document = json.loads(capsys.readouterr().out)
+    slow, fast = document["points"]
+    assert slow["overloaded"] == [] and slow["answer"] == "second"
+    assert fast["overloaded"] == ["first", "second"]

@@ -13,7 +13,15 @@ REPLICATIONS = 32
 POINTS = 8
 # The axes of `pdvsim.crossover.space`, which is too heavy for --help.
 OVER = (
-    *("concurrency", "rate", "draft-tokens", "acceptance", "prompt-tokens", "output-tokens"),
+    *(
+        "concurrency",
+        "rate",
+        "trace-speed",
+        "draft-tokens",
+        "acceptance",
+        "prompt-tokens",
+        "output-tokens",
+    ),
     *("admission-factor", "model-ratio"),
 )
 

@@ -131,10 +131,11 @@ def _place(
 ) -> Place:
     """Both sides as the options say; an arrival rate that is varied begins where its axis does."""
     protocol = protocols()[asked.values["protocol"]]
-    if not protocol.sets_load:
+    if not protocol.sets_load and not any(axis.option in protocol.takes for axis in axes):
         others = [name for name, one in protocols().items() if one.sets_load]
         raise InputError(
-            f"a {protocol.name} has one load; crossover needs one of {', '.join(others)}"
+            f"a {protocol.name} has one load; crossover needs one of {', '.join(others)}, or "
+            "--over trace-speed"
         )
     for axis in axes:
         asked.refuse_given(f"{axis.name} is varied", [axis.option])

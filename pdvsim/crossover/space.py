@@ -136,6 +136,7 @@ AXES = {
     for axis in (
         Axis("concurrency", "concurrency", _field("concurrency", True), True, True, 1, 128),
         Axis("rate", "rate_per_s", _field("rate_per_s"), True, False, 1, 32),
+        Axis("trace-speed", "time_scale", _field("time_scale"), True, False, 0.25, 16),
         Axis("draft-tokens", "draft_tokens", _drafting, False, True, 1, 8),
         Axis("acceptance", "acceptance", _accepting, False, False, 0.2, 0.95),
         Axis("prompt-tokens", "prompt_tokens", _field("prompt_tokens", True), True, True, 16, 1024),

@@ -85,7 +85,7 @@ class Row(Model):
         extrapolated: what lay outside the calibrated range, a sentence each.
         timeline: stage executions of the first run after its warm-up.
         impossible: why no engine can run it, a sentence each.
-        overload: of a steady rate of arrivals in some run; null where none was too much.
+        overload: of an open loop, in some run; null where in none more came than was served.
     """
 
     label: str
@@ -112,7 +112,7 @@ class Row(Model):
 
     @property
     def overloaded(self) -> bool:
-        """Whether most runs were: then there is no latency."""
+        """Whether most runs were: then arrivals at a steady rate have no latency."""
         return self.overload is not None and 2 * self.overload.runs >= self.length.runs
 
     @model_validator(mode="after")

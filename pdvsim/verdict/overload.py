@@ -19,7 +19,7 @@ def overloads(rows: Sequence[Row]) -> list[str]:
         if found:
             at = _rate(found[0])
             each = "; ".join(f"{row.label}, {_told(row)}" for row in found)
-            lines.append(f"Overloaded{at}: {each}. A latency would only say how long the run was.")
+            lines.append(f"Overloaded{at}: {each}. A latency only says how long the run was.")
     return lines
 
 
