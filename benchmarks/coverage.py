@@ -28,7 +28,7 @@ from pdvsim.crossover.space import AXES
 from pdvsim.machine import Replication
 from pdvsim.pool import run_all
 from pdvsim.profile import Profile, load_profile
-from pdvsim.sweep import Run, combine, simulate_cell
+from pdvsim.sweep import Run, combine, replications_for, simulate_cell
 
 LATENCIES = tuple(
     f"{at}_{name}_ms" for name in ("ttft", "tpot", "e2el") for at in ("median", "p99")
@@ -64,7 +64,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", choices=("metrics", "crossings"))
-    parser.add_argument("--replications", type=int, default=16)
     parser.add_argument("--predictions", type=int, default=5)
     parser.add_argument("--truths", type=int, default=60)
     parser.add_argument("--searches", type=int, default=5)
@@ -79,8 +78,7 @@ def main() -> None:
     }
     if options.only != "crossings":
         document["metrics"] = [
-            held(cell, profile, options.replications, options.predictions, options.truths)
-            for cell in cells(profile)
+            held(cell, profile, options.predictions, options.truths) for cell in cells(profile)
         ]
         document["summary"] = summary(document["metrics"])
         print(json.dumps(document["summary"], indent=1), flush=True)
@@ -111,16 +109,16 @@ def runs(cells: Sequence[Cell], profile: Profile, indices: Sequence[int]) -> lis
     return [found[i : i + len(indices)] for i in range(0, len(found), len(indices))]
 
 
-def held(
-    cell: Cell, profile: Profile, replications: int, predictions: int, truths: int
-) -> dict[str, Any]:
+def held(cell: Cell, profile: Profile, predictions: int, truths: int) -> dict[str, Any]:
     """How many of the truths each metric's intervals hold."""
     (other,) = runs([replace(cell, seed=TRUTH_SEED)], profile, range(truths))
     seeded = [replace(cell, seed=seed) for seed in range(predictions)]
     shares: dict[str, list[float]] = {name: [] for name in HELD}
     widths: list[float] = []
     below = 0
-    for one, found in zip(seeded, runs(seeded, profile, range(replications)), strict=True):
+    for one, found in zip(
+        seeded, runs(seeded, profile, range(replications_for([cell]))), strict=True
+    ):
         metrics = combine(one, "", found).metrics
         for name in HELD:
             interval = metrics[name]

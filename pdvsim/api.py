@@ -221,7 +221,8 @@ def predict(
 
     Args:
         architectures: names, with parameters if wanted: pdv@prefill_batch=8.
-        replications: runs of each cell; None: 16, of the eager executor 5.
+        replications: runs of each cell; None: 24, beyond 64 requests 16, of the eager
+            executor 5.
         formulas: closed forms beside the simulation.
         tail_within, most_requests: runs of `poisson` that leaves `requests` open go on until one
             tells the p99 of TTFT and E2E within this share of it, or has so many requests.

@@ -22,7 +22,9 @@ from pdvsim.options import (
 @cell_options(architecture_option("all"), *SLO)
 @profile_option
 @gpu_option
-@replications_option(None, "Simulated runs of each cell [default: 16, of eager 5].")
+@replications_option(
+    None, "Simulated runs of each cell [default: 24, beyond C = 64 16, of eager 5]."
+)
 @tail_options
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
 @destination_options
