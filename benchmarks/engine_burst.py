@@ -5,8 +5,9 @@
 
 256 prompt tokens and 128 output tokens each, end of sequence ignored; drafts are accepted with 0.7
 a position (injected: all kernels run), 4 drafted tokens a round; and the verifier alone. All
-requests arrive together, are prefilled together and then go round by round, as one `baseline` or
-`plain` worker runs them. The clock runs from the first launch to the last token on the host.
+requests arrive together, are prefilled together and then go round by round as the `continuous`
+architecture runs them: the next round is drafted before the host knows who is done. The clock runs
+from the first launch to the last token on the host.
 DRAFTER is a draft model, or eagle3 for a head of the verifier's shape. With --stages the engine's
 stages are timed too, at these batches and context 256, as `engine_stages.py` does.
 """
@@ -23,10 +24,11 @@ from typing import Any
 import numpy
 from engine_stages import Report, ceilings, launch, time_pair
 
-from pdvsim.core import GRAPH, Request, Stage
+from pdvsim.core import GRAPH, Request, Stage, Stream, settle
 from pdvsim.models import pair
-from realengine.graph import GraphConfig, GraphEngine, build_engine
+from realengine.graph import GraphConfig, GraphEngine, GraphTicket, build_engine
 
+Tickets = tuple[GraphTicket, ...]
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 128
 DRAFT_TOKENS, ACCEPTANCE = 4, 0.7
 # Bursts of each size: the fewer requests, the more their luck decides.
@@ -57,15 +59,23 @@ def burst(count: int, seed: int) -> list[Request]:
 def serve(engine: GraphEngine, requests: Sequence[Request], speculate: bool) -> dict[str, float]:
     """Serve `requests` together. Returns seconds and counts."""
     executor = engine.executor
-    stages = executor.speculate + executor.check if speculate else (Stage.DECODE,)
     began_s = time.perf_counter()
     launch(engine, executor.prefill if speculate else GRAPH.plain_prefill, requests)
     prefilled_s = time.perf_counter() - began_s
-    rounds = 0
+    rounds, drafted = 0, Tickets()
+    if speculate:
+        drafted = chained(engine, executor.speculate, requests, ())
     while alive := [request for request in requests if not request.finished]:
-        launch(engine, stages, alive)
+        if speculate:
+            checked = chained(engine, executor.check, alive, drafted)
+            drafted = chained(engine, executor.speculate, alive, checked)
+            finish(engine, checked[0], alive)
+        else:
+            launch(engine, (Stage.DECODE,), alive)
         rounds += 1
     total_s = time.perf_counter() - began_s
+    for ticket in drafted:  # drafts that nobody needs any more
+        ticket.wait()
     for request in requests:
         engine.release(request)
     tokens = sum(request.produced_tokens for request in requests)
@@ -77,6 +87,24 @@ def serve(engine: GraphEngine, requests: Sequence[Request], speculate: bool) -> 
         "round_ms": (total_s - prefilled_s) / rounds * 1e3,
         "leaked_pages": engine.pages - engine.free_pages,
     }
+
+
+def chained(
+    engine: GraphEngine,
+    stages: Sequence[Stage],
+    batch: Sequence[Request],
+    after: Tickets,
+) -> Tickets:
+    """Launch `stages` in a chain behind `after`. Returns the last one's ticket."""
+    for stage in stages:
+        after = (engine.launch(stage, batch, Stream.MAIN, after),)
+    return after
+
+
+def finish(engine: GraphEngine, ticket: GraphTicket, batch: Sequence[Request]) -> None:
+    """Wait for the end of a round."""
+    ticket.wait()
+    settle(GRAPH, ticket.stage, batch, engine.draft_tokens, 0.0, engine.settle(ticket))
 
 
 def measure(engine: GraphEngine, count: int, speculate: bool, runs: int) -> dict[str, Any]:

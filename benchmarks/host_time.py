@@ -2,8 +2,9 @@
 
     python benchmarks/host_time.py --json OUT.json [--pair DRAFT:VERIFIER]
 
-Rounds run back to back, as one lane launches them. Their wall time beyond the device's own (each
-stage timed behind a busy stream) is what the host adds.
+Rounds run back to back, as one lane launches them: each behind the end of the one before, as
+`baseline` does, and with the next round's drafts launched ahead, as `continuous` does. Their wall
+time beyond the device's own (each stage timed behind a busy stream) is what the host adds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from engine_burst import chained, finish
 from engine_stages import Report, launch, requests_of, time_stage
 
 from pdvsim.core import GRAPH, Stage, Stream, settle
@@ -57,6 +59,27 @@ def rounds(engine: Any, stages: Sequence[Stage]) -> dict[str, float]:
     return found | {"device_ms": device_ms, "beyond_device_ms": found["round_ms"] - device_ms}
 
 
+def rounds_ahead(engine: Any) -> dict[str, float]:
+    """Mean milliseconds of a round at batch 1 whose drafts were launched before the round before
+    had ended."""
+    executor, requests = engine.executor, requests_of(1, 256)
+    launch(engine, executor.prefill, requests)
+    stages = executor.speculate + executor.check
+    device_ms = sum(time_stage(engine, stage, requests, 20)[0] * 1e3 for stage in stages)
+    drafted = chained(engine, executor.speculate, requests, ())
+    began_s = time.perf_counter()
+    for _ in range(ROUNDS):
+        checked = chained(engine, executor.check, requests, drafted)
+        drafted = chained(engine, executor.speculate, requests, checked)
+        finish(engine, checked[0], requests)
+    round_ms = (time.perf_counter() - began_s) / ROUNDS * 1e3
+    drafted[0].wait()
+    for request in requests:
+        engine.release(request)
+    beyond_ms = round_ms - device_ms
+    return {"round_ms": round_ms, "device_ms": device_ms, "beyond_device_ms": beyond_ms}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where results go")
@@ -68,6 +91,7 @@ def main() -> None:
     for stages in (engine.executor.speculate + engine.executor.check, (Stage.DECODE,)):
         name = " ".join(stages)
         print(report.section(name, lambda s=stages: rounds(engine, s)))
+    print(report.section("drafts ahead", lambda: rounds_ahead(engine)))
 
 
 if __name__ == "__main__":
