@@ -8,6 +8,9 @@ half=$(($(nproc) / 2))
 export main=tinyllama-1.1b:llama-2-7b same=tinyllama-1.1b:tinyllama-1.1b large=tinyllama-1.1b:codellama-34b
 export eager="--executor eager --pair $main --prompt-tokens 32 --output-tokens 8 --cycles 1"
 export graph="--executor graph --pair $main --prompt-tokens 256 --output-tokens 128 --cycles 1"
+# Prompts are prefilled as in the published systems; `baseline` prefills all its batch at once.
+export published="plain@prefill_batch=1,baseline@prefill_batch=100000,pd@prefill_batch=1"
+published+=",three_lane@prefill_batch=1,verify_batch=8,pdv@prefill_batch=1"
 
 step() { # seconds, then a command: says how long it took
   local limit=$1 began=$SECONDS
@@ -28,10 +31,10 @@ graph_first() {
   profile 230 $large graph
 }
 graph_second() { # C = 8 often: three_lane settles into one of several modes there
-  bench 250 graph_c8 $graph --concurrency 8 --replications 10
-  bench 180 graph_c32_c128 $graph --concurrency 32,128 --replications 2
-  bench 120 graph_c1 $graph --concurrency 1
-  bench 70 graph_prefill_batch_8 $graph --concurrency 128 --prefill-batch 8
+  bench 250 graph_c8 $graph --concurrency 8 --replications 10 --architecture $published
+  bench 180 graph_c32_c128 $graph --concurrency 32,128 --replications 2 --architecture $published
+  bench 120 graph_c1 $graph --concurrency 1 --architecture $published
+  bench 70 graph_prefill_batch_8 $graph --concurrency 128 --prefill-batch 8 --verify-batch 8
 }
 engine_first() {
   step 110 python3 benchmarks/engine_stages.py --quick --json "$out/stages.json"

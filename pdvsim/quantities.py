@@ -34,7 +34,7 @@ _ALL = (
     *(_latency(statistic, name) for name in LATENCIES for statistic in STATISTICS),
     Quantity("spec_decode_acceptance_rate", "", "acceptance rate", "%", 100.0),
     Quantity("spec_decode_acceptance_length", "tokens", "acceptance length", ""),
-    Quantity("mean_batch", "requests", "mean batch", ""),
+    Quantity("mean_batch", "requests", "mean batch", "", bare=True),
     Quantity("gpu_busy", "", "GPU busy", "%", 100.0),
     Quantity("completed", "requests", "completed requests", ""),
     Quantity("in_flight_at_end", "requests", "in flight at the end", ""),

@@ -17,6 +17,7 @@ class Quantity:
         heading: what tables and charts call it.
         shown: the unit there; a stored value times `scale` is in it.
         better: None where neither more nor less is better.
+        bare: tables show no interval of it.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Quantity:
     shown: str
     scale: float = 1.0
     better: Better | None = None
+    bare: bool = False
 
     @property
     def title(self) -> str:

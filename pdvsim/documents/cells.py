@@ -256,11 +256,18 @@ class CellsDocument(Document):
             (
                 *(((str(row.concurrency), ""),) if several else ()),
                 (row.label, ""),
-                *(told(row.metric(n), QUANTITIES[n].scale) for n in shown),
+                *(_figure(row, n) for n in shown),
             )
             for row in self.cells
         ]
         return Table("", (*head, "architecture", *(QUANTITIES[n].title for n in shown)), lines)
+
+
+def _figure(row: Row, name: str) -> tuple[str, str]:
+    """What a table shows of a metric."""
+    quantity = QUANTITIES[name]
+    value, ends = told(row.metric(name), quantity.scale)
+    return value, "" if quantity.bare else ends
 
 
 def frame_row(row: Row, name: str, found: Interval | None) -> dict[str, Any]:
