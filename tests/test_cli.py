@@ -40,10 +40,16 @@ def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Commands:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+OF_GROUPS = {"profiles": ("list", "show", "compare", "check")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"{name} {one}".strip() for name in cli.COMMANDS for one in OF_GROUPS.get(name, ("",))],
+)
 def test_every_command_has_help_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        assert cli.run([name, "--help"]) == 0
+        assert cli.run([*name.split(), "--help"]) == 0
     except ModuleNotFoundError as error:
         pytest.skip(f"{name} needs {error.name}")
     assert "--json" in capsys.readouterr().out
