@@ -27,6 +27,7 @@ from engine_stages import Report, ceilings, launch, time_pair
 from pdvsim.core import GRAPH, Request, Stage, Stream, settle
 from pdvsim.models import pair
 from realengine.graph import GraphConfig, GraphEngine, GraphTicket, build_engine
+from realengine.provenance import provenance
 
 Tickets = tuple[GraphTicket, ...]
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 128
@@ -153,6 +154,8 @@ def main() -> None:
         }
 
     report.section("build", build)
+    if held:
+        report.section("provenance", lambda: provenance(held[0].device.device, 0, "injected"))
     rates = report.section("ceilings", ceilings) if batches and held else {}
     for batch in batches if held else ():
         report.section(
