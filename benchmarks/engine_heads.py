@@ -29,6 +29,7 @@ from realengine.graph import GraphConfig, GraphEngine, build_engine
 from realengine.graph.head_weights import random_head
 from realengine.graph.ops import Ops
 from realengine.graph.weights import random_weights
+from realengine.provenance import provenance
 
 LENGTHS = tuple(range(9))
 CONTEXT = 256
@@ -172,6 +173,7 @@ def main() -> None:
     report, verifier = Report(options.json), shape(options.verifier)
     batches = (1, 32, 128) if options.quick else (1, 2, 4, 8, 16, 32, 64, 128)
     repeats, most = (8 if options.quick else 20), 256 if not options.quick else 128
+    report.section("provenance", lambda: provenance(torch.device("cuda"), 0, "injected"))
     rates = report.section("ceilings", ceilings)
     for before in (False, True):
         report.section(f"drafts, norm before residual {before}", lambda b=before: check_drafts(b))
