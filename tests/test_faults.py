@@ -17,6 +17,7 @@ from fault_runs import (
     KINDS,
     Faults,
     ShortCpu,
+    ShortCuda,
     alike,
     alone,
     check_ends,
@@ -26,23 +27,27 @@ from fault_runs import (
 
 from pdvsim.architectures import ARCHITECTURES
 from pdvsim.core import EAGER
-from realengine.device import CpuDevice
+from realengine.device import open_device, torch_device
 from realengine.eager import EagerEngine
 from realengine.prompts import Prompts
-from tests.test_real_eager import SHAPES, noisy_pair
+from tests.test_real_eager import DEVICES, SHAPES, noisy_pair
 
 NAMES = [*sorted(ARCHITECTURES), CHANGING]
 
 
 @cache
-def expected(seed: int) -> list[list[int]]:
-    return alone(graph_engine("none", CpuDevice(), 1), seed)
+def expected(seed: int, device: str) -> list[list[int]]:
+    return alone(graph_engine("none", open_device(device), 1), seed)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name_of_device", DEVICES)
 @pytest.mark.parametrize("drafter", DRAFTERS)
-def test_faults_of_batches_end_every_request_once_and_leak_nothing(drafter: str) -> None:
-    device = ShortCpu()
+def test_faults_of_batches_end_every_request_once_and_leak_nothing(
+    drafter: str, name_of_device: str
+) -> None:
+    cuda = name_of_device == "cuda"
+    device = ShortCuda(torch_device("cuda")) if cuda else ShortCpu()
     engine = graph_engine(drafter, device)
     seen: Counter[str] = Counter()
     for i, name in enumerate(NAMES):
@@ -50,8 +55,9 @@ def test_faults_of_batches_end_every_request_once_and_leak_nothing(drafter: str)
         device.faults = faults = Faults(i)
         world, failing = run_with_faults(engine, engine.executor, name, seed, faults)
         seen["whole"] += check_ends(world, failing)["whole"]
+        device.align()
         assert engine.free_pages == engine.pages
-        assert alike(world.source.released_requests, expected(seed)) == COUNT
+        assert alike(world.source.released_requests, expected(seed, name_of_device)) == COUNT
         seen += faults.seen
     kinds = {what.rpartition(": ")[2] for what in seen}
     assert kinds == {*KINDS, "cancelled", "whole"} and seen["whole"] > COUNT, seen

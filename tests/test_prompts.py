@@ -8,11 +8,14 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from pdvsim.cell import PromptFile
 from pdvsim.core import EAGER, GRAPH, Request
+from pdvsim.errors import InputError
 from realengine import toy
 from realengine.build import Demand, open_engine
 from realengine.checkpoint import runnable_pair
 from realengine.prompts import Prompts, prompts_for
+from realengine.tokenizer import tokenized
 
 
 def test_a_prompt_depends_on_seed_and_request_alone() -> None:
@@ -34,3 +37,16 @@ def test_every_other_pair_gets_random_tokens() -> None:
     _, verifier = runnable_pair("tiny:tiny")
     assert prompts_for(verifier, 256, 0).kind == "random tokens"
     assert prompts_for(replace(verifier, folder=toy.DRAFT), 256, 0).kind == "random tokens"
+
+
+@pytest.mark.parametrize("executor", [EAGER, GRAPH], ids=lambda executor: executor.name)
+def test_prompts_of_a_file_are_taken_in_turn_by_both_engines(executor, tmp_path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("The import\nclass\n")
+    given = tokenized(PromptFile.of(path), runnable_pair("toy")[1])
+    opened = open_engine("toy", executor, "cpu", Demand(2, 2, 64), given)
+    assert opened.prompts.kind == "prompts of p.txt"
+    said = [bytes(opened.prompts.of(Request(i, n, 1))) for i, n in enumerate((10, 5, 10))]
+    assert said == [b"The import", b"class", b"The import"]
+    with pytest.raises(InputError, match="request 3 has a prompt of 5 tokens and says 9"):
+        opened.prompts.of(Request(3, 9, 1))
