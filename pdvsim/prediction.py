@@ -13,7 +13,7 @@ from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
 from pdvsim.open_loop import Length, Wanted, lengthened
 from pdvsim.profile import Profile
-from pdvsim.reached import unreached
+from pdvsim.reached import rules_said, unreached
 from pdvsim.results import ranked, row, subject
 from pdvsim.sweep import CellResult, replications_for, sweep
 from pdvsim.verdict import judged
@@ -101,14 +101,7 @@ def _notes(cells: Sequence[Cell], replications: int) -> list[str]:
     lines = [
         f"Acceptance: {first.acceptance_text}. {replications} replications, seed {first.seed}."
     ]
-    alone = [
-        label
-        for label, cell in zip(labels(cells), cells, strict=True)
-        if cell.config().parameters.get("prefill_batch") == 1
-    ]
-    if alone:
-        names = ", ".join(dict.fromkeys(alone))
-        lines.append(f"Prompts are prefilled one at a time in {names}: see --prefill-batch.")
+    lines += rules_said(cells)
     if not first.same_lengths:
         lines.append(first.lengths.said)
     if first.prompts is not None:

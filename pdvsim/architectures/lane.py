@@ -29,7 +29,7 @@ POLLING = "polling and waking"
 PREFILL_TOKENS = 2048  # prompt tokens of one prefill where its number of prompts is left open
 PREFILL_BATCH = (  # what the parameter `prefill_batch` means
     f"prompts prefilled in one stage; auto: those waiting that {PREFILL_TOKENS:,} tokens hold, at "
-    "least one"
+    "least one, and one where a launch takes one request"
 )
 
 

@@ -121,7 +121,7 @@ def programs(lanes: Lanes) -> dict[str, Program]:
 
 ARCHITECTURE = Architecture(
     "pdv",
-    "One thread, three CUDA streams: each turn prefills a prompt if the decode queue is short, "
+    "One thread, three CUDA streams: each turn prefills prompts if the decode queue is short, "
     "then drafts and verifies one round for up to C requests, which move on together.",
     programs,
     admits,
