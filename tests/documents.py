@@ -22,7 +22,7 @@ def made(kind: str, **fields: Any) -> Document:
     """A document of a kind, with its verdict."""
     head = {
         "kind": kind,
-        "schema_version": 1,
+        "schema_version": 2,
         "pdvsim": "0.1",
         "created": "2026-11-25T00:00:00+00:00",
         "git_revision": None,

@@ -93,6 +93,23 @@ def test_what_a_cell_left_unsaid_is_what_it_was_then() -> None:
     assert (lanes["verify_batch"], lanes["verify_batch_backlogged"]) == (8, 12)
 
 
+def without(part: Any, key: str) -> Any:
+    """`part` of a document, with no such key anywhere."""
+    if isinstance(part, list):
+        return [without(one, key) for one in part]
+    if isinstance(part, dict):
+        return {name: without(value, key) for name, value in part.items() if name != key}
+    return part
+
+
+def test_in_an_explanation_of_version_1_nobody_waits_for_the_cache() -> None:
+    today = read(RESULTS / "explain_h100_graph.json")
+    content = without(json.loads(today.to_json()), "KV cache full")
+    with pytest.raises(InputError, match="KV cache full"):
+        parse(content, "it")
+    assert parse({**content, "schema_version": 1}, "it") == today
+
+
 def test_ties_are_those_of_the_command_that_wrote_it() -> None:
     old, new = both("case_study/predict_prefill_batch_8_c128.json")
     assert [(tie.first, tie.second) for tie in new.ranks[0].ties] == [
