@@ -3,9 +3,11 @@
 What serving engines do today (vLLM, SGLang); chunked prefill is Sarathi-Serve's (arXiv 2403.02310).
 One lane: a pass takes a round of every request in service first, then as much of waiting prompts as
 the budget leaves. A prompt that does not fit goes on in the next pass, and a request whose prompt
-has ended is in the next round. Requests move on as soon as their pass has ended. Drafts of the
-next round are launched right behind a pass, before the host knows who is done with it: the device
-then drafts while the host is busy, and what it drafted for a request that is done is lost.
+has ended is in the next round. Requests move on as soon as their pass has ended.
+
+What follows a pass is launched before the host knows how it ended, so that the device need not wait
+for that: drafts of the next round, which are lost for a request that is done; or without a drafter,
+the next pass if nobody can be done and nobody waits. Who comes meanwhile is in the one behind.
 
 An executor that runs one request at a time mixes nothing: there, prompts are prefilled whole, as
 many a turn as the budget admits, and each request's round follows.
@@ -57,28 +59,39 @@ def passes(lanes: Lanes) -> Program:
     running: list[Request] = []  # their prompts have been prefilled
     joining: list[Request] = []
     ready: list[Request] = []
-    ahead: Events = ()
+    drafts: Events = ()
+    passing: Events = ()
     while True:
         if not (running or joining):
             yield WaitUntil(lambda: admits(lanes))
-        rounds = unfinished(ready)
-        if running and not rounds:
-            rounds = running[:most_rounds]
-            ahead = yield from launched(executor.speculate, rounds, ahead)
-        prompts = yield from cut(lanes, joining, rounds)
-        joined = [one for one in prompts if unread(one) == one.chunk_tokens]
-        ready = [*running, *joined][:most_rounds]
-        if prompts or executor.speculate:
+        joined: list[Request] = []
+        if not passing:
+            rounds = unfinished(ready)
+            if running and not rounds:
+                rounds = running[:most_rounds]
+                drafts = yield from launched(executor.speculate, rounds, drafts)
+            prompts = yield from cut(lanes, joining, rounds)
+            joined = [one for one in prompts if unread(one) == one.chunk_tokens]
             check = Stage.MIXED if prompts else executor.settles_round
-            done = yield from launched(draft_prefill, prompts, ahead)
-            done = yield from launched([check], [*rounds, *prompts], done)
-            ahead = yield from launched(executor.speculate, ready, done)
-            yield Wait(done[0])
-        else:
-            yield from decode_rounds(lanes, rounds, MAIN)
+            passing = yield from launched(draft_prefill, prompts, drafts)
+            passing = yield from launched([check], [*rounds, *prompts], passing)
+        ready = [*running, *joined][:most_rounds]
+        ends, passing = passing, ()
+        if executor.speculate:
+            drafts = yield from launched(executor.speculate, ready, ends)
+        elif len(ready) == len(running) + len(joining) and all_stay(lanes, ready):
+            passing = yield from launched(executor.check, ready, ends)
+        yield Wait(ends[0])
         yield from complete((*running, *joining))
         running = unfinished([*running, *joined])
         joining = unfinished([one for one in joining if unread(one)])
+
+
+def all_stay(lanes: Lanes, batch: Sequence[Request]) -> bool:
+    """Whether the pass behind one that yields a token to all of `batch` is for just the same."""
+    if admits(lanes):
+        return False
+    return all(one.output_tokens - one.produced_tokens > 1 for one in batch)
 
 
 def turns(lanes: Lanes) -> Program:
