@@ -166,14 +166,21 @@ class MemoryDemand:
 
 
 class Pages:
-    """Pages that requests hold in a run. Not thread-safe."""
+    """Pages that requests hold in a run. Not thread-safe.
 
-    def __init__(self, cache: KvCache) -> None:
+    Args:
+        longest: of all requests; asked for often, room is mostly clear from it.
+    """
+
+    def __init__(self, cache: KvCache, longest: Request) -> None:
         self._cache = cache
+        self._most = self._pages(longest)
         self.free = cache.pages
 
     def room(self, requests: Sequence[Request]) -> bool:
         """Whether `requests`, which hold nothing, fit together."""
+        if len(requests) * self._most <= self.free:
+            return True
         return self._cache.fits(map(self._cache.reserved_tokens, requests), self.free)
 
     def take(self, requests: Iterable[Request]) -> None:

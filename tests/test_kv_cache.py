@@ -53,7 +53,7 @@ def test_the_simulation_admits_whom_the_engine_admits(
     pages: int, steps: list[tuple[int, int, bool]]
 ) -> None:
     cache = small(pages)
-    engine, simulated = Admission(PagePool(cache, 1000), 10**6), Pages(cache)
+    engine, simulated = Admission(PagePool(cache, 1000), 10**6), Pages(cache, Request(-1, 60, 60))
     held: list[Request] = []
     for i, (prompt, output, leaves) in enumerate(steps):
         request = Request(i, prompt, output)

@@ -101,10 +101,10 @@ class SimulatedWorld:
         self._prefill = self.lanes.prefill
         self.admits = shape.admits
         self.next_take = count().__next__
-        self._pages = None if kv_cache is None else Pages(kv_cache)
+        self.source = Source(workload)
+        self._pages = None if kv_cache is None else Pages(kv_cache, self.source.longest)
         if self._pages is not None:
             self.lanes.room = self._pages.room
-        self.source = Source(workload)
         programs = shape.programs(self.lanes)
         self.recorder = Recorder(list(programs))
         self.interpreter = Interpreter(self.env, self.host)
