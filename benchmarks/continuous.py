@@ -42,6 +42,7 @@ from realengine.graph.weights import random_weights
 from realengine.world import RealWorld
 
 PROMPT_TOKENS, OUTPUT_TOKENS, DRAFT_TOKENS = 256, 128, 4
+CHECKED = (("none", 400), ("model", 40), ("toy-eagle3", 40), ("toy-eagle3", 400))
 ALL = ("continuous", "baseline", "pd", "plain", "pdv", "three_lane")
 
 
@@ -259,11 +260,10 @@ def main() -> None:
     report = Report(options.json)
     counts = [int(count) for count in options.counts.split(",")]
     drafters = [name for name in options.drafters.split(",") if name]
-    for drafter in ("none", "model", "toy", "toy-eagle3") if options.check else ():
-        for budget in (40, 400):
-            name = f"tokens {drafter}, budget {budget}"
-            result = report.section(name, lambda d=drafter, b=budget: check_tokens(d, b))
-            print("   ", {k: v for k, v in result.items() if k != "error"}, flush=True)
+    for drafter, budget in CHECKED if options.check else ():
+        name = f"tokens {drafter}, budget {budget}"
+        result = report.section(name, lambda d=drafter, b=budget: check_tokens(d, b))
+        print("   ", {k: v for k, v in result.items() if k not in ("error", "stages")}, flush=True)
     for drafter in drafters:
         loops(report, drafter, counts, options, until_s)
     if options.lengths:

@@ -154,3 +154,36 @@ def test_composed_costs_are_told_as_such_and_explained() -> None:
     for name in ("launch_alone_s", "device_alone_s"):
         assert np.array_equal(again.row(name)[mixed], trace.row(name)[mixed])
     assert sum(explain_run(again).causes.values()) > 0.0
+
+
+def test_drafts_of_the_next_round_are_launched_before_the_host_knows_how_the_last_one_ended() -> (
+    None
+):
+    plan = closed_loop(2, Lengths(16, 40), ACCEPTANCE, np.random.SeedSequence(3), 2)
+    record = simulate(config(GRAPH, 64), plan, FixedCosts(0.001, 0.01))
+    check(record)
+    drafted = rows_of(record, Stage.DRAFT, "launched_s")
+    known = sorted(
+        rows_of(record, Stage.VERIFY, "settled_s") + rows_of(record, Stage.MIXED, "settled_s")
+    )
+    # What is launched behind the last pass has not ended with the run.
+    assert len(drafted) >= len(known) - 1 > 20
+    assert all(draft < end for draft, end in zip(drafted, known, strict=False))
+
+
+def test_a_pass_is_launched_behind_another_one_unless_somebody_is_done_or_waits() -> None:
+    executor = GRAPH.with_drafter(Drafter.NONE)
+    plan = Workload("poisson", [4, 4], [9, 30], [[]] * 2, arrival_s=[0.0, 0.0495])
+    record = simulate(config(executor, 64), plan, FixedCosts(0.001, 0.01))
+    check(record)
+    launched = np.sort(record.column("launched_s"))
+    settled = np.sort(record.column("settled_s"))
+    waited = np.flatnonzero(launched[1:] >= settled[:-1])
+    # The first pass is the prompt's own, and the second comes in the one behind what is launched.
+    mixed = record.column("stage") == STAGE_CODE[Stage.MIXED]
+    assert mixed.sum() == 2
+    assert len(waited) < len(launched) / 4
+    for request in record.requests:
+        assert request.produced_tokens == request.output_tokens
+    first_s = record.requests[1].first_token_s
+    assert first_s is not None and first_s - record.requests[1].arrival_s < 3 * 0.011
