@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import ceil, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from pdvsim.records import RunRecord
 
 BLOCKS = 10
 T_OVERLOAD = 2.82  # Student's t with 9 degrees of freedom, one side, 1 in 100
-T_TAIL = 2.26  # the same, both sides, 95 %
 FIRST_REQUESTS, MOST_REQUESTS = 1_000, 4_000
 TAIL = 0.99
 WITHIN = 0.2
@@ -88,23 +87,31 @@ def _count(times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np
     return np.searchsorted(times, edges, side="right").astype(np.float64)
 
 
-def tail_error(values: NDArray[np.float64], share: float = TAIL) -> float:
-    """Half width of the 95 % interval of a quantile of one run, as a share of it; infinite where
-    the run does not tell.
+def excursions(values: NDArray[np.float64], share: float = TAIL) -> int:
+    """How many times a run has been beyond its own quantile, and back below half of its share.
+
+    Neighbouring requests wait alike: what a run tells of its tail goes by how many separate queues
+    were that long, not by how many requests stood in them.
 
     Args:
-        values: in order of time. Neighbours depend on each other, so what counts is how much the
-            share beyond the quantile differs between ten blocks of them (batch means).
+        values: in order of time.
     """
-    if len(values) < BLOCKS:
-        return float("inf")
-    quantile = float(np.quantile(values, share, method="inverted_cdf"))
-    beyond = [float(block.mean()) for block in np.array_split(values > quantile, BLOCKS)]
-    half = T_TAIL * float(np.std(beyond, ddof=1)) / sqrt(BLOCKS)
-    if half >= 1.0 - share or quantile <= 0.0:
-        return float("inf")
-    low, high = np.quantile(values, [share - half, share + half])
-    return float(high - low) / 2.0 / quantile
+    if not len(values):
+        return 0
+    quantile, back = np.quantile(values, [share, share / 2.0], method="inverted_cdf")
+    where = (values > quantile).astype(np.int8) - (values <= back)
+    turns = where[where != 0]
+    rises = np.count_nonzero((turns[1:] > 0) & (turns[:-1] < 0))
+    return int(rises) + bool(len(turns) and turns[0] > 0)
+
+
+def enough(share: float, within: float) -> int:
+    """Excursions that tell a quantile within such a share of it, 95 times in 100.
+
+    Their number scatters by its square root, and as much again by how long each is (variance 2);
+    of an exponential tail the quantile follows the share beyond it with its logarithm.
+    """
+    return ceil(2.0 * (1.96 / (within * log(1.0 / (1.0 - share)))) ** 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +119,8 @@ class Wanted:
     """How long a run is to be.
 
     Attributes:
-        within: half width of the 95 % interval that a run gives the p99 of TTFT and E2E latency,
-            as a share of each.
+        within: how far the p99 of TTFT and E2E latency of a run may be from that of a run without
+            end, as a share of it (`enough`).
         most_requests: of a run, reached or not.
         share: another quantile than the 99th percentile.
     """
@@ -191,6 +198,6 @@ def _settled(record: RunRecord, wanted: Wanted) -> bool:
     measured = record.requests[record.workload.warmup :]
     for ends in ("first_token_s", "completed_s"):
         seconds = [getattr(r, ends) - r.arrival_s for r in measured if r.completed_s is not None]
-        if tail_error(np.array(seconds), wanted.share) > wanted.within:
+        if excursions(np.array(seconds), wanted.share) < enough(wanted.share, wanted.within):
             return False
     return True

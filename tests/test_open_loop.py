@@ -17,7 +17,7 @@ from pdvsim.core import Stage
 from pdvsim.crossover.space import AXES, Place, Side, Simulated
 from pdvsim.des import simulate
 from pdvsim.documents.cells import Overload, Row
-from pdvsim.open_loop import Wanted, drift, is_open, long_enough, tail_error
+from pdvsim.open_loop import Wanted, drift, enough, excursions, is_open, long_enough
 from pdvsim.quantities import QUANTILES, WITHOUT_END
 from pdvsim.records import RunRecord
 from pdvsim.results import ranked, row
@@ -113,29 +113,34 @@ def test_a_short_run_says_nothing() -> None:
     assert drift(queue(lambda rng: 1.0, 4.0, 0, 40)) is None
 
 
-@pytest.mark.parametrize("memory", [0.0, 0.9])
-def test_the_tail_of_a_run_is_as_sure_as_it_says(memory: float) -> None:
-    """Of exponential times, independent or in a row: 95 in 100 errors are within that stated."""
-    rng = np.random.default_rng(3)
-    truth, inside = log(100.0), []
-    for _ in range(300):
-        noise = rng.normal(size=20_000)
-        if memory:
-            for i in range(1, len(noise)):
-                noise[i] = memory * noise[i - 1] + np.sqrt(1 - memory**2) * noise[i]
-        from scipy.special import ndtr
-
-        values = -np.log(ndtr(-noise))
-        quantile = float(np.quantile(values, 0.99))
-        inside.append(abs(quantile - truth) <= tail_error(values) * quantile)
-    assert 0.9 <= np.mean(inside) <= 0.99
-
-
-def test_a_tail_that_was_hardly_seen_is_unknown() -> None:
-    assert tail_error(np.arange(5.0)) == float("inf")
-    once = np.ones(1000)
+def test_excursions_are_separate_queues() -> None:
+    calm = np.tile([1.0, 2.0], 500)
+    assert excursions(calm, 0.99) == 0  # none beyond the quantile
+    once = calm.copy()
     once[100:120] = np.linspace(50.0, 60.0, 20)  # one bad moment
-    assert tail_error(once) == float("inf")
+    assert excursions(once) == 1
+    often = calm.copy()
+    often[::100] = np.arange(10) + 50.0
+    often[1::100] = np.arange(10) + 50.0
+    assert excursions(often) == 5  # half of the twenty are beyond the 99th percentile
+    assert excursions(np.array([])) == 0
+
+
+@pytest.mark.slow
+def test_what_a_run_tells_is_the_p99_of_a_run_without_end() -> None:
+    """Of M/M/1: as many excursions as are wanted for 20 % are within 20 % nearly always."""
+    wanted, truth, off = enough(0.99, 0.2), log(100.0) / (1.0 - 0.5), []
+    assert wanted == 10
+    for seed in range(40):
+        count = 1000
+        while True:
+            run = queue(lambda rng: rng.exponential(1.0), 0.5, seed, count)
+            times = np.array([(r.completed_s or 0.0) - r.arrival_s for r in run.requests])
+            if excursions(times[count // 10 :]) >= wanted:
+                break
+            count *= 2
+        off.append(float(np.quantile(times[count // 10 :], 0.99)) / truth - 1.0)
+    assert np.mean(np.abs(off) <= 0.2) >= 0.85
 
 
 def test_runs_are_longer_where_the_queue_is() -> None:

@@ -23,9 +23,7 @@ from pdvsim.records import RunRecord
 from pdvsim.sweep import Run, simulate_cell
 from pdvsim.work import Work
 
-# How long runs of an open loop are: its metric is one of many, so it need not be known so well.
-WITHIN, MOST_REQUESTS = 0.1, 4_000
-OTHERWISE = 0.9  # the quantile that has to be known for what is none
+OTHERWISE = 0.9  # the quantile that runs of an open loop have to tell, for what is none above it
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +200,8 @@ class Simulated:
         self.overloaded: dict[float, list[int]] = {}
         self._extrapolated: list[str] = []
         self._long_enough: dict[Cell, Cell] = {}
-        share = QUANTILES.get(metric.partition("_")[0], OTHERWISE)
-        self._wanted = Wanted(WITHIN, MOST_REQUESTS, share)
+        share = max(OTHERWISE, QUANTILES.get(metric.partition("_")[0], OTHERWISE))
+        self._wanted = Wanted(share=share)
 
     def _lengthen(self, tasks: Sequence[Replication]) -> list[Replication]:
         """Runs of open loops are as long as the metric needs."""
