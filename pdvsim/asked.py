@@ -200,7 +200,8 @@ class Asked:
 
     def predicted(self, profile: Profile) -> list[Cell]:
         """Those of `simulated`, with runs as long as a prediction needs: where hundreds of
-        requests complete in one cycle, twice as many runs say more than runs twice as long.
+        requests complete in one cycle, twice as many runs say more than runs twice as long. Not
+        where the KV cache holds fewer than C: they come in waves then, which a cycle may cut.
 
         Raises:
             InputError: as there.
@@ -208,7 +209,9 @@ class Asked:
         if self.given & {"cycles", "requests"}:
             return self.simulated(profile)
         return [
-            replace(cell, cycles=1) if cell.concurrency >= SHORT_FROM else cell
+            replace(cell, cycles=1)
+            if cell.concurrency >= SHORT_FROM and profile.holds(cell)
+            else cell
             for cell in self.simulated(profile)
         ]
 

@@ -177,6 +177,16 @@ class Profile:
             load = cell.batch_cap or cell.concurrency
             self.memory.check(load, cell.draft_tokens, prompt, output)
 
+    def holds(self, cell: Cell) -> bool:
+        """Whether the GPU's memory holds C requests of average length together."""
+        if self.memory is None:
+            return True
+        load, prompt, output = cell.concurrency, cell.prompt_tokens, cell.output_tokens
+        cache = self.memory.check(load, cell.draft_tokens, prompt, output)
+        if cache is None:
+            return True
+        return load * cache.pages_for(prompt + output + cache.overrun_tokens) <= cache.pages
+
     def _models(self, reference: str) -> Sequence[ModelShape]:
         """Those that an architecture runs."""
         drafts = architecture(reference).speculative

@@ -204,6 +204,17 @@ def test_a_concurrency_that_is_never_reached_is_said(capsys: pytest.CaptureFixtu
     assert row["metrics"]["mean_batch"]["value"] < 104
 
 
+def test_runs_of_what_the_cache_does_not_hold_are_not_cut_within_a_wave(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = "--architecture plain --concurrency 256 --prompt-tokens 512 --output-tokens 64"
+    short, long = (
+        predicted(f"{options}{more}", capsys)["cells"][0]["metrics"]["output_throughput"]["value"]
+        for more in ("", " --cycles 4")
+    )
+    assert short == pytest.approx(long, rel=0.03)
+
+
 def test_prompts_one_at_a_time_keep_the_batch_small_and_that_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
