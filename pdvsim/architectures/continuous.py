@@ -7,7 +7,8 @@ has ended is in the next round. Requests move on as soon as their pass has ended
 
 What follows a pass is launched before the host knows how it ended, so that the device need not wait
 for that: drafts of the next round, which are lost for a request that is done; or without a drafter,
-the next pass if nobody can be done and nobody waits. Who comes meanwhile is in the one behind.
+the next pass if nobody can be done and nobody waits. Who comes meanwhile is in the one behind. A
+draft model reads chunks of prompts on a stream of its own, beside the drafts that run already.
 
 An executor that runs one request at a time mixes nothing: there, prompts are prefilled whole, as
 many a turn as the budget admits, and each request's round follows.
@@ -73,8 +74,8 @@ def passes(lanes: Lanes) -> Program:
             prompts = yield from cut(lanes, joining, rounds)
             joined = [one for one in prompts if unread(one) == one.chunk_tokens]
             check = Stage.MIXED if prompts else executor.settles_round
-            passing = yield from launched(draft_prefill, prompts, drafts)
-            passing = yield from launched([check], [*rounds, *prompts], passing)
+            read = yield from launched(draft_prefill, prompts, (), Stream.PREFILL)
+            passing = yield from launched([check], [*rounds, *prompts], (*drafts, *read))
         ready = [*running, *joined][:most_rounds]
         ends, passing = passing, ()
         if executor.speculate:
@@ -128,11 +129,11 @@ def unread(request: Request) -> int:
 
 
 def launched(
-    stages: Sequence[Stage], batch: Sequence[Request], after: Events
+    stages: Sequence[Stage], batch: Sequence[Request], after: Events, stream: Stream = Stream.MAIN
 ) -> Generator[Verb, Any, Events]:
     """Launch `stages` for `batch` in a chain behind `after`. Returns what the next is behind."""
     for stage in stages if batch else ():
-        after = ((yield Launch(stage, batch, MAIN[stage.model], after)),)
+        after = ((yield Launch(stage, batch, stream, after)),)
     return after
 
 
@@ -181,7 +182,7 @@ ARCHITECTURE = Architecture(
         LaneSketch(
             "worker",
             ("prefill", "running"),
-            {Work.PREFILL: Stream.MAIN, Work.DRAFT: Stream.MAIN, Work.VERIFY: Stream.MAIN},
+            {Work.PREFILL: Stream.PREFILL, Work.DRAFT: Stream.MAIN, Work.VERIFY: Stream.MAIN},
             ("running",),
         ),
     ),

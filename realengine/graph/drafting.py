@@ -73,19 +73,23 @@ class Drafter:
         """As `realengine.graph.model.matrices`, of its own weights."""
         return []
 
+    def shown(self, states: Tensor) -> Tensor:
+        """What it keeps of the verifier's states `[rows, depths x hidden]`."""
+        return states
+
     def see_prompts(self, prompts: Prompts, states: Tensor, first: Tensor) -> None:
         """Prompts have been prefilled, and those that end here continue with `first`.
 
         Args:
-            states: `[tokens, depths x hidden]`.
+            states: of all tokens, as `shown` has them.
         """
 
     def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, accepted: Tensor) -> None:
         """A round has been checked.
 
         Args:
-            states: `[batch x (g + 1), depths x hidden]`, of the newest token before the round and
-                of its g drafts.
+            states: `[batch x (g + 1), .]` as `shown` has them, of the newest token before the
+                round and of its g drafts.
             tokens: `[batch, g + 1]`, the token behind each of them.
             accepted: `[batch]`, one less than how many of these are committed.
         """

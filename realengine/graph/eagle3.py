@@ -95,25 +95,26 @@ class Eagle3Drafter(Drafter):
             (head.gate_up, Use.GATED),
         ]
 
+    def shown(self, states: Tensor) -> Tensor:
+        return self.ops.linear(states, self.head.fusion)
+
     def see_prompts(self, prompts: Prompts, states: Tensor, first: Tensor) -> None:
         """Of prompt tokens the cache needs keys and values, and nothing is drafted from them. The
         last of each prompt is taken in by the first draft step, too."""
         slots = prompts.slots
-        fused = self.ops.linear(states, self.head.fusion)
         tokens = F.pad(prompts.following, (0, 1))
         # Padding's "ends" go to a row of their own.
         padding = slots == self.state.padding
         tokens[torch.where(padding, len(tokens) - 1, prompts.rows)] = first
-        x = self._look(tokens[:-1], fused)
+        x = self._look(tokens[:-1], states)
         kv = self.ops.linear(x, self.head.qkv[self.head.shape.layer.query_width :])
         self.ops.append(kv, 0, self.cache, 0, prompts.view)
-        self.waiting.states[slots, 0] = fused[prompts.rows]
+        self.waiting.states[slots, 0] = states[prompts.rows]
         self.waiting.tokens[slots, 0] = first
         self.waiting.fresh.index_fill_(0, slots, 1)
 
     def see_round(self, slots: Tensor, states: Tensor, tokens: Tensor, accepted: Tensor) -> None:
-        fused = self.ops.linear(states, self.head.fusion)
-        self.ops.keep(self.waiting, self.state, slots, fused, tokens, accepted)
+        self.ops.keep(self.waiting, self.state, slots, states, tokens, accepted)
 
     def draft(self, flat: Tensor, key: Key) -> None:
         """Take in up to `states` fresh states of each request, and draft.

@@ -16,7 +16,7 @@ Values = numpy.typing.NDArray[numpy.int64]
 CHUNK_ENDS = 64  # prompts that may end in one chunk: rows of the head's matrix product
 MIXED_ENDS = 16  # of those, beside a round in a captured pass
 MIXED_ROWS = (*range(128, 513, 64), *range(640, 2049, 128))  # of captured mixed passes
-MIXED_BATCHES = (8, 16, 32, 48, 64, 96, 128, 192, 256)
+MIXED_BATCHES = (8, 16, 32, 48, *range(64, 129, 16), *range(160, 257, 32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,10 +133,10 @@ class Stages:
     def _forward(
         self, tokens: Tensor, view: View, ends: Ends | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Normed states, and those of all tokens that the drafter is shown."""
+        """Normed states, and what the drafter is shown of all tokens."""
         tap = Tap.new(self.drafter.depths, len(tokens), self.verifier.embedding)
         if len(self.verifier.layers) in self.drafter.depths and ends is not None:
             hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap)[ends.rows]
         else:
             hidden = forward(self.verifier, self.ops, self.cache, tokens, view, tap, ends)
-        return hidden, tap.states
+        return hidden, self.drafter.shown(tap.states)
