@@ -25,6 +25,13 @@ def test_the_result_does_not_depend_on_the_number_of_processes() -> None:
     assert found[0] == found[1]
 
 
+def test_evenly_spread_machines_do_not_depend_on_the_number_of_processes() -> None:
+    profile = Profile(profile_file(executor="graph"))
+    cells = [cell("pd", "graph", seed=5), cell("plain", "graph", seed=5)]
+    found = [[row(result) for result in sweep(cells, profile, 5, workers)] for workers in (1, 2)]
+    assert found[0] == found[1]
+
+
 def test_seeds_matter_and_replications_differ() -> None:
     a, b = (sweep([cell(seed=seed)], FAKE, 2, workers=1)[0] for seed in (1, 2))
     assert a.metrics["output_throughput"] != b.metrics["output_throughput"]
