@@ -145,6 +145,12 @@ class CostFit(_Part):
             raise ValueError(f"every draw needs {len(self.terms)} weights, one per term")
         return self
 
+    @property
+    def missed(self) -> float:
+        """How far the fit is off at a point that it does not know, where that was tried, else at
+        its own."""
+        return max(self.residual_rms, self.left_out_rms or 0.0)
+
     def seconds(self, load: Load) -> float:
         """The fitted cost of one launch."""
         return self.seconds_by(self.weights, load)

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from pdvsim.architectures import architecture
 from pdvsim.cell import DEFAULT_EXECUTOR, DEFAULT_PAIR, Cell
 from pdvsim.core import EXECUTORS, Executor, Stage
-from pdvsim.cost_fit import CostFit
 from pdvsim.des.contention import SpeedPoint, Speeds
 from pdvsim.des.host import HostCosts
 from pdvsim.drawn_costs import DrawnCost, DrawnCosts
@@ -107,7 +106,7 @@ class Profile:
         stages = {
             stage: (
                 DrawnCost(fit.host, luck, factor),
-                DrawnCost(fit.device, luck, device_factor, _missed(fit.device)),
+                DrawnCost(fit.device, luck, device_factor, fit.device.missed),
                 fit,
                 self.file.floor(stage),
             )
@@ -195,12 +194,6 @@ class Profile:
     def impossible(self, record: RunRecord) -> list[str]:
         """Why the models cannot do what `record` holds, a sentence each."""
         return too_long(record.requests, self._models(record.config.architecture))
-
-
-def _missed(fit: CostFit) -> float:
-    """How far a fit is off at a point that it does not know, where that was tried, else at its
-    own."""
-    return max(fit.residual_rms, fit.left_out_rms or 0.0)
 
 
 def _draw(estimate: Estimate, luck: Strata) -> float:

@@ -168,6 +168,7 @@ def stages(profile: Profile) -> list[dict[str, Any]]:
                     "host_s": asdict(found.host),
                     "device_s": asdict(found.device),
                     "floor_s": found.floor_s,
+                    "missed": fit.device.missed,
                     "residual_rms": fit.device.residual_rms,
                     "left_out_rms": fit.device.left_out_rms,
                 }
@@ -181,7 +182,6 @@ def _stage(row: dict[str, Any], seen: set[str]) -> Cells:
 
     measured, floor_s = {} if row["stage"] in seen else row["measured"], row["floor_s"]
     seen.add(row["stage"])
-    missed = row["left_out_rms"] or row["residual_rms"]
     device = Interval(**row["device_s"])
     return (
         row["stage"],
@@ -194,7 +194,7 @@ def _stage(row: dict[str, Any], seen: set[str]) -> Cells:
         _ms(Interval(**row["host_s"])),
         _ms(device),
         f"{device.value / floor_s:.2f}" if floor_s else "n/a",
-        f"{100 * missed:.1f} %",
+        f"{100 * row['missed']:.1f} %",
     )
 
 

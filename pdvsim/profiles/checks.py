@@ -97,8 +97,7 @@ def _sizes(ends: tuple[int, int]) -> list[int]:
 def _fits(profile: Profile) -> Iterator[Finding]:
     """Fits that miss their own points, and too few draws for an interval."""
     for stage, fit in profile.file.stages.items():
-        missed = fit.device.left_out_rms or fit.device.residual_rms
-        if missed > LARGE_MISS:
+        if (missed := fit.device.missed) > LARGE_MISS:
             yield Finding(False, f"The fit of {stage} misses its points by {100 * missed:.0f} %.")
         if len(fit.device.draws) < FEW_DRAWS:
             yield Finding(

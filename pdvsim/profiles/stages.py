@@ -65,7 +65,7 @@ def log_spread(fit: CostFit, load: Load) -> float:
     draws = np.array([fit.seconds_by(weights, load) for weights in fit.draws])
     known = draws[draws > 0.0]
     bootstrap = float(np.log(known).std()) if len(known) else 0.0
-    return sqrt(bootstrap**2 + fit.residual_rms**2)
+    return sqrt(bootstrap**2 + fit.missed**2)
 
 
 def _interval(fit: CostFit, load: Load) -> Interval:
