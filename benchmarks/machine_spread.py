@@ -43,6 +43,11 @@ EAGER = {
     ),
     "2026-11-24 04:42": ("h100_bench_0_c1_c4_c8.json", "h100_bench_1_c1_c4_c8.json"),
 }
+# That host seconds are put in units of, of the engine that ran.
+PROFILES = {
+    "graph": "results/graph/earlier/2/profile.json",
+    "eager": "h100_tinyllama-1.1b_llama-2-7b_eager",
+}
 # The last two are of one engine; its kernels were a little slower in the first.
 STAGES = ("h100_stages_81c411a.json", "h100_stages_b750653.json", "h100_stages.json")
 TIMED = ("draft_ms", "verify_ms", "decode_ms", "prefill_verifier_ms")
@@ -61,7 +66,7 @@ def main() -> None:
         "stages of plain": device_ms(graph),
         "stages alone": timed(options.results / "graph"),
     }
-    own = {"graph": "2026-11-24 20:28", "eager": ""}
+    own = {"graph": "2026-11-24 20:14", "eager": ""}
     document = {
         "what": "root mean square of the log ratio of two machines; ratios in per cent",
         "host factor of another host": {
@@ -96,7 +101,7 @@ def sessions(folder: Path, files: Mapping[str, Sequence[str]]) -> dict[str, list
 
 def factors(found: Mapping[str, Sequence[Any]], executor: str) -> Values:
     """Host seconds over those of the profile, median over spans, by cell and host."""
-    profile = load_profile(f"h100_tinyllama-1.1b_llama-2-7b_{executor}")
+    profile = load_profile(PROFILES[executor])
     table: dict[str, dict[str, list[float]]] = {}
     for host, documents in found.items():
         for _, bench in documents:
