@@ -86,7 +86,7 @@ class Recorder:
     def stage(self, done: Execution, lane: int, settled_s: float, emitted: Sequence[int]) -> None:
         """Append one stage execution that yielded `emitted` to its requests, if anything."""
         batch = done.batch
-        columns = (
+        start = (
             STAGE_CODE[done.stage],
             lane,
             STREAM_CODE[done.stream],
@@ -99,23 +99,26 @@ class Recorder:
             done.launch_end_s,
             done.started_s,
             done.ended_s,
-            settled_s,
-            done.launch_alone_s,
-            done.device_alone_s,
         )
-        self.row(batch, emitted, columns)
+        self.row(batch, emitted, start, settled_s, done.launch_alone_s, done.device_alone_s)
 
     def row(
-        self, batch: Sequence[Request], emitted: Sequence[int], columns: tuple[float, ...]
+        self,
+        batch: Sequence[Request],
+        emitted: Sequence[int],
+        start: tuple[float, ...],
+        settled_s: float,
+        launch_s: float,
+        device_s: float,
     ) -> None:
-        """Append a row: `columns` are STAGE_COLUMNS without the last."""
+        """Append a row: `start` are its STAGE_COLUMNS up to `ended_s`."""
         if emitted:
             tokens = sum(emitted)
             self._member_tokens += bytes(emitted)
         else:
             tokens = 0
             self._member_tokens += bytes(len(batch))
-        self._rows += _ROW.pack(*columns, tokens)
+        self._rows += _ROW.pack(*start, settled_s, launch_s, device_s, tokens)
         if batch is not self._last_batch:  # the stages of a round share one
             self._last_batch = batch
             self._last_ids = array("I", [request.id for request in batch])

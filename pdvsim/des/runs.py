@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pdvsim.architectures.lane import Run, Streams
 from pdvsim.core import Request, Stage, settle, unfinished
 from pdvsim.records import STAGE_CODE, STREAM_CODE
+from pdvsim.work import Works, contexts_of
 
 if TYPE_CHECKING:
     from pdvsim.des.gpu import Operation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Chain: TypeAlias = tuple[tuple[Stage, float, float], ...]  # stages, with their codes in records
 Part: TypeAlias = tuple[Sequence[Request], Chain]
+Timed: TypeAlias = tuple[tuple[Any, ...], float, float]
 
 
 class Runs:
@@ -34,6 +36,7 @@ class Runs:
         self._clock, self._executor = world.env, world.executor
         self._locks = list(world.locks.values())
         self._launching, self._device = world.interpreter.server, world.gpu.server
+        self._works, self._cost = Works(world.executor), world.costs.cost
 
     def run(self, lane: Lane, run: Run) -> Steps:
         """`run`, and again as long as nothing but it happens; yields what it has to wait for."""
@@ -86,48 +89,64 @@ class Runs:
     def _at_once(self, lane: Lane, parts: Sequence[Part], done: int, drafts: int) -> int:
         """Run parts from the one at `done` on, as far as nothing else is due before the end of
         each; where that led to. Requests may come meanwhile where nobody waits for them."""
-        world, device = self._world, self._device
-        if self._launching.jobs or device.jobs or lane.queued_s >= 0.0:
+        if not self._alone(lane):
             return done
-        executor = self._executor
-        synchronous = executor.synchronous
-        if synchronous and not all(lock.idle for lock in self._locks):
-            return done
-        ask, record, wake_s = world.ask, world.recorder.row, world.host.event_wake_s
-        comes_s, due_s, now = world.arrival.key[0], self._clock.due_s, self._clock.now
-        if world.waiters:
-            due_s = min(due_s, comes_s)
+        executor, record = self._executor, self._world.recorder.row
         for batch, chain in parts[done:]:
-            rows = []
-            ended_s = -inf
-            for stage, code, stream in chain:
-                if now >= due_s:  # something else may ask for a cost before this stage does
-                    break
-                query, context, launch_s, device_s = ask(stage, batch, drafts)
-                launched_s, now = now, now + launch_s
-                left_s = device_s
-                if synchronous:
-                    left_s = max(0.0, device_s - (now - launched_s))
-                started_s = now if now > ended_s else ended_s
-                ended_s = started_s + left_s
-                moments = launched_s, launched_s, now, started_s, ended_s
-                rows.append((stage, code, stream, query, context, moments, launch_s, device_s))
-            if ended_s > now:
-                now = ended_s + wake_s
-            if now >= due_s or (comes_s <= now and not self._let_come(now)):
-                lane.asked.extend([(row[3], row[4], row[6], row[7]) for row in rows])
+            rows = self._timed(lane, batch, chain, drafts, contexts_of(batch))
+            if not rows:
                 break
-            comes_s = world.arrival.key[0]
-            self._clock.go_to(now)
-            world.forget_count()
-            take, count = lane.take, len(batch)
-            for stage, code, stream, query, context, moments, launch_s, device_s in rows:
-                device.busy_s += moments[4] - moments[3]
-                start = code, lane.index, stream, take, count, query, context
+            now = self._clock.now
+            for (stage, _, _), (start, launch_s, device_s) in zip(chain, rows, strict=True):
                 emitted = settle(executor, stage, batch, drafts, now)
-                record(batch, emitted, (*start, *moments, now, launch_s, device_s))
+                record(batch, emitted, start, now, launch_s, device_s)
             done += 1
+        self._world.forget_count()
         return done
+
+    def _alone(self, lane: Lane) -> bool:
+        """Whether nothing runs on the host or the device, and no lock is taken."""
+        if self._launching.jobs or self._device.jobs or lane.queued_s >= 0.0:
+            return False
+        return not self._executor.synchronous or all(lock.idle for lock in self._locks)
+
+    def _timed(
+        self, lane: Lane, batch: Sequence[Request], chain: Chain, drafts: int, context: int
+    ) -> list[Timed]:
+        """Let the time of a part pass, if nothing else is due in it. Of each of its stages what a
+        row of the record begins with, and its host and device seconds; empty if something is."""
+        world, clock, device = self._world, self._clock, self._device
+        comes_s, due_s, now = world.arrival.key[0], clock.due_s, clock.now
+        if world.waiters and comes_s < due_s:
+            due_s = comes_s
+        synchronous, works_of, cost = self._executor.synchronous, self._works.of, self._cost
+        index, take, count = lane.index, lane.take, len(batch)
+        rows: list[Timed] = []
+        ended_s = -inf
+        for stage, code, stream in chain:
+            if now >= due_s:  # something else may ask for a cost before this stage does
+                break
+            work = works_of(stage, batch, drafts, context)
+            launch_s, device_s = cost(stage, work)
+            launched_s, now, left_s = now, now + launch_s, device_s
+            if synchronous:
+                left_s = max(0.0, device_s - (now - launched_s))
+            started_s = now if now > ended_s else ended_s
+            ended_s = started_s + left_s
+            start = (
+                *(code, index, stream, take, count, work[5], context),
+                *(launched_s, launched_s, now, started_s, ended_s),
+            )
+            rows.append((start, launch_s, device_s))
+        if ended_s > now:
+            now = ended_s + world.host.event_wake_s
+        if now >= due_s or (comes_s <= now and not self._let_come(now)):
+            lane.asked.extend([(row[0][5], row[0][6], row[1], row[2]) for row in rows])
+            return []
+        clock.go_to(now)
+        for row in rows:
+            device.busy_s += row[0][11] - row[0][10]
+        return rows
 
     def _let_come(self, until_s: float) -> bool:
         """Release all that comes before `until_s`, unless something comes just then: whether it is
