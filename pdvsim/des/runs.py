@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pdvsim.architectures.lane import Run, Streams
 from pdvsim.core import Request, Stage, settle, unfinished
 from pdvsim.records import STAGE_CODE, STREAM_CODE
-from pdvsim.work import Works, contexts_of
+from pdvsim.work import Counts, Works, contexts_of, with_context
 
 if TYPE_CHECKING:
     from pdvsim.des.gpu import Operation
     from pdvsim.des.world import Lane, SimulatedWorld, Steps
 
 
-Chain: TypeAlias = tuple[tuple[Stage, float, float], ...]  # stages, with their codes in records
+# Stages, their codes and their streams' in records, and their counts where these are known.
+Chain: TypeAlias = tuple[tuple[Stage, float, float, Counts | None], ...]
 Part: TypeAlias = tuple[Sequence[Request], Chain]
-Timed: TypeAlias = tuple[tuple[Any, ...], float, float]
+Timed: TypeAlias = tuple[Stage, tuple[Any, ...], float, float]
 
 
 class Runs:
@@ -42,7 +43,7 @@ class Runs:
         """`run`, and again as long as nothing but it happens; yields what it has to wait for."""
         world = self._world
         drafts = world.config.draft_tokens if run.draft_tokens is None else run.draft_tokens
-        parts = self._parts(run)
+        parts = self._parts(run, drafts)
         while parts:
             coming, undisturbed, done = len(world.coming), True, 0
             while (done := self._at_once(lane, parts, done, drafts)) < len(parts):
@@ -55,16 +56,22 @@ class Runs:
             if run.via is not None:
                 lane.take = world.next_take()
 
-    def _parts(self, run: Run) -> list[Part]:
+    def _parts(self, run: Run, drafts: int) -> list[Part]:
         """What of `run` ends in a wait, in order: whole chains, or each stage where the
         host waits after each."""
-        streams = run.streams
-        stages = [
-            (stage, STAGE_CODE[stage], STREAM_CODE[streams[stage.model]]) for stage in run.stages
-        ]
-        chains = [(stage,) for stage in stages] if self._executor.synchronous else [tuple(stages)]
-        groups = self._world.lanes.launches(run.batch)
-        return [(group, chain) for group in groups for chain in chains if chain]
+        streams, stages, counts = run.streams, run.stages, self._works.counts
+        codes = [(STAGE_CODE[stage], STREAM_CODE[streams[stage.model]]) for stage in stages]
+        parts: list[Part] = []
+        for group in self._world.lanes.launches(run.batch):
+            chain = [
+                (stage, *code, counts(stage, group, drafts))
+                for stage, code in zip(stages, codes, strict=True)
+            ]
+            if self._executor.synchronous:
+                parts.extend([(group, (one,)) for one in chain])
+            elif chain:
+                parts.append((group, tuple(chain)))
+        return parts
 
     def _by_events(
         self, lane: Lane, streams: Streams, batch: Sequence[Request], chain: Chain, drafts: int
@@ -75,7 +82,7 @@ class Runs:
         if synchronous and (pause := world.acquire(lane, model)) is not None:
             yield pause
         after: tuple[Operation, ...] = ()
-        for stage, _, _ in chain:
+        for stage, *_ in chain:
             pause = world.launch(lane, stage, batch, streams[stage.model], after, drafts)
             if pause is not None:
                 yield pause
@@ -97,7 +104,7 @@ class Runs:
             if not rows:
                 break
             now = self._clock.now
-            for (stage, _, _), (start, launch_s, device_s) in zip(chain, rows, strict=True):
+            for stage, start, launch_s, device_s in rows:
                 emitted = settle(executor, stage, batch, drafts, now)
                 record(batch, emitted, start, now, launch_s, device_s)
             done += 1
@@ -114,8 +121,8 @@ class Runs:
         self, lane: Lane, batch: Sequence[Request], chain: Chain, drafts: int, context: int
     ) -> list[Timed]:
         """Let the time of a part pass, if nothing else is due in it. Of each of its stages what a
-        row of the record begins with, and its host and device seconds; empty if something is."""
-        world, clock, device = self._world, self._clock, self._device
+        row of the record begins with, and host and device seconds; empty if something is."""
+        world, clock, busy_s = self._world, self._clock, self._device.busy_s
         comes_s, due_s, now = world.arrival.key[0], clock.due_s, clock.now
         if world.waiters and comes_s < due_s:
             due_s = comes_s
@@ -123,10 +130,14 @@ class Runs:
         index, take, count = lane.index, lane.take, len(batch)
         rows: list[Timed] = []
         ended_s = -inf
-        for stage, code, stream in chain:
+        for stage, code, stream, counts in chain:
             if now >= due_s:  # something else may ask for a cost before this stage does
                 break
-            work = works_of(stage, batch, drafts, context)
+            if counts is None:
+                work = works_of(stage, batch, drafts, context)
+                new = work.new_tokens
+            else:
+                work, new = with_context(counts, context), counts[5]
             launch_s, device_s = cost(stage, work)
             launched_s, now, left_s = now, now + launch_s, device_s
             if synchronous:
@@ -134,18 +145,28 @@ class Runs:
             started_s = now if now > ended_s else ended_s
             ended_s = started_s + left_s
             start = (
-                *(code, index, stream, take, count, work[5], context),
-                *(launched_s, launched_s, now, started_s, ended_s),
+                code,
+                index,
+                stream,
+                take,
+                count,
+                new,
+                context,
+                launched_s,
+                launched_s,
+                now,
+                started_s,
+                ended_s,
             )
-            rows.append((start, launch_s, device_s))
+            rows.append((stage, start, launch_s, device_s))
+            busy_s += ended_s - started_s
         if ended_s > now:
             now = ended_s + world.host.event_wake_s
         if now >= due_s or (comes_s <= now and not self._let_come(now)):
-            lane.asked.extend([(row[0][5], row[0][6], row[1], row[2]) for row in rows])
+            lane.asked.extend([(start[5], start[6], *alone) for _, start, *alone in rows])
             return []
         clock.go_to(now)
-        for row in rows:
-            device.busy_s += row[0][11] - row[0][10]
+        self._device.busy_s = busy_s
         return rows
 
     def _let_come(self, until_s: float) -> bool:
