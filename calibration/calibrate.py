@@ -233,6 +233,7 @@ def _sizes(engine: Any) -> Sizes:
     return Sizes(
         found.batches,
         found.prefill_tokens,
+        tuple(sorted({batch for _, batch, _ in found.mixed})),
         tuple(sorted({rows for rows, _, _ in found.mixed})),
     )
 

@@ -7,14 +7,16 @@ what they miss at each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from pdvsim.cost_fit import Correction, CostFit, Load, term_value
+from pdvsim.cost_fit import OF_CONTEXT, Correction, CostFit, Load, term_value
 from pdvsim.errors import InputError
 from pdvsim.profile_file import Estimate
 
@@ -38,20 +40,32 @@ class Point:
         return float(np.median(self.seconds))
 
 
+class Corrected(Enum):
+    """What a correction goes by: the shape of rounds, requests and size, with context apart; or
+    the rows of passes with prompts."""
+
+    BY_SHAPE = "by shape"
+    BY_ROWS = "by rows"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    weights: Array
+    correction: Correction | None = None
+    context: Correction | None = None
+
+
 def fit_cost(
     points: Sequence[Point],
     terms: Sequence[str],
     rng: np.random.Generator,
-    corrected: bool = False,
+    corrected: Corrected | None = None,
 ) -> CostFit:
     """Least relative squares on the median of each measured point, weights >= 0.
 
     The bootstrap resamples the timings of each point. The noise keeps the distribution of measured
-    / fitted within a point, so that a simulation draws the measured mean and not the median;
-    outliers (first uses, interruptions) are left out of it and counted.
-
-    Args:
-        corrected: add a correction.
+    / fitted, so that a simulation draws the measured mean and not the median, or with a correction
+    that within a point; outliers (first uses, interruptions) are left out of it and counted.
 
     Raises:
         InputError: nothing was measured.
@@ -62,28 +76,29 @@ def fit_cost(
     medians = np.array([point.median_s for point in points])
     if not medians.any():
         return nothing()
-    weights, correction = _solve(loads, medians, terms, corrected)
-    factors = _factors(loads, correction)
+    fitted = _solve(loads, medians, terms, corrected)
+    seconds = np.maximum(_seconds(fitted, loads, terms), 1e-12)
+    # What a correction multiplies is bootstrapped without it.
+    times = seconds / np.maximum(_design(loads, terms) @ fitted.weights, 1e-12)
     draws = []
     for _ in range(DRAWS):
         drawn = [np.median(rng.choice(one.seconds, len(one.seconds))) for one in points]
-        draws.append(_weights(loads, np.array(drawn) / factors, terms).tolist())
-    fitted = np.maximum(_design(loads, terms) @ weights * factors, 1e-12)
+        draws.append(_weights(loads, np.array(drawn) / times, terms).tolist())
+    around = medians if corrected else seconds
     ratios = np.concatenate(
-        [one.seconds / max(one.median_s, 1e-12) for one in points]
-        if corrected
-        else [one.seconds / fit for one, fit in zip(points, fitted, strict=True)]
+        [one.seconds / max(at, 1e-12) for one, at in zip(points, around, strict=True)]
     )
     usual = ratios <= OUTLIER * max(1.0, float(np.median(ratios)))
     left_out = _left_out(loads, medians, terms, corrected)
     return CostFit(
         terms=list(terms),
-        weights=weights.tolist(),
+        weights=fitted.weights.tolist(),
         draws=draws,
         noise=noise_quantiles(ratios[usual]),
         outliers=int((~usual).sum()),
-        residual_rms=_rms(medians / fitted - 1.0),
-        correction=correction,
+        residual_rms=_rms(medians / seconds - 1.0),
+        correction=fitted.correction,
+        context_correction=fitted.context,
         left_out_rms=_rms(left_out),
         left_out_median=float(np.median(np.abs(left_out))),
     )
@@ -97,7 +112,7 @@ def nothing() -> CostFit:
 
 
 def _left_out(
-    loads: Sequence[Load], medians: Array, terms: Sequence[str], corrected: bool
+    loads: Sequence[Load], medians: Array, terms: Sequence[str], corrected: Corrected | None
 ) -> Array:
     """Predicted / measured - 1 of each point by a fit that does not know it, nor the other points
     of its fold."""
@@ -107,24 +122,71 @@ def _left_out(
         known = np.flatnonzero(folds != fold).tolist()
         if not len(known):
             continue
-        own = [loads[i] for i in known]
-        weights, correction = _solve(own, medians[known], terms, corrected)
+        fitted = _solve([loads[i] for i in known], medians[known], terms, corrected)
         for i in np.flatnonzero(folds == fold).tolist():
-            one = [loads[i]]
-            seconds = (_design(one, terms) @ weights * _factors(one, correction))[0]
+            seconds = _seconds(fitted, [loads[i]], terms)[0]
             errors[i] = seconds / max(medians[i], 1e-12) - 1.0
     return errors
 
 
 def _solve(
-    loads: Sequence[Load], medians: Array, terms: Sequence[str], corrected: bool
-) -> tuple[Array, Correction | None]:
+    loads: Sequence[Load], medians: Array, terms: Sequence[str], corrected: Corrected | None
+) -> _Fitted:
     weights = _weights(loads, medians, terms)
-    if not corrected:
-        return weights, None
-    correction = _correction(loads, medians / np.maximum(_design(loads, terms) @ weights, 1e-12))
-    # Context was measured at few shapes: what it costs is asked again beside the correction.
-    return _weights(loads, medians / _factors(loads, correction), terms), correction
+    if corrected is None:
+        return _Fitted(weights)
+    if corrected is Corrected.BY_ROWS:
+        ratios = medians / np.maximum(_design(loads, terms) @ weights, 1e-12)
+        by_rows: dict[tuple[float, float], list[float]] = defaultdict(list)
+        for load, ratio in zip(loads, ratios, strict=True):
+            by_rows[1.0, load.size].append(float(ratio))
+        return _Fitted(weights, _grid({at: float(np.median(r)) for at, r in by_rows.items()}))
+    rest, context = _parts(loads, terms, weights)
+    slopes = _context_ratios(loads, medians, context)
+    bent = _grid(slopes) if slopes else None
+    if bent is not None:
+        context = context * np.array([bent.factor(load) for load in loads])
+    # Each shape at its shortest context.
+    shapes: dict[tuple[float, float], tuple[float, float]] = {}
+    for i, load in enumerate(loads):
+        at = load.requests, load.size
+        if at not in shapes or load.context < shapes[at][0]:
+            ratio = (medians[i] - context[i]) / max(rest[i], 1e-12)
+            shapes[at] = load.context, float(np.clip(ratio, 0.2, 5.0))
+    return _Fitted(weights, _grid({at: ratio for at, (_, ratio) in shapes.items()}), bent)
+
+
+def _context_ratios(
+    loads: Sequence[Load], medians: Array, context: Array
+) -> dict[tuple[float, float], float]:
+    """What context costs over what it should, of shapes that were measured at several."""
+    alike: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for i, load in enumerate(loads):
+        alike[load.requests, load.size].append(i)
+    ratios = {}
+    for at, places in alike.items():
+        expected, seen = context[places], medians[places]
+        if len(places) > 1 and np.ptp(expected) > 0.0:
+            # The largest step says most; a line through all is nearly that.
+            slope = np.polyfit(expected, seen, 1)[0]
+            ratios[at] = float(np.clip(slope, 0.2, 5.0))
+    return ratios
+
+
+def _parts(loads: Sequence[Load], terms: Sequence[str], weights: Array) -> tuple[Array, Array]:
+    """(seconds without context, seconds of context) by the terms alone."""
+    of_context = np.array([term in OF_CONTEXT for term in terms])
+    parts = _design(loads, terms) * weights
+    return parts[:, ~of_context].sum(axis=1), parts[:, of_context].sum(axis=1)
+
+
+def _seconds(fitted: _Fitted, loads: Sequence[Load], terms: Sequence[str]) -> Array:
+    rest, context = _parts(loads, terms, fitted.weights)
+    if fitted.correction is not None:
+        rest = rest * np.array([fitted.correction.factor(load) for load in loads])
+    if fitted.context is not None:
+        context = context * np.array([fitted.context.factor(load) for load in loads])
+    return np.asarray(rest + context, dtype=np.float64)
 
 
 def _weights(loads: Sequence[Load], seconds: Array, terms: Sequence[str]) -> Array:
@@ -140,23 +202,12 @@ def _design(loads: Sequence[Load], terms: Sequence[str]) -> Array:
     return np.array([[term_value(term, load) for term in terms] for load in loads])
 
 
-def _factors(loads: Sequence[Load], correction: Correction | None) -> Array:
-    if correction is None:
-        return np.ones(len(loads))
-    return np.array([correction.factor(load) for load in loads])
-
-
-def _correction(loads: Sequence[Load], ratios: Array) -> Correction:
-    """Measured / fitted at every shape, from its shortest context; what was not measured is between
-    its neighbours, in batches first."""
-    shapes: dict[tuple[float, float], tuple[float, float]] = {}
-    for load, ratio in zip(loads, ratios, strict=True):
-        key = load.requests, load.size
-        if key not in shapes or load.context < shapes[key][0]:
-            shapes[key] = load.context, float(ratio)
-    requests, sizes = (sorted({key[axis] for key in shapes}) for axis in (0, 1))
+def _grid(found: Mapping[tuple[float, float], float]) -> Correction:
+    """Factors by (requests, size); what is missing lies between its neighbours, in batches
+    first."""
+    requests, sizes = (sorted({at[axis] for at in found}) for axis in (0, 1))
     grid = np.full((len(requests), len(sizes)), np.nan)
-    for (one, size), (_, ratio) in shapes.items():
+    for (one, size), ratio in found.items():
         grid[requests.index(one), sizes.index(size)] = ratio
     _fill(grid, np.log(requests))
     _fill(grid.T, np.log(sizes))

@@ -27,6 +27,7 @@ def refit(profile: Profile, samples: Samples, pairs: Samples) -> ProfileFile:
     sizes = Sizes(
         tuple(stages[Stage.DECODE].buckets),
         tuple(stages[Stage.PREFILL_VERIFIER].token_buckets),
+        tuple(mixed.buckets) if mixed else (),
         tuple(mixed.token_buckets) if mixed else (),
     )
     kernels = [row for row in samples if row["pass"] < 0]

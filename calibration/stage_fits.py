@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from calibration.fit import DRAWS, OUTLIER, Point, estimate, fit_cost, noise_quantiles
+from calibration.fit import DRAWS, OUTLIER, Corrected, Point, estimate, fit_cost, noise_quantiles
 from pdvsim.core import PREFILLS, Executor, Stage
 from pdvsim.cost_fit import ABOVE, CostFit, Load, term_value
 from pdvsim.profile_file import Estimate, Range, StageFit, host_load
@@ -21,18 +21,19 @@ Samples = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What an engine pads its launches to: batches of rounds, rows of prefills and of mixed
+    """What an engine pads its launches to: batches of rounds, rows of prefills, and both of mixed
     passes; ascending, and empty for no padding."""
 
     batches: tuple[int, ...] = ()
     prefill_rows: tuple[int, ...] = ()
+    mixed_batches: tuple[int, ...] = ()
     mixed_rows: tuple[int, ...] = ()
 
     def of(self, stage: Stage) -> tuple[list[int], list[int]]:
         if stage in PREFILLS:
             return [], [*self.prefill_rows]
         if stage is Stage.MIXED:
-            return [], [*self.mixed_rows]
+            return [*self.mixed_batches], [*self.mixed_rows]
         return [*self.batches], []
 
 
@@ -42,7 +43,7 @@ _OF_PROMPTS = ["fixed", "per_query_token", "per_prompt_pair", "per_request", *_H
 _DEVICE_TERMS = {
     Stage.PREFILL_DRAFT: _OF_PROMPTS,
     Stage.PREFILL_VERIFIER: _OF_PROMPTS,
-    Stage.MIXED: [*_OF_PROMPTS, "per_context_token"],
+    Stage.MIXED: [*_OF_PROMPTS, "per_look_back", "per_context_token"],
     Stage.DRAFT: [
         *("fixed", "per_pass", "per_request", "per_query_token"),
         *("per_context_token", "per_mean_context", *_HINGES),
@@ -81,7 +82,7 @@ def fit_stages(
             if executor.synchronous
             else _DEVICE_TERMS.get(stage, _OF_ROUNDS + _HINGES),
             rng,
-            corrected=cuda and not executor.synchronous and stage is not Stage.MIXED,
+            corrected=_correction(stage) if cuda and not executor.synchronous else None,
         )
         plain = [row for row in rows if not row["hidden"]]
         if cuda and not executor.synchronous:
@@ -152,10 +153,17 @@ def fit_exposed_host(
     )
 
 
+def _correction(stage: Stage) -> Corrected:
+    return Corrected.BY_ROWS if stage is Stage.MIXED else Corrected.BY_SHAPE
+
+
 def _by_stage(samples: Samples) -> dict[Stage, Samples]:
     found: dict[Stage, Samples] = defaultdict(list)
     for sample in samples:
-        found[Stage(sample["stage"])].append(sample)
+        stage = Stage(sample["stage"])
+        if stage is Stage.MIXED and sample["prompts"] == sample["batch"]:
+            continue  # that is a prefill, by another name
+        found[stage].append(sample)
     return found
 
 

@@ -24,6 +24,7 @@ class Load(NamedTuple):
         rows: new tokens of a pass, all requests together.
         context: cached tokens of all requests together; each pass reads them.
         pairs: of a prompt's tokens and those that they look back at.
+        chunk: tokens of the prompts among the rows.
         size: passes of a draft stage, new tokens of a request in a round, rows of a pass with
             prompts: what, beside requests, a correction goes by.
     """
@@ -33,6 +34,7 @@ class Load(NamedTuple):
     rows: float
     context: float
     pairs: float
+    chunk: float
     size: float
 
 
@@ -46,7 +48,9 @@ TERMS: dict[str, Callable[[Load], float]] = {
     "per_context_token": lambda load: load.passes * load.context,
     "per_mean_context": lambda load: load.passes * load.context / max(1.0, load.requests),
     "per_prompt_pair": lambda load: load.pairs,
+    "per_look_back": lambda load: load.pairs / max(1.0, load.chunk),
 }
+OF_CONTEXT = ("per_context_token", "per_mean_context")
 ABOVE = "rows_above_"  # with a number: rows of each pass beyond it, where products leave a roof
 
 
@@ -120,7 +124,8 @@ class CostFit(_Part):
         noise: quantiles of measured / fitted at equal steps of probability, mean about 1.
         outliers: measured launches that the noise leaves out, being many times the fit.
         residual_rms: root mean square of measured / fitted - 1 over the measured points.
-        correction: of the sum; None for none.
+        correction: of the sum without context; None for none.
+        context_correction: of what context costs.
         left_out_rms: as `residual_rms`, each point predicted by a fit that does not know it; None
             where that was not asked.
         left_out_median: the median of the absolute values of the same.
@@ -133,6 +138,7 @@ class CostFit(_Part):
     outliers: int = Field(ge=0)
     residual_rms: Seconds
     correction: Correction | None = None
+    context_correction: Correction | None = None
     left_out_rms: Seconds | None = None
     left_out_median: Seconds | None = None
 
@@ -157,9 +163,14 @@ class CostFit(_Part):
 
     def seconds_by(self, weights: Sequence[float], load: Load) -> float:
         """The cost by other weights than the fitted ones."""
-        total = sum(
-            weight * term_value(term, load)
-            for term, weight in zip(self.terms, weights, strict=True)
-            if weight
-        )
-        return total if self.correction is None else total * self.correction.factor(load)
+        rest = context = 0.0
+        for term, weight in zip(self.terms, weights, strict=True):
+            if weight and term in OF_CONTEXT:
+                context += weight * term_value(term, load)
+            elif weight:
+                rest += weight * term_value(term, load)
+        if self.correction is not None:
+            rest *= self.correction.factor(load)
+        if self.context_correction is not None:
+            context *= self.context_correction.factor(load)
+        return rest + context

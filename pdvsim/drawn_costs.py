@@ -96,6 +96,8 @@ class DrawnCosts:
         Raises:
             ProfileError: the profile knows nothing of the stage.
         """
+        if stage is Stage.MIXED and work.prompts == work.batch:
+            stage = Stage.PREFILL_VERIFIER  # the same program
         try:
             one = self._stages[stage]
         except KeyError:

@@ -67,7 +67,7 @@ class StageFit(_File):
     """Costs of one stage.
 
     Attributes:
-        buckets: batch sizes that launches are padded to (CUDA graphs); empty for no padding.
+        buckets: batch sizes that rounds are padded to (CUDA graphs); empty for no padding.
         token_buckets: numbers of rows that passes with prompts are padded to, likewise.
     """
 
@@ -87,11 +87,12 @@ class StageFit(_File):
     def load(self, work: Work) -> Load:
         """What the device has to do, padding included."""
         rounds = work.batch - work.prompts
-        if not work.prompts:
-            rounds = padded(self.buckets, rounds)
-            return _load(work, rounds, rounds * work.longest_new_tokens)
-        rows = padded(self.token_buckets, rounds * work.longest_new_tokens + work.chunk_tokens)
-        return _load(work, work.batch, rows)
+        requests = padded(self.buckets, rounds) if rounds else 0
+        rows = requests * work.longest_new_tokens
+        if work.prompts:
+            rows = max(rows, rounds * work.longest_new_tokens + work.chunk_tokens)
+            rows = padded(self.token_buckets, rows)
+        return _load(work, requests or work.prompts, rows)
 
     def host_s(self, work: Work) -> float:
         """The fitted host seconds of one launch."""
@@ -109,7 +110,8 @@ def host_load(work: Work) -> Load:
 
 def _load(work: Work, requests: float, rows: float) -> Load:
     size = rows if work.prompts else work.passes * work.longest_new_tokens
-    return Load(work.passes, requests, rows, work.context_tokens, work.prompt_pairs, size)
+    pairs, chunk = work.prompt_pairs, work.chunk_tokens
+    return Load(work.passes, requests, rows, work.context_tokens, pairs, chunk, size)
 
 
 class HostFit(_File):
@@ -204,6 +206,9 @@ class ProfileFile(_File):
         return floor_of(stage, self.draft, self.verifier, *rates)
 
     def seconds(self, stage: Stage, work: Work) -> tuple[float, float]:
-        """The fitted (host, device) seconds of a launch, the device's at least its floor."""
+        """The fitted (host, device) seconds of a launch, the device's at least its floor. A mixed
+        pass without rounds is a prefill."""
+        if stage is Stage.MIXED and work.prompts == work.batch:
+            stage = Stage.PREFILL_VERIFIER
         fit = self.stages[stage]
         return fit.host_s(work), max(fit.device_s(work), self.floor(stage).seconds(work))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.contention import fit_contention
-from calibration.fit import Point, estimate, fit_cost
+from calibration.fit import Corrected, Point, estimate, fit_cost
 from calibration.stage_fits import gil_speeds, run_spread
 from pdvsim.core import Stage
 from pdvsim.cost_fit import TERMS, CostFit, Load
@@ -30,7 +30,7 @@ def points(rng: np.random.Generator, noise: float) -> list[Point]:
             (5e-3 + 20e-6 * load.rows + 0.1e-6 * load.context) * np.exp(rng.normal(0, noise, 8)),
         )
         for load in (
-            Load(1, batch, 5 * batch, context * batch, 0.0, 5)
+            Load(1, batch, 5 * batch, context * batch, 0.0, 0, 5)
             for batch in (1, 2, 4, 8, 16, 32)
             for context in (64, 256, 512)
         )
@@ -55,11 +55,13 @@ def test_a_correction_says_what_the_terms_miss_and_leaves_context_to_them() -> N
         Point(one.load, one.seconds * (1.5 if one.load.requests >= 16 else 1.0))
         for one in points(rng, 0.002)
     ]
-    plain, corrected = (fit_cost(steps, PHYSICAL, rng, corrected=each) for each in (False, True))
+    plain, corrected = (
+        fit_cost(steps, PHYSICAL, rng, corrected=each) for each in (None, Corrected.BY_SHAPE)
+    )
     assert plain.residual_rms > 0.05 > 0.02 > corrected.residual_rms
     for one in steps:
         assert corrected.seconds(one.load) == pytest.approx(one.median_s, rel=0.05)
-    between = corrected.seconds(Load(1, 22, 110, 22 * 64, 0.0, 5))
+    between = corrected.seconds(Load(1, 22, 110, 22 * 64, 0.0, 0, 5))
     assert steps[12].median_s < between < steps[15].median_s
 
 
@@ -68,7 +70,7 @@ def test_points_that_the_fit_did_not_know_say_how_far_it_is_off() -> None:
     measured = points(rng, 0.002)
     odd = [Point(measured[7].load, 1.3 * measured[7].seconds)]
     good, bad = (
-        fit_cost(each, PHYSICAL, rng, corrected=True)
+        fit_cost(each, PHYSICAL, rng, corrected=Corrected.BY_SHAPE)
         for each in (measured, [*measured[:7], *odd, *measured[8:]])
     )
     assert good.left_out_rms is not None and bad.left_out_rms is not None
@@ -104,7 +106,7 @@ def cost(fit: CostFit, batch: int) -> float:
 
 
 def load(batch: int) -> Load:
-    return Load(1, batch, 5 * batch, 100 * batch, 7 * batch, 5)
+    return Load(1, batch, 5 * batch, 100 * batch, 7 * batch, 5, 5)
 
 
 def test_nothing_measured_is_refused() -> None:
@@ -114,7 +116,7 @@ def test_nothing_measured_is_refused() -> None:
 
 def test_what_takes_no_time_is_not_off_by_anything() -> None:
     idle = [Point(load(batch), np.zeros(3)) for batch in (1, 2, 4)]
-    fit = fit_cost(idle, PHYSICAL, np.random.default_rng(0), corrected=True)
+    fit = fit_cost(idle, PHYSICAL, np.random.default_rng(0), corrected=Corrected.BY_SHAPE)
     assert fit.seconds(load(8)) == 0.0 and fit.residual_rms == 0.0
 
 
