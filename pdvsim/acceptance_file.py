@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pdvsim.acceptance import Acceptance
 from pdvsim.acceptance_forms import LEVELS, Stated, tokens_per_round
+from pdvsim.cell_acceptance import LEAST_SPREAD
 from pdvsim.cell_values import AcceptanceFile
 from pdvsim.errors import InputError
 
@@ -182,7 +183,8 @@ def _beyond_chance(found: Sequence[AcceptanceSpread], reached: Sequence[float]) 
     ]
     steepness = (per_draft[1] - per_draft[0]) / 0.02
     most = 0.9 * sqrt(level * (1.0 - level))
-    return round(min(sqrt(max(beyond, 0.0)) / steepness, most, 0.49), 4)
+    spread = min(sqrt(max(beyond, 0.0)) / steepness, most, 0.49)
+    return round(spread, 3) if spread >= LEAST_SPREAD else 0.0
 
 
 def _matched(reached: Sequence[float], spread: float) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pdvsim.acceptance import Outcomes
     from pdvsim.cell import Cell
 
+LEAST_SPREAD = 0.001
 FIELDS_OF_INJECTED = ("acceptance_spread", "acceptance_lasts", "acceptance_from")
 
 
@@ -51,6 +52,10 @@ def _check_spread(cell: Cell) -> None:
     if cell.acceptance_from is not None and spread:
         raise InputError(
             "--acceptance-from brings what differs between requests; leave --acceptance-spread out"
+        )
+    if 0.0 < spread < LEAST_SPREAD:  # the quantiles of narrower distributions are not computed
+        raise InputError(
+            f"--acceptance-spread is {spread:g}; it must be 0, or at least {LEAST_SPREAD:g}"
         )
     for mean in cell.acceptance:
         most = (float(mean) * (1.0 - float(mean))) ** 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pdvsim.acceptance import Acceptance, Replayed
@@ -19,7 +19,7 @@ from pdvsim.asked import with_draft_tokens
 from pdvsim.cell import Cell
 from pdvsim.cell_values import AcceptanceFile
 from pdvsim.documents import read
-from pdvsim.documents.cells import Benchmark
+from pdvsim.documents.benchmark import Benchmark
 from pdvsim.errors import InputError
 from pdvsim.machine import Replication
 from pdvsim.measured.acceptance import measured_acceptance as measured_of
@@ -156,6 +156,10 @@ def test_differing_outcomes_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPa
     [
         ({"acceptance_spread": 0.46}, "--acceptance-spread is 0.46; of probabilities round 0.7"),
         ({"acceptance_spread": 0.6}, "--acceptance-spread is 0.6; it must be between 0 and 0.49"),
+        (
+            {"acceptance_spread": 1e-9},
+            "--acceptance-spread is 1e-09; it must be 0, or at least 0.001",
+        ),
         ({"acceptance_lasts": 5}, "give --acceptance-spread too"),
         ({"acceptance": "real", "acceptance_spread": 0.1}, "only for injected acceptance"),
         (
@@ -169,6 +173,16 @@ def test_cells_that_cannot_differ_so(changes: dict[str, Any], says: str) -> None
 
     with pytest.raises(InputError, match=says):
         replace(CELL, **changes)
+
+
+@given(st.floats(1e-6, 1.0 - 1e-6), st.floats(0.001, 0.49))
+def test_levels_have_the_mean_and_the_deviation(mean: float, spread: float) -> None:
+    assume(spread < (mean * (1.0 - mean)) ** 0.5)
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    found = Acceptance((mean,), spread).levels(quantiles)[:, 0]
+    assert found.mean() == pytest.approx(mean, abs=1e-3)
+    assert found.std() == pytest.approx(spread, rel=0.03, abs=2e-3)
+    assert (np.diff(found) >= -1e-9).all()
 
 
 @pytest.fixture
