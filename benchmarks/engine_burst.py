@@ -34,6 +34,7 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 256, 128
 DRAFT_TOKENS, ACCEPTANCE = 4, 0.7
 # Bursts of each size: the fewer requests, the more their luck decides.
 RUNS, ELSEWHERE = {1: 15, 8: 7}, 3
+PLAIN_RUNS = 2  # without drafts no luck is in it
 QUICK_RUNS, QUICK_ELSEWHERE = {1: 5, 8: 3}, 1
 STAGE_CONTEXT, STAGE_ROOM, STAGE_REPEATS = 256, 300, 12  # tokens, tokens, launches
 
@@ -167,11 +168,11 @@ def main() -> None:
         print(report.results[f"stages {batch}"], flush=True)
     for count in counts if held else ():
         for mode in modes:
+            drafts = mode == "speculation"
+            times = runs.get(count, elsewhere) if drafts else PLAIN_RUNS
             report.section(
                 f"C {count} {mode}",
-                lambda c=count, m=mode: measure(
-                    held[0], c, m == "speculation", runs.get(c, elsewhere)
-                ),
+                lambda c=count, d=drafts, n=times: measure(held[0], c, d, n),
             )
     table(report, options.pair, counts)
 

@@ -4,8 +4,8 @@
 
 Parts: `check` (drafts and tokens in float32 against the CPU), `profile` (kernels of a draft, a
 verify and a prefill, the host's share of a round), `variants` (draft and verify with and without
-early launches, L2 cold), `attention` (tiles of decode attention),
-`products` (cuBLAS with and without a bias), `burst` (output tokens/s with the variant
+early launches, L2 cold), `steps` (of the head, beside their floor), `attention` (tiles of decode
+attention), `products` (cuBLAS with and without a bias), `burst` (output tokens/s with the variant
 named last). A part that would begin behind `--seconds` is left out.
 """
 
@@ -21,14 +21,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from engine_burst import measure
-from engine_heads import check_drafts
+from engine_heads import check_drafts, time_steps
 from engine_stages import GPU, Report, ceilings, launch
 from engine_tiles import attention
 
 from pdvsim.core import Request, Stage, Stream, settle
+from pdvsim.models import shape
 from realengine.graph import GraphConfig, GraphEngine, build_engine, plan, thin
 from realengine.graph.plan import round_work
 from realengine.graph.triton_ops import DecodeTile, TritonOps, tiles_of
+from realengine.provenance import provenance
 
 PAIR, DRAFTS, PROMPT_TOKENS = "eagle3:llama-2-7b", 4, 256
 BATCHES = (1, 8, 32, 64, 256)
@@ -65,8 +67,8 @@ def use(engine: GraphEngine, name: str, batches: Sequence[int]) -> None:
     ops.decode_tiles = tiles_of(tile)
     padding = engine.config.max_requests
     runner: Any = engine._runner
-    for stage, shape in ((Stage.VERIFY, (DRAFTS,)), (Stage.DRAFT, (DRAFTS + 1, DRAFTS))):
-        runner.capture(stage, [round_work([], [], b, padding, *shape) for b in batches])
+    for stage, rest in ((Stage.VERIFY, (DRAFTS,)), (Stage.DRAFT, (DRAFTS + 1, DRAFTS))):
+        runner.capture(stage, [round_work([], [], b, padding, *rest) for b in batches])
 
 
 def ops_of(engine: GraphEngine) -> TritonOps:
@@ -218,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240)
     options = parser.parse_args()
     report, began_s = Report(options.json), time.perf_counter()
+    report.section("provenance", lambda: provenance(GPU, 0, "injected"))
     parts, names = options.parts.split(","), options.variants.split(";")
 
     def section(part: str, name: str, work: Callable[[], Any]) -> None:
@@ -226,9 +229,13 @@ def main() -> None:
 
     held: list[GraphEngine] = []
 
-    def build() -> dict[str, str]:
+    def build(lengths: Sequence[int] = ()) -> dict[str, str]:
         plan.MIXED_ROWS = ()  # not measured here: their graphs take a minute
-        config = GraphConfig(DRAFTS, max_requests=256, max_context_tokens=384)
+        context = 512 if lengths else 384
+        most = 128 if lengths else 256
+        config = GraphConfig(
+            DRAFTS, max_requests=most, max_context_tokens=context, draft_lengths=tuple(lengths)
+        )
         held.append(build_engine(PAIR, config))
         chosen = {str(key): str(ways) for key, ways in ops_of(held[0]).products.ways.items()}
         return {"graphs": held[0].about_graphs} | chosen
@@ -237,6 +244,17 @@ def main() -> None:
     if {"profile", "variants", "burst"} & {*parts}:
         print(report.section("build", build), flush=True)
         with_engine(section, held[0], names)
+        held.clear()
+        torch.cuda.empty_cache()
+    if "steps" in parts:
+        lengths = report.section("build of lengths", lambda: build((0, 1, 8)))
+        print(lengths, flush=True)
+        for batch in (1, 32, 128):
+            section(
+                "steps",
+                f"steps {batch}",
+                lambda b=batch: time_steps(held[0], shape("llama-2-7b"), b, rates, 12),
+            )
         held.clear()
         torch.cuda.empty_cache()
     for before in (False, True):
