@@ -14,6 +14,7 @@ from pdvsim.records import STAGE_CODE
 from pdvsim.workload import Workload
 from realengine.graph import GraphConfig
 from realengine.graph.head_weights import random_head
+from realengine.graph.ngram import Ngram
 from realengine.graph.plan import Sizes
 from realengine.prompts import Prompts
 from realengine.world import RealWorld
@@ -22,7 +23,12 @@ from tests.graph_driver import CPU, PADDED, SHAPE, engine, serve, similar_draft,
 
 VERIFIER = verifier_weights()
 HEAD = random_head(head_for(SHAPE), VERIFIER, CPU, VERIFIER.embedding.dtype)
-DRAFTERS = {"model": similar_draft(VERIFIER, 0.3), "eagle3": HEAD, "none": None}
+DRAFTERS = {
+    "model": similar_draft(VERIFIER, 0.3),
+    "eagle3": HEAD,
+    "ngram": Ngram(),
+    "none": None,
+}
 CONFIG = GraphConfig(3, 12, 96, 4)
 
 
