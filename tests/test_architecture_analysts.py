@@ -20,6 +20,7 @@ from pdvsim.architectures import ARCHITECTURES, Config, architecture, registry
 from pdvsim.asked import Reference
 from pdvsim.core import EXECUTORS, Executor, Stage
 from pdvsim.des import simulate
+from pdvsim.des.contention import Speeds
 from pdvsim.errors import InputError
 from pdvsim.explain import explain_run, of_record
 from pdvsim.invariants import check
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 SIXTH = Path(__file__).with_name("joining.py")
 EVERY = pytest.mark.parametrize("name", list(ARCHITECTURES))
 BOTH = pytest.mark.parametrize("executor", list(EXECUTORS.values()), ids=list(EXECUTORS))
-BESIDE = {(a, b): [(1, 0.8)] for a in Stage for b in Stage}
+BESIDE = {(a, b): Speeds.constant(0.8) for a in Stage for b in Stage}
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ View: TypeAlias = Uniform | Ragged | Mixed
 class Use(StrEnum):
     """What a matrix is for: `Ops.linear`, `Ops.gated` or `Ops.added`."""
 
-    PLAIN = "plain"
+    PLAIN = "linear"
     GATED = "gated"
     ADDED = "added"
 
