@@ -15,7 +15,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import IO, Any, TypeVar
 
@@ -99,6 +101,19 @@ def run_all(
     return [results[index] for index in range(len(tasks))]
 
 
+def prepare(module: str) -> None:
+    """Start helpers for all cores now: they import `module` while this process does other things
+    before it calls `run_all`."""
+    helpers = _helpers(_cores() - 1)
+    _idle.extend(helpers)
+    for helper in helpers:
+        helper.begin(_import, module)
+
+
+def _import(module: str) -> None:
+    import_module(module)
+
+
 class Helper:
     """A process that calls functions for this one."""
 
@@ -112,8 +127,16 @@ class Helper:
             process_group=0,
         )
         self._to, self._from = self._process.stdin, self._process.stdout
+        self._owed = 0  # results that nobody waits for
         assert self._to is not None
         pickle.dump(sys.path, self._to)
+
+    def begin(self, function: Callable[[T], None], task: T) -> None:
+        """`function(task)` there, before anything else that it is called for."""
+        assert self._to is not None
+        with suppress(BrokenPipeError):  # the next call says that it has died
+            _send_frame(self._to, pickle.dumps((function, task)))
+            self._owed += 1
 
     def call(self, function: Callable[[T], R], task: T) -> R:
         """`function(task)`, there.
@@ -125,6 +148,9 @@ class Helper:
         call = _portable(function, task)
         try:
             _send_frame(self._to, call)
+            while self._owed:
+                _receive(self._from)
+                self._owed -= 1
             result, error = _receive(self._from)
         except (EOFError, BrokenPipeError):
             raise CapacityError(

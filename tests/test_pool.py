@@ -41,6 +41,27 @@ def test_helpers_are_used_again() -> None:
     assert first.call(_pid, 0) == pid
 
 
+def test_a_helper_that_was_begun_answers_the_next_call() -> None:
+    helper = Helper()
+    helper.begin(_forget, 1)
+    helper.begin(_forget, 2)
+    assert helper.call(math.sqrt, 9.0) == 3.0
+    assert helper.call(math.sqrt, 4.0) == 2.0
+    helper.end()
+    helper.begin(_forget, 3)
+    with pytest.raises(CapacityError):
+        helper.call(math.sqrt, 1.0)
+
+
+def test_helpers_started_before_there_are_tasks_do_them() -> None:
+    pool.prepare("pdvsim.sweep")
+    assert run_all(math.sqrt, [1.0, 4.0, 9.0]) == [1.0, 2.0, 3.0]
+
+
+def _forget(_: int) -> None:
+    return
+
+
 def _pid(_: int) -> int:
     return os.getpid()
 

@@ -39,6 +39,9 @@ def command(
     to: Destination,
 ) -> None:
     """Predict every architecture at a load; metrics carry 95 % intervals for one run."""
+    from pdvsim.pool import prepare
+
+    prepare("pdvsim.sweep")
     from pdvsim.documents.head import command_line
     from pdvsim.prediction import predicted
 
