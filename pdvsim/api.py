@@ -138,7 +138,8 @@ def poisson(
     Args:
         rate_per_s: of arrivals.
         concurrency: the batch cap of the system under load.
-        requests: how many arrive; None takes 8 times the concurrency, but at least 200.
+        requests: how many arrive; None: as many as its tail needs (a bench takes 8 times the
+            concurrency, but at least 200).
         (The others as in `closed_loop`.)
     """
     return _load("poisson", **locals())

@@ -64,8 +64,8 @@ class Cell:
         batch_cap: requests per turn and base of the admission limit; None: `concurrency`.
         rate_per_s: arrivals of `poisson`.
         requests: `poisson`: how many; `trace`: how many of the first; `closed-loop`: completions
-            measured after the warm-up. None: 8 x concurrency but at least 200, the whole trace,
-            and `cycles` x concurrency.
+            measured after the warm-up. None: 8 x concurrency but at least 200 (a prediction takes
+            as many as its tail needs), the whole trace, and `cycles` x concurrency.
         spread: of prompts and outputs round their means (`cell_values.spread_shape`).
         output_spread: of outputs, where it is another.
         lengths_from: a trace, of which each request has the lengths of one at random; the means

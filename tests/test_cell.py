@@ -38,7 +38,10 @@ def cells(draw: st.DrawFn) -> Cell:
     changes |= {name: draw(st.none() | numbers(name)) for name in ("batch_cap", "slo_tpot_ms")}
     wide = st.floats(0, 3).map("lognormal:{:g}".format)
     if protocol != "trace":
+        file = st.builds(TraceFile, st.text(), st.just("0" * 64))
+        changes["lengths_from"] = draw(st.none() | file)
         changes["output_spread"] = draw(st.none() | numbers("spread") | wide)
+    differing = draw(st.just(0.0) | st.floats(0.001, 0.48))
     if protocol == "poisson":
         changes["rate_per_s"] = draw(numbers("rate_per_s"))
     if protocol == "trace":
@@ -49,7 +52,9 @@ def cells(draw: st.DrawFn) -> Cell:
         parameters=draw(
             st.dictionaries(st.text(), st.booleans() | st.integers() | st.floats(0, 9))
         ),
-        acceptance=draw(kept | real),
+        acceptance=draw(kept | real) if not differing else (0.6,) * drafts,
+        acceptance_spread=differing,
+        acceptance_lasts=draw(st.none() | numbers("acceptance_lasts")) if differing else None,
         draft_tokens=drafts,
         **changes,
     )
