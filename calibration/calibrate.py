@@ -192,9 +192,10 @@ def _plan_batched(steps: _Steps, opened: Opened, plan: Plan, most_tokens: int) -
                 *(batch, tokens, plan.rounds, ids.take(batch * (plan.rounds + 1)), block),
             )
         for i, one in enumerate(plan.mixed_points(most_context, chunk)):
-            if one.batch * (64 + plan.growth) + chunk + one.cached_tokens > most_tokens:
-                continue
-            given_ = one.batch, drafts, one.chunk_tokens, one.cached_tokens, 64, plan.rounds
+            prompt = one.prompt_tokens
+            if one.batch * (prompt + plan.growth) + chunk + one.cached_tokens > most_tokens:
+                prompt = plan.prompts[0]
+            given_ = one.batch, drafts, one.chunk_tokens, one.cached_tokens, prompt, plan.rounds
             add(f"mixed-{i}", measure_mixed, *given_, ids.take(one.batch + 1), long_block)
         if block is not None and not number:
             _plan_beside(steps, engine, plan, most_tokens, ids, block)

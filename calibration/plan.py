@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 _PAGE = 16
+_MIXED_CONTEXTS = (64, 400, 1200, 256)
 _SPREAD = (0.7548776662466927, 0.5698402909980532)  # of points over a square: R2, Roberts 2018
 
 
@@ -27,9 +28,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class MixedPoint:
-    """A pass of `batch` rounds and `chunk_tokens` of a prompt, `cached_tokens` of it known."""
+    """A pass of `batch` rounds, each after `prompt_tokens`, and `chunk_tokens` of a prompt,
+    `cached_tokens` of it known."""
 
     batch: int
+    prompt_tokens: int
     chunk_tokens: int
     cached_tokens: int
 
@@ -105,15 +108,16 @@ class Plan:
         ]
 
     def mixed_points(self, most_context: int, most_chunk: int) -> Iterator[MixedPoint]:
-        """Evenly spread in the logarithms of batch and chunk; every fifth has no rounds, every
-        third goes on with a prompt."""
+        """Evenly spread in the logarithms of batch and chunk, contexts of rounds in turn; every
+        fifth has no rounds, every third goes on with a prompt."""
         most_batch = max(self.batches) - 1
         for i in range(self.mixed):
             u, v = ((0.5 + i * step) % 1.0 for step in _SPREAD)
             chunk = round(16 * (most_chunk / 16) ** v)
             batch = 0 if i % 5 == 4 else max(1, round(most_batch**u))
             cached = min(most_context - chunk - 32, 4 * chunk) if i % 3 == 2 else 0
-            yield MixedPoint(batch, chunk, max(0, cached))
+            context = min(_MIXED_CONTEXTS[i % len(_MIXED_CONTEXTS)], most_context - self.growth)
+            yield MixedPoint(batch, context, chunk, max(0, cached))
 
 
 EAGER_PLAN = Plan()

@@ -37,7 +37,6 @@ class Sizes:
         return [*self.batches], []
 
 
-_ROUNDS = (Stage.DRAFT, Stage.VERIFY, Stage.DECODE)
 _HINGES = [f"{ABOVE}{place}" for place in (16, 32, 64, 128, 256, 512, 1024)]
 _OF_PROMPTS = ["fixed", "per_query_token", "per_prompt_pair", "per_request", *_HINGES[2:]]
 _DEVICE_TERMS = {
@@ -86,7 +85,7 @@ def fit_stages(
         )
         plain = [row for row in rows if not row["hidden"]]
         if cuda and not executor.synchronous:
-            host = fit_exposed_host(stage, plain, device, shape.load, rng)
+            host = fit_exposed_host(plain, device, shape.load, rng)
         else:
             terms = ["fixed", "per_pass", "per_query_token"]
             if executor.batched:
@@ -104,7 +103,6 @@ def fit_stages(
 
 
 def fit_exposed_host(
-    stage: Stage,
     rows: Samples,
     device: CostFit,
     load_of: Callable[[Work], Load],
@@ -114,17 +112,14 @@ def fit_exposed_host(
     nothing disturbed, from the call to the settled tokens, less the device's.
 
     What the host does once the device has begun (queueing copies back, say) overlaps and does not
-    count; what it does after the end (waking up, settling) does. A round is a graph, and the
-    device's time is that launch's own. Prompts may be launched kernel by kernel, with gaps: theirs
-    is what the device takes without them, if that is less. It is a small difference of large
-    numbers, so it is fitted by absolute error, and its noise is that of the launch call.
+    count; what it does after the end (waking up, settling) does, and so does what a device that
+    was idle takes longer than in a train. It is a small difference of large numbers, so it is
+    fitted by absolute error, and its noise is that of the launch call.
     """
     terms = ["fixed", "per_request", "per_query_token"]
 
     def exposed_s(row: dict[str, Any]) -> float:
-        busy_s = _device_s(row)
-        if stage not in _ROUNDS:
-            busy_s = min(busy_s, device.seconds(load_of(work_of_row(row))))
+        busy_s = min(_device_s(row), device.seconds(load_of(work_of_row(row))))
         return max(0.0, float(row["launch_s"]) + float(row["wait_s"]) - busy_s)
 
     points = _points(rows, host_load, exposed_s)

@@ -89,6 +89,7 @@ def test_a_plan_stays_within_cache_and_context(plan: Plan, reach: int) -> None:
     for one in mixed:
         assert 0 <= one.batch < max(plan.batches) and 16 <= one.chunk_tokens <= 1024
         assert one.cached_tokens + one.chunk_tokens < reach
+        assert one.prompt_tokens + plan.growth <= reach
     if plan is GRAPH_PLAN:
         assert min(one.batch for one in mixed) == 0 and max(one.batch for one in mixed) > 100
         assert {one.cached_tokens > 0 for one in mixed} == {False, True}
