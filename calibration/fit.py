@@ -23,6 +23,7 @@ from pdvsim.profile_file import Estimate
 DRAWS = 48
 NOISE_QUANTILES = 41
 OUTLIER = 5.0  # beyond this multiple of the fit a launch paid for something else, once
+_BENT = (0.5, 2.0)  # what context may cost, over what the terms say
 FOLDS = 10  # of points, left out in turn
 
 Array = NDArray[np.float64]
@@ -104,6 +105,13 @@ def fit_cost(
     )
 
 
+def left_out(points: Sequence[Point], terms: Sequence[str], corrected: Corrected | None) -> Array:
+    """Predicted / measured - 1 of each point by a fit that does not know it, nor the other points
+    of its fold."""
+    medians = np.array([point.median_s for point in points])
+    return _left_out([point.load for point in points], medians, terms, corrected)
+
+
 def nothing() -> CostFit:
     """The cost of what takes no time."""
     return CostFit(
@@ -114,8 +122,6 @@ def nothing() -> CostFit:
 def _left_out(
     loads: Sequence[Load], medians: Array, terms: Sequence[str], corrected: Corrected | None
 ) -> Array:
-    """Predicted / measured - 1 of each point by a fit that does not know it, nor the other points
-    of its fold."""
     folds = np.random.default_rng(0).permutation(len(loads)) % min(FOLDS, len(loads))
     errors = np.zeros(len(loads))
     for fold in range(folds.max() + 1):
@@ -169,7 +175,7 @@ def _context_ratios(
         if len(places) > 1 and np.ptp(expected) > 0.0:
             # The largest step says most; a line through all is nearly that.
             slope = np.polyfit(expected, seen, 1)[0]
-            ratios[at] = float(np.clip(slope, 0.2, 5.0))
+            ratios[at] = float(np.clip(slope, *_BENT))
     return ratios
 
 
@@ -203,12 +209,18 @@ def _design(loads: Sequence[Load], terms: Sequence[str]) -> Array:
 
 
 def _grid(found: Mapping[tuple[float, float], float]) -> Correction:
-    """Factors by (requests, size); what is missing lies between its neighbours, in batches
-    first."""
+    """Factors by (requests, size); what is missing lies between its neighbours along both axes,
+    and is their mean."""
     requests, sizes = (sorted({at[axis] for at in found}) for axis in (0, 1))
     grid = np.full((len(requests), len(sizes)), np.nan)
     for (one, size), ratio in found.items():
         grid[requests.index(one), sizes.index(size)] = ratio
+    both = [grid.copy(), grid.copy()]
+    _fill(both[0], np.log(requests))
+    _fill(both[1].T, np.log(sizes))
+    known = (~np.isnan(both)).sum(axis=0)
+    means = np.nansum(both, axis=0) / np.maximum(known, 1)
+    grid = np.where(known > 0, means, np.nan)
     _fill(grid, np.log(requests))
     _fill(grid.T, np.log(sizes))
     return Correction(requests=requests, sizes=sizes, factors=grid.tolist())

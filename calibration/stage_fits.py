@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
-from calibration.fit import DRAWS, OUTLIER, Corrected, Point, estimate, fit_cost, noise_quantiles
+from calibration.fit import (
+    DRAWS,
+    OUTLIER,
+    Corrected,
+    Point,
+    estimate,
+    fit_cost,
+    left_out,
+    noise_quantiles,
+)
 from pdvsim.core import PREFILLS, Executor, Stage
 from pdvsim.cost_fit import ABOVE, CostFit, Load, term_value
 from pdvsim.profile_file import Estimate, Range, StageFit, host_load
@@ -73,16 +82,9 @@ def fit_stages(
     for stage, rows in by_stage.items():
         batches, tokens = sizes.of(stage)
         shape = StageFit.model_construct(buckets=batches, token_buckets=tokens)
-        device = fit_cost(
-            _points(
-                device_rows[stage], shape.load, (lambda row: row["device_s"]) if cuda else _free
-            ),
-            _EAGER_TERMS
-            if executor.synchronous
-            else _DEVICE_TERMS.get(stage, _OF_ROUNDS + _HINGES),
-            rng,
-            corrected=_correction(stage) if cuda and not executor.synchronous else None,
-        )
+        terms, corrected = _device_form(stage, executor, cuda)
+        points = _points(device_rows[stage], shape.load, _device_s if cuda else _free)
+        device = fit_cost(points, terms, rng, corrected)
         plain = [row for row in rows if not row["hidden"]]
         if cuda and not executor.synchronous:
             host = fit_exposed_host(plain, device, shape.load, rng)
@@ -148,8 +150,39 @@ def fit_exposed_host(
     )
 
 
-def _correction(stage: Stage) -> Corrected:
-    return Corrected.BY_ROWS if stage is Stage.MIXED else Corrected.BY_SHAPE
+def _device_form(
+    stage: Stage, executor: Executor, cuda: bool
+) -> tuple[list[str], Corrected | None]:
+    """(terms, correction) of a device cost."""
+    if executor.synchronous:
+        return _EAGER_TERMS, None
+    corrected = Corrected.BY_ROWS if stage is Stage.MIXED else Corrected.BY_SHAPE
+    return _DEVICE_TERMS.get(stage, _OF_ROUNDS), corrected if cuda else None
+
+
+def residuals(
+    samples: Samples, kernels: Samples, executor: Executor, fits: Mapping[Stage, StageFit]
+) -> Samples:
+    """Each measured point of the device beside its fits: a row of its load, seconds measured,
+    fitted / measured - 1, and the same of a fit that does not know it."""
+    rows: Samples = []
+    for stage, own in _by_stage(kernels or _hidden(samples)).items():
+        fit = fits[stage]
+        points = _points(own, fit.load, _device_s)
+        errors = left_out(points, *_device_form(stage, executor, True))
+        for point, error in zip(points, errors.tolist(), strict=True):
+            fitted_s = fit.device.seconds(point.load)
+            rows.append(
+                {
+                    "stage": str(stage),
+                    **point.load._asdict(),
+                    "launches": len(point.seconds),
+                    "measured_s": point.median_s,
+                    "fitted_off": fitted_s / point.median_s - 1.0,
+                    "left_out_off": error,
+                }
+            )
+    return rows
 
 
 def _by_stage(samples: Samples) -> dict[Stage, Samples]:
