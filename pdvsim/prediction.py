@@ -13,8 +13,9 @@ from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
 from pdvsim.open_loop import Length, Wanted, lengthened
 from pdvsim.profile import Profile
-from pdvsim.reached import rules_said, unreached
+from pdvsim.reached import unreached
 from pdvsim.results import ranked, row, subject
+from pdvsim.rules_said import rules_said
 from pdvsim.sweep import CellResult, replications_for, sweep
 from pdvsim.verdict import judged
 

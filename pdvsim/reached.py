@@ -1,53 +1,17 @@
-"""What is prefilled and verified together; whether as many requests were in service as were asked
-for, and what kept them out."""
+"""Whether as many requests were in service as were asked for, and what kept them out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pdvsim.architectures.lane import PREFILL_TOKENS
-from pdvsim.cell import AUTO, Cell, Value, flag, labels
+from pdvsim.cell import AUTO, Cell
 from pdvsim.machine import plan_of
 from pdvsim.output import number
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
 from pdvsim.sweep import CellResult
 
-# By parameter: what it limits, what is done without a limit, and what published systems do.
-RULES = {
-    "prefill_batch": (
-        "Prompts are prefilled",
-        f"together as far as {PREFILL_TOKENS:,} tokens hold them",
-        "published systems prefill 1 at a time",
-    ),
-    "verify_batch": (
-        "Requests are verified",
-        "together as far as they wait",
-        "the published system verifies 8 at a time",
-    ),
-}
 REACHED = 0.75  # of C in a mean pass; the rest is on its way in or out
-
-
-def rules_said(cells: Sequence[Cell]) -> list[str]:
-    """How many prompts are prefilled, and requests verified, at once: a sentence for each rule."""
-    of = dict(zip(labels(cells), cells, strict=True))
-    lines = []
-    for name, (what, by_itself, published) in RULES.items():
-        found: dict[Value, list[str]] = {}
-        for label, cell in of.items():
-            config = cell.config()
-            asked = config.parameters.get(name)
-            if asked is not None and (asked != AUTO or config.executor.batched):
-                found.setdefault(asked, []).append(label)
-        for asked, names in found.items():
-            where = f" in {', '.join(names)}" if len(names) < len(of) else ""
-            if asked == AUTO:
-                lines.append(f"{what} {by_itself}{where}; {published} ({flag(name)}).")
-            else:
-                count = "one" if asked == 1 else f"up to {asked:,}"
-                lines.append(f"{what} {count} at a time{where}: see {flag(name)}.")
-    return lines
 
 
 def unreached(results: Sequence[CellResult], profile: Profile) -> list[str]:

@@ -17,6 +17,7 @@ from pdvsim.extrapolation import told
 from pdvsim.metrics import summarize
 from pdvsim.profile import Profile
 from pdvsim.records import RunRecord
+from pdvsim.rules_said import rules_said
 from pdvsim.statistics import Interval
 from pdvsim.verdict import PENDING, judged
 
@@ -51,6 +52,7 @@ def document(
             *((f"Without effect: {', '.join(without)}.",) if without else ()),
             f"{'Factors multiply' if found.scale == 'ratio' else 'Amounts add up'} to the whole. "
             f"{found.replications} replications, seed {seed}, {found.runs} simulated runs in all.",
+            *(rules_said(cells) if cells else ()),
             *told(extrapolated),
         ),
         extrapolated=tuple(extrapolated),

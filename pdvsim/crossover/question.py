@@ -18,6 +18,7 @@ from pdvsim.extrapolation import told
 from pdvsim.profile import Profile
 from pdvsim.protocols import protocols
 from pdvsim.quantities import COMPARABLE, OF_SLO, QUANTITIES, Better
+from pdvsim.rules_said import rules_said
 from pdvsim.statistics import Interval
 from pdvsim.sweep import check_replications
 from pdvsim.verdict import PENDING, judged, ranking_metric
@@ -193,6 +194,7 @@ def _document(
             *profile.notes,
             f"Acceptance: {first.cell.acceptance_text}. Seed {first.cell.seed}, "
             f"{found.runs} pairs of runs.",
+            *rules_said([first.cell, second.cell]),
             *told(sampler.extrapolated),
         ),
         extrapolated=sampler.extrapolated,
