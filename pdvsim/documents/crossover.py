@@ -215,10 +215,10 @@ class Crossover(Document):
         lines = [
             (
                 (f"{point.at:.4g}", ""),
-                (number(point.first), ""),
-                (number(point.second), ""),
+                (number(point.first) if "first" not in point.overloaded else "overloaded", ""),
+                (number(point.second) if "second" not in point.overloaded else "overloaded", ""),
                 _ratio(point.ratio),
-                (self.name(point.answer), ""),
+                (self.name(point.answer) if len(point.overloaded) < 2 else "neither", ""),
                 (str(point.pairs_of_runs), ""),
             )
             for point in self.points

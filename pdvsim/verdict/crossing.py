@@ -71,15 +71,16 @@ def _open(document: Crossover) -> str:
 
 
 def _overloads(document: Crossover) -> list[str]:
-    """Where more requests come than a side can serve."""
+    """Where more requests come than a side, or both, can serve."""
     lines = []
-    for side in ("first", "second"):
-        places = [f"{point.at:.4g}" for point in document.points if side in point.overloaded]
+    for sides, who in (
+        (("first",), f"{document.first.label} is"),
+        (("second",), f"{document.second.label} is"),
+        (("first", "second"), "Both are"),
+    ):
+        places = [f"{point.at:.4g}" for point in document.points if point.overloaded == sides]
         if places:
-            lines.append(
-                f"{document.name(side)} is overloaded at {document.axis.name} "
-                f"{', '.join(places)}: its queue grows for as long as requests come."
-            )
+            lines.append(f"{who} overloaded at {document.axis.name} {', '.join(places)}.")
     return lines
 
 
