@@ -13,7 +13,7 @@ from pdvsim.errors import InputError
 from pdvsim.machine import plan_of
 from pdvsim.open_loop import Length, Wanted, lengthened
 from pdvsim.profile import Profile
-from pdvsim.reached import unreached
+from pdvsim.reached import cache_by, unreached
 from pdvsim.results import ranked, row, subject
 from pdvsim.rules_said import rules_said
 from pdvsim.sweep import CellResult, replications_for, sweep
@@ -54,7 +54,7 @@ def predicted(
     results = sweep(cells, profile, replications, workers, on_run)
     rows = [Row(**row(result)) for result in results]
     notes = [*profile.notes, *_notes(cells, replications), *_unsettled(lengths, wanted or Wanted())]
-    notes += unreached(results, profile)
+    notes += unreached(results, cache_by(profile))
     if not any(result.extrapolated for result in results):
         notes.append("Extrapolated: nothing; every stage stayed inside its measured range.")
     answer = ranked(results, rows, notes, "delivers")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pdvsim.core import EAGER, Executor, check_drafter
+from pdvsim.kv_cache import KvCache
 from pdvsim.models import FoundModel, Pair
 from realengine.checkpoint import check_context, runnable_draft
 from realengine.device import open_device, torch_device
@@ -53,6 +54,11 @@ class Opened:
     device: torch.device
     prompts: Prompts
     loaded: LoadedPair | None = None
+
+    @property
+    def kv_cache(self) -> KvCache | None:
+        """Of an engine that has pages."""
+        return getattr(self.engine, "kv_cache", None)
 
     def sibling(self) -> Engine:
         """A second eager engine over the same weights, sharing no request with the first."""

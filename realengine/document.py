@@ -8,8 +8,11 @@ from typing import Any
 from pdvsim.documents.base import OF_ONE_RUN, Machine
 from pdvsim.documents.benchmark import Benchmark, BenchRow
 from pdvsim.documents.head import head
+from pdvsim.kv_cache import KvCache
 from pdvsim.models import Pair
+from pdvsim.reached import unreached
 from pdvsim.results import ranked, row, subject
+from pdvsim.rules_said import rules_said
 from pdvsim.sweep import CellResult
 from pdvsim.verdict import judged
 from realengine.bench import Measured
@@ -20,6 +23,7 @@ def benchmark(
     about: Mapping[str, Any],
     models: Pair,
     command: str | None = None,
+    kv_cache: KvCache | None = None,
 ) -> Benchmark:
     """What was measured.
 
@@ -27,6 +31,7 @@ def benchmark(
         found: of each cell the result and its runs.
         about: where they were measured (`realengine.provenance`).
         models: that ran.
+        kv_cache: of the engine, where it has pages.
     """
     results = [result for result, _ in found]
     rows = [
@@ -34,7 +39,9 @@ def benchmark(
     ]
     first = results[0].cell
     notes = [f"Acceptance: {about['acceptance']}."]
+    notes += rules_said([result.cell for result in results])
     notes += [] if first.prompts is None else [first.prompts.said]
+    notes += unreached(results, lambda cell, plan: kv_cache)
     notes += _failed(rows)
     document = Benchmark(
         **head("bench", command),

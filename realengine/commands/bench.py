@@ -130,7 +130,7 @@ def measured(
     except BaseException:
         store.abandon()
         raise
-    return benchmark(results, about, opened.pair, command_line()), store
+    return benchmark(results, about, opened.pair, command_line(), opened.kv_cache), store
 
 
 def counted(cells: Sequence[Cell], reference: str) -> tuple[Sequence[Cell], Tokenized | None]:

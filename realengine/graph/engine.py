@@ -121,8 +121,8 @@ class GraphEngine:
         self.max_context_tokens = config.max_context_tokens or longest
         check_context(shapes, self.max_context_tokens)
         demand = demand_of(config, verifier, draft, self.max_context_tokens, device.device)
-        self._kv_cache = demand.cache(free_bytes(device.device))
-        pool = PagePool(self._kv_cache, config.max_requests)
+        self.kv_cache = demand.cache(free_bytes(device.device))
+        pool = PagePool(self.kv_cache, config.max_requests)
         self._admission = Admission(pool, self.vocabulary)
         self._locks = {stage: threading.Lock() for stage in Stage}
         self._ready: _Ready | None = None
@@ -130,12 +130,12 @@ class GraphEngine:
             config.max_requests,
             config.longest,
             # One page more than a request can hold, for padding's few tokens.
-            self._kv_cache.pages_for(demand.context_tokens) + 1,
+            self.kv_cache.pages_for(demand.context_tokens) + 1,
             self.vocabulary if config.temperature > 0 else 0,
             device.device,
         )
         table, lengths = self._state.page_table, self._state.lengths
-        pages, dtype = self._kv_cache.pages + 1, verifier.embedding.dtype  # padding has one
+        pages, dtype = self.kv_cache.pages + 1, verifier.embedding.dtype  # padding has one
         own_cache, *caches = [
             paged_cache(shape, pages, config.page_tokens, table, lengths, dtype) for shape in shapes
         ]
@@ -185,7 +185,7 @@ class GraphEngine:
     @property
     def pages(self) -> int:
         """Pages that requests can hold."""
-        return self._kv_cache.pages
+        return self.kv_cache.pages
 
     @property
     def free_pages(self) -> int:
