@@ -226,30 +226,41 @@ def root(
 def whole_root(
     places: Sequence[float], pairs: Sequence[Pairs], rises: bool, level: float = 0.95
 ) -> Root | None:
-    """The crossing on an axis of whole numbers, all of which ran: the first from which on second
-    is ahead (behind, if it does not rise) at every later one. None if that is none of them.
+    """The crossing on an axis of whole numbers: from where on second stays ahead (behind, if it
+    does not rise) at every later place that ran. None if that is beyond the last.
 
-    Curves may go up and down between neighbours there, as batches fill or do not.
+    Curves may go up and down between neighbours there, as batches fill the sizes that launches
+    are padded to, or do not. So the mean is free at each place instead of smooth, and between
+    places that are no neighbours it is a line.
     """
-    found = over(np.asarray(places, dtype=np.float64), heights(pairs), None)
-    crossed = found.above() if rises else 1.0 - found.above()
+    from scipy.special import stdtrit
 
-    def from_on(share: float) -> int:
-        """The first place from which on more than `share` of machines have crossed."""
-        short = np.flatnonzero(crossed <= share)
-        return int(short[-1]) + 1 if len(short) else 0
+    found = over(np.asarray(places, dtype=np.float64), heights(pairs), None)
+    ahead = found.mean if rises else -found.mean
+
+    def from_on(share: float) -> float:
+        """Where more than `share` of machines have crossed, and stay so; infinite if nowhere."""
+        left = ahead - stdtrit(found.freedom, share) * found.spread
+        short = np.flatnonzero(left <= 0.0)
+        if not len(short):
+            return places[0]
+        last = int(short[-1])
+        if last == len(places) - 1:
+            return inf
+        below, above = float(left[last]), float(left[last + 1])
+        return places[last] + (places[last + 1] - places[last]) * below / (below - above)
 
     tail = (1.0 - level) / 2.0
-    middle, last = from_on(0.5), from_on(1.0 - tail)
-    if middle == len(places):
+    low, value, high = from_on(tail), from_on(0.5), from_on(1.0 - tail)
+    if value == inf:
         return None
-    low = min(int(np.argmax(crossed > tail)), middle)
+    crossed = found.above() if rises else 1.0 - found.above()
     return Root(
-        places[middle],
-        places[low],
-        places[min(last, len(places) - 1)],
-        float(crossed[0]) if low == 0 else 0.0,
-        float(1.0 - crossed[-1]) if last == len(places) else 0.0,
+        value,
+        low,
+        min(high, places[-1]),
+        float(crossed[0]) if low == places[0] else 0.0,
+        float(1.0 - crossed[-1]) if high == inf else 0.0,
         len(pairs[0]),
         tuple(places),
         rises,

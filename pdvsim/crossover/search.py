@@ -18,7 +18,7 @@ from math import ceil, exp, floor, inf, log
 
 import numpy as np
 
-from pdvsim.crossover.curve import Pairs, Root, heights, root, whole_root
+from pdvsim.crossover.curve import Pairs, Root, root, whole_root
 from pdvsim.errors import InputError
 from pdvsim.statistics import Interval
 from pdvsim.strata import BLOCK
@@ -29,7 +29,7 @@ Sampler = Callable[[Sequence[Sample]], Sequence[tuple[float, float] | None]]
 
 PILOT_RUNS = 8
 PLACES = 5  # loads inside a bracket
-EACH = 8  # whole numbers in a bracket, up to which each of them runs
+WHOLE_PLACES = 9  # of an axis of whole numbers, where curves have teeth
 MARGIN = 1.5  # half width of a bracket, in those of the interval seen so far
 LEAST_WIDTH = 0.05  # of a bracket, on both sides of the crossing, in widths of the one before
 TRIES = 4  # brackets looked at on pilot machines
@@ -191,14 +191,14 @@ class _Axis:
 
     def loads(self, low: float, high: float) -> list[float]:
         """Places for runs between two places of the fit, ends included."""
-        loads = [self.back(place) for place in np.linspace(low, high, PLACES)]
-        if self.whole:
-            first, last = floor(self.back(low) + 1e-6), ceil(self.back(high) - 1e-6)
-            last = max(last, first + 1)
-            if last - first < EACH:
-                return [float(load) for load in range(first, last + 1)]
-            loads = [float(round(load)) for load in loads]
-        return sorted(set(loads))
+        if not self.whole:
+            return sorted({self.back(place) for place in np.linspace(low, high, PLACES)})
+        first, last = floor(self.back(low) + 1e-6), ceil(self.back(high) - 1e-6)
+        last = max(last, first + 1)
+        if last - first < WHOLE_PLACES:
+            return [float(load) for load in range(first, last + 1)]
+        space = np.geomspace if self.logarithmic else np.linspace
+        return sorted({float(round(load)) for load in space(first, last, WHOLE_PLACES)})
 
     def pairs(self, loads: Sequence[float], indices: Sequence[int]) -> list[Pairs]:
         """The same runs at every load; a run that cannot say at one is left out at all."""
@@ -227,8 +227,8 @@ def compare(
     points, axis.spent = survey(sorted(set(loads)), sampler, budget)
     crossings = [
         found
-        for bracket, ends in _brackets(points)
-        if (found := _crossing(axis, bracket, ends, budget)) is not None
+        for bracket in _brackets(points)
+        if (found := _crossing(axis, bracket, budget)) is not None
     ]
     return Comparison(
         lower_is_better,
@@ -258,27 +258,43 @@ def survey(loads: Sequence[float], sampler: Sampler, budget: Budget) -> tuple[li
     return list(points.values()), spent
 
 
-def _brackets(points: Sequence[Point]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Loads between which the mean crosses, and how far machines' crossings of it may lie: to
-    where the mean crosses again, or to the end of the axis."""
+@dataclass(frozen=True, slots=True)
+class _Bracket:
+    """Where to look for a crossing.
+
+    Attributes:
+        low, high: the mean crosses between these.
+        first, last: how far machines' crossings of it may lie: to where the mean crosses again, or
+            to the end of the axis.
+        rises: whether second gets ahead.
+    """
+
+    low: float
+    high: float
+    first: float
+    last: float
+    rises: bool
+
+
+def _brackets(points: Sequence[Point]) -> list[_Bracket]:
     decided = [point for point in points if point.mean_sign]
     changes = [i for i, (a, b) in enumerate(pairwise(decided)) if a.mean_sign != b.mean_sign]
     found = []
     for before, at, after in zip([None, *changes], changes, [*changes[1:], None], strict=False):
         first = points[0] if before is None else decided[before + 1]
         last = points[-1] if after is None else decided[after]
-        found.append(((decided[at].load, decided[at + 1].load), (first.load, last.load)))
+        low, high = decided[at], decided[at + 1]
+        rises = high.mean_sign > 0
+        found.append(_Bracket(low.load, high.load, first.load, last.load, rises))
     return found
 
 
-def _crossing(
-    axis: _Axis, bracket: tuple[float, float], ends: tuple[float, float], budget: Budget
-) -> Root | None:
-    """The crossing of the mean inside `bracket`, with machines' up to `ends`."""
-    low, high = map(axis.forth, bracket)
-    first, last = map(axis.forth, ends)
+def _crossing(axis: _Axis, bracket: _Bracket, budget: Budget) -> Root | None:
+    """The crossing of the mean inside `bracket`, with that of machines."""
+    begun = low, high = axis.forth(bracket.low), axis.forth(bracket.high)
+    first, last = axis.forth(bracket.first), axis.forth(bracket.last)
     for _ in range(TRIES):
-        pilot = _fit(axis, (low, high), PILOT_RUNS, budget.level)
+        pilot = _fit(axis, (low, high), bracket.rises, PILOT_RUNS, budget.level)
         if pilot is None:
             break
         width = high - low
@@ -294,14 +310,15 @@ def _crossing(
         low, high = wanted
         if fits and high - low > 0.5 * width:
             break
-    found = _fit(axis, (low, high), budget.most_runs, budget.level)
+    found = _fit(axis, (low, high), bracket.rises, budget.most_runs, budget.level)
     if found is None:  # the pilot misled
-        begun = axis.forth(bracket[0]), axis.forth(bracket[1])
-        found = _fit(axis, begun, budget.most_runs, budget.level)
+        found = _fit(axis, begun, bracket.rises, budget.most_runs, budget.level)
     return None if found is None else _on_the_axis(found, axis)
 
 
-def _fit(axis: _Axis, bracket: tuple[float, float], runs: int, level: float) -> Root | None:
+def _fit(
+    axis: _Axis, bracket: tuple[float, float], rises: bool, runs: int, level: float
+) -> Root | None:
     """On fresh machines, in places of the fit."""
     loads = axis.loads(*bracket)
     begin = next(axis.fresh)
@@ -309,8 +326,7 @@ def _fit(axis: _Axis, bracket: tuple[float, float], runs: int, level: float) -> 
     if len(pairs[0]) < 3:
         return None
     places = [axis.forth(load) for load in loads]
-    if axis.whole and loads[-1] - loads[0] == len(loads) - 1:
-        rises = bool(heights(pairs).mean(axis=0)[[0, -1]] @ (-1, 1) > 0.0)
+    if axis.whole:
         return whole_root(places, pairs, rises, level)
     return root(places, pairs, (min(bracket[0], places[0]), max(bracket[1], places[-1])), level)
 
