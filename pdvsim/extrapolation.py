@@ -72,9 +72,10 @@ def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
         if fit is None or not len(rows):
             continue
         for name, (least, most) in _seen(stage, rows, record).items():
-            measured = getattr(fit.measured, name)
+            measured: tuple[int, int] | None = getattr(fit.measured, name)
             if measured is not None:
-                reasons += _outside(f"{stage}: {LABELS[name]}", least, most, *measured)
+                (low, high), near = measured, NEAR if name == "chunk_tokens" else 1.0
+                reasons += _outside(f"{stage}: {LABELS[name]}", least, most, low, high, near)
     return reasons
 
 
@@ -84,8 +85,9 @@ LABELS = {
     "passes": "passes",
     "new_tokens": "new tokens of a request",
     "context_tokens": "longest context",
-    "chunk_tokens": "tokens of prompts",
+    "chunk_tokens": "tokens of a pass",
 }
+NEAR = 1.2  # times the measured, sizes of whole passes count as inside: they are sums, and smooth
 
 
 def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[str, Ends]:
@@ -113,11 +115,13 @@ def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[st
     return seen | {"new_tokens": (least, most)}
 
 
-def _outside(what: str, least: int | None, most: int, low: int, high: int) -> list[str]:
+def _outside(
+    what: str, least: int | None, most: int, low: int, high: int, near: float = 1.0
+) -> list[str]:
     """The sentence on values from `least` to `most` where `low` to `high` was measured; none where
-    all are inside."""
-    beyond = [(least, low)] if least is not None and least < low else []
-    if most > high:
+    all are inside, or within `near` times the ends."""
+    beyond = [(least, low)] if least is not None and least * near < low else []
+    if most > high * near:
         beyond.append((most, high))
     if not beyond:
         return []
@@ -150,13 +154,14 @@ def _contention(file: ProfileFile, record: RunRecord) -> list[str]:
         int(sizes[:, 0].max()),
         0,
         max(entry.rows for entry in file.contention),
+        NEAR,
     )
     prompts = [entry.prompt_tokens for entry in file.contention if entry.prompt_tokens]
     prefills = sizes[sizes[:, 1] > 0, 1]
     if prompts and len(prefills):
         reasons += _outside(
             "streams side by side: tokens of prompts",
-            *(int(prefills.min()), int(prefills.max()), min(prompts), max(prompts)),
+            *(int(prefills.min()), int(prefills.max()), min(prompts), max(prompts), NEAR),
         )
     return reasons
 
