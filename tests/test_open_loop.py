@@ -230,7 +230,7 @@ def predict(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", ["60", "200"])
+@pytest.mark.parametrize("rate", ["66", "200"])
 def test_the_command_says_that_it_is_an_overload(
     rate: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,9 +30,11 @@ def _rate(row: Row) -> str:
 
 def _told(row: Row) -> str:
     assert row.overload is not None
+    runs, of = row.overload.runs, row.length.runs
     return (
         f"whose queue grows by {number(row.overload.growth_per_s)} requests a second (capacity is "
-        f"about {number(row.overload.served_per_s)}/s)"
+        f"about {number(row.overload.served_per_s)}/s"
+        + (f"; in {runs} of {of} runs)" if runs < of else ")")
     )
 
 
