@@ -232,6 +232,14 @@ OTHERS = [
     ("explain --records results/x --prompt-tokens 9", "leave --prompt-tokens out"),
     ("crossover pd pdv --concurrency 0", "concurrency is varied; leave --concurrency out"),
     ("crossover pd pdv --to inf", "both must be finite"),
+    (
+        "crossover pd pdv --over prompt-tokens --lengths-from tests/cases/T01_sorted.csv",
+        "prompt-tokens is varied; leave --lengths-from out",
+    ),
+    (
+        "crossover pd pdv --over acceptance --acceptance-from results/eager/h100_bench_0_c16.json",
+        "acceptance is varied; leave --acceptance-from out",
+    ),
     ("crossover pd pdv --metric output_throughput --slo-ttft-ms 3", "output_throughput knows no"),
     ("crossover pd pdv --metric request_goodput", "request_goodput counts requests within an SLO"),
     ("crossover pd pdv --over rate --concurrency 1,2", "give one: vary it with"),

@@ -24,6 +24,12 @@ from pdvsim.sweep import check_replications
 from pdvsim.verdict import PENDING, judged, ranking_metric
 
 MAP_RUNS = 6
+# Files that bring what an axis varies.
+BRINGS = {
+    "acceptance": ("acceptance_from",),
+    "prompt_tokens": ("lengths_from", "prompts"),
+    "output_tokens": ("lengths_from",),
+}
 INTERVAL = "95 % of plausible machines: of each ratio (in one run), of each crossing"
 Name = Literal["first", "second"]
 SIDES: tuple[Name, Name] = ("first", "second")
@@ -139,7 +145,7 @@ def _place(
             "--over trace-speed"
         )
     for axis in axes:
-        asked.refuse_given(f"{axis.name} is varied", [axis.option])
+        asked.refuse_given(f"{axis.name} is varied", [axis.option, *BRINGS.get(axis.option, ())])
         if all(axis.option in one.fixed for one in chosen):
             raise InputError(f"{axis.name} is varied, but both sides have one of their own")
     load = asked.one_load("vary it with --over concurrency")
