@@ -10,7 +10,7 @@ from pdvsim.architectures.lane import (
     Take,
     WaitUntil,
     complete,
-    decode_round,
+    decode_rounds,
     prefill,
     streams_of,
 )
@@ -40,7 +40,7 @@ def worker(lanes: Lanes) -> Program:
             yield from prefill(lanes, new, MAIN)
             yield from complete(new)
             running = [*running, *unfinished(new)]
-        yield from decode_round(lanes, running, MAIN)
+        yield from decode_rounds(lanes, running, MAIN)
         yield from complete(running)
         running = unfinished(running)
 
