@@ -61,6 +61,7 @@ _OF_ROUNDS = [
     *("fixed", "per_request", "per_query_token"),
     *("per_context_token", "per_mean_context", *_HINGES),
 ]
+_CONTEXT = "per_context_token"
 _EAGER_TERMS = ["per_pass", "per_query_token", "per_context_token"]
 
 
@@ -78,13 +79,17 @@ def fit_stages(
     work, so the device has none.
     """
     by_stage, device_rows = _by_stage(samples), _by_stage(kernels or _hidden(samples))
-    fits = {}
+    fits: dict[Stage, StageFit] = {}
     for stage, rows in by_stage.items():
         batches, tokens = sizes.of(stage)
         shape = StageFit.model_construct(buckets=batches, token_buckets=tokens)
         terms, corrected = _device_form(stage, executor, cuda)
         points = _points(device_rows[stage], shape.load, _device_s if cuda else _free)
-        device = fit_cost(points, terms, rng, corrected)
+        known_s = 0.0
+        if stage is Stage.MIXED and Stage.VERIFY in fits and not _varied(rows):
+            device = fits[Stage.VERIFY].device
+            known_s = dict(zip(device.terms, device.weights, strict=True))[_CONTEXT]
+        device = _fit_device(points, terms, rng, corrected, known_s)
         plain = [row for row in rows if not row["hidden"]]
         if cuda and not executor.synchronous:
             host = fit_exposed_host(plain, device, shape.load, rng)
@@ -158,6 +163,37 @@ def _device_form(
         return _EAGER_TERMS, None
     corrected = Corrected.BY_ROWS if stage is Stage.MIXED else Corrected.BY_SHAPE
     return _DEVICE_TERMS.get(stage, _OF_ROUNDS), corrected if cuda else None
+
+
+def _varied(rows: Samples) -> bool:
+    """Whether rounds of mixed passes were measured at contexts of many lengths."""
+    each = [row["context_tokens"] / (row["batch"] - row["prompts"]) for row in rows]
+    return float(np.max(each)) > 2.0 * float(np.median(each))
+
+
+def _fit_device(
+    points: Sequence[Point],
+    terms: Sequence[str],
+    rng: np.random.Generator,
+    corrected: Corrected | None,
+    known_s: float,
+) -> CostFit:
+    """A fit whose cost of a cached token is known, if above 0: it is the same model's in another
+    stage, and cannot be told from points that all had the same context."""
+    if not known_s:
+        return fit_cost(points, terms, rng, corrected)
+    without = [
+        Point(one.load, np.maximum(one.seconds - known_s * one.load.context, 1e-9))
+        for one in points
+    ]
+    fit = fit_cost(without, [term for term in terms if term != _CONTEXT], rng, corrected)
+    return fit.model_copy(
+        update={
+            "terms": [*fit.terms, _CONTEXT],
+            "weights": [*fit.weights, known_s],
+            "draws": [[*draw, known_s] for draw in fit.draws],
+        }
+    )
 
 
 def residuals(
