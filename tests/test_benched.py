@@ -58,7 +58,7 @@ def test_a_cell_is_predicted_with_what_others_say_of_the_gil() -> None:
     [
         ({"pair": "tiny:tiny"}, "the bench ran pair tiny:tiny"),
         ({"executor": "graph"}, "the bench ran executor graph"),
-        ({"acceptance": "real"}, "no outcomes to predict with"),
+        ({"acceptance": "real"}, "no drawn outcomes to predict with"),
         ({"protocol": "trace", "trace": TraceFile("/no/such.csv", "0")}, "cannot read the trace"),
     ],
 )

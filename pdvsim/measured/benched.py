@@ -143,7 +143,10 @@ def check_predictable(cell: Cell, profile: Profile, models: Pair | None = None) 
             f"the bench ran executor {cell.executor}, the profile is for {profile.executor.name}"
         )
     if cell.acceptance == REAL:
-        raise InputError("a bench with real acceptance has no outcomes to predict with")
+        raise InputError(
+            "a bench with real acceptance has no drawn outcomes to predict with; pdvsim predict "
+            "--acceptance-from takes what it measured"
+        )
     for file in (cell.trace, cell.lengths_from):
         if file is not None:
             file.check()
