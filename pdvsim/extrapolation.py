@@ -14,7 +14,7 @@ from pdvsim.core import PREFILLS, Request, Stage
 from pdvsim.des.contention import sizes_of
 from pdvsim.models import ModelShape
 from pdvsim.records import STAGE_CODE, STAGE_COLUMNS, STAGES, RunRecord
-from pdvsim.work import draft_passes
+from pdvsim.work import draft_passes, padded
 
 if TYPE_CHECKING:
     from pdvsim.profile_file import ProfileFile
@@ -71,7 +71,7 @@ def _stages(file: ProfileFile, record: RunRecord) -> list[str]:
         fit = file.stages.get(stage)
         if fit is None or not len(rows):
             continue
-        for name, (least, most) in _seen(stage, rows, record).items():
+        for name, (least, most) in _seen(stage, fit.token_buckets, rows, record).items():
             measured: tuple[int, int] | None = getattr(fit.measured, name)
             if measured is not None:
                 (low, high), near = measured, NEAR if name == "chunk_tokens" else 1.0
@@ -90,11 +90,14 @@ LABELS = {
 NEAR = 1.2  # times the measured, sizes of whole passes count as inside: they are sums, and smooth
 
 
-def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[str, Ends]:
+def _seen(
+    stage: Stage, padding: Sequence[int], rows: NDArray[np.float64], record: RunRecord
+) -> dict[str, Ends]:
     """Least and most of each variable of the launches in `rows`.
 
     Of a batch whose requests differ, rows hold sums; what one of them had at most is taken from
-    the requests. Short contexts are left out: they cost next to nothing.
+    the requests. Short contexts are left out: they cost next to nothing. So are prompts that are
+    padded to what was measured, and mixed passes of few requests, which are prefills at last.
     """
     batch, new = (rows[:, STAGE_COLUMNS.index(name)] for name in ("batch", "query_tokens"))
     least, most = int(np.ceil((new / batch).min())), int(np.ceil((new / batch).max()))
@@ -102,8 +105,8 @@ def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[st
     executor = record.config.executor
     if stage in PREFILLS:
         prompts = [request.prompt_tokens for request in record.requests]
-        ends = min(least, min(prompts)), min(max(prompts), int(new.max()))
-        return seen | {"new_tokens": ends}
+        shortest = padded(padding, min(least, min(prompts)))
+        return seen | {"new_tokens": (shortest, min(max(prompts), int(new.max())))}
     longest = max(request.context_tokens for request in record.requests)
     seen["context_tokens"] = (None, longest)
     if stage is Stage.DRAFT:
@@ -111,6 +114,7 @@ def _seen(stage: Stage, rows: NDArray[np.float64], record: RunRecord) -> dict[st
         low, high = (draft_passes(executor, each) for each in drafts)
         return seen | {"passes": (low, high)}
     if stage is Stage.MIXED:
+        seen["batch"] = (None, int(batch.max()))
         return seen | {"chunk_tokens": (None, int(new.max()))}
     return seen | {"new_tokens": (least, most)}
 

@@ -4,8 +4,6 @@ were measured in and where they come from. Unknown keys are refused.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -16,7 +14,7 @@ from pdvsim.cost_fit import CostFit, Finite, Load, Positive, Seconds
 from pdvsim.drafters import Draft
 from pdvsim.floors import Floor, floor_of
 from pdvsim.models import ModelShape, Pair
-from pdvsim.work import Work
+from pdvsim.work import Work, padded
 
 SCHEMA_VERSION: Final = 3
 
@@ -55,12 +53,6 @@ class Range(_File):
     new_tokens: tuple[int, int]
     context_tokens: tuple[int, int]
     chunk_tokens: tuple[int, int] | None = None
-
-
-def padded(sizes: Sequence[int], size: int) -> int:
-    """The next of `sizes`, which ascend, from `size` on; itself beyond them."""
-    i = bisect_left(sizes, size)
-    return sizes[i] if i < len(sizes) else size
 
 
 class StageFit(_File):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -141,6 +142,12 @@ def uniform_work(
     if stage is _DRAFT:
         passes, each = draft_passes(executor, each + executor.synchronous), 1
     return Work(passes, batch, each, 0, 0, new_tokens, context_tokens, 0.0)
+
+
+def padded(sizes: Sequence[int], size: int) -> int:
+    """The next of `sizes`, which ascend, from `size` on; itself beyond them."""
+    i = bisect_left(sizes, size)
+    return sizes[i] if i < len(sizes) else size
 
 
 def round_part(work: Work) -> Work:
