@@ -2,7 +2,8 @@
 be.
 
 Few runs answer that, on the machines and with the requests of the prediction's first runs: what a
-change makes of a cell is the ratio of its runs with and without.
+change makes of a cell is the ratio of its runs with and without. Where the first two runs hardly
+change, the others are left out.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from pdvsim.output import number
 from pdvsim.pool import run_all
 from pdvsim.protocols import protocols
 from pdvsim.quantities import QUANTITIES
+from pdvsim.statistics import Interval
 from pdvsim.sweep import CellResult
 
-RUNS = 4
+RUNS, FIRST_RUNS = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +73,45 @@ def decided_by(
     for change in (*_limits(found), *_mechanisms(rank.order[:2], found)):
         if change.off and sentences:  # a limit says it all
             break
-        tasks = [
-            _Task(Replication(cell, calibration, i), change.off, rank.metric)
-            for cell in change.cells.values()
-            for i in range(runs)
-        ]
-        values = run_all(_value, tasks, workers)
-        otherwise = {
-            label: value
-            for i, label in enumerate(change.cells)
-            if (value := _changed(found[label], values[i * runs : (i + 1) * runs], rank.metric))
-        }
+        values = _values(change, range(FIRST_RUNS), calibration, rank.metric, workers)
+        otherwise = _otherwise(rank, found, values)
+        if all(_hardly(found[label].metrics[rank.metric], new) for label, new in otherwise.items()):
+            continue
+        more = _values(change, range(FIRST_RUNS, runs), calibration, rank.metric, workers)
+        otherwise = _otherwise(rank, found, {one: values[one] + more[one] for one in values})
         sentence = _sentence(rank, found, otherwise, change)
         if sentence is not None:
             sentences.append(sentence)
     return tuple(sentences)
+
+
+def _values(
+    change: _Change, indices: range, calibration: Calibration, metric: str, workers: int | None
+) -> dict[str, list[float | None]]:
+    """The metric with the change, of each cell by label, in some of its runs."""
+    tasks = [
+        _Task(Replication(cell, calibration, i), change.off, metric)
+        for cell in change.cells.values()
+        for i in indices
+    ]
+    values, count = run_all(_value, tasks, workers), len(indices)
+    return {label: values[i * count : (i + 1) * count] for i, label in enumerate(change.cells)}
+
+
+def _otherwise(
+    rank: Rank, found: dict[str, CellResult], values: dict[str, list[float | None]]
+) -> dict[str, float]:
+    """What cells would come to, where that is known."""
+    return {
+        label: value
+        for label, runs in values.items()
+        if (value := _changed(found[label], runs, rank.metric))
+    }
+
+
+def _hardly(now: Interval | None, new: float) -> bool:
+    """Whether a change matters so little in its first runs that more would not tell otherwise."""
+    return now is not None and abs(new / now.value - 1.0) < INDIFFERENCE / 4
 
 
 def _limits(found: dict[str, CellResult]) -> Iterator[_Change]:
