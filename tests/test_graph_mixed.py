@@ -69,6 +69,22 @@ def test_chunks_beside_rounds_leave_tokens_as_they_are(
         assert request.tokens == expected.tokens
 
 
+@pytest.mark.parametrize("drafter", ["model", "none"])
+def test_a_lane_that_wakes_up_for_nothing_waits_again(drafter: str) -> None:
+    """Waiting ends after 0.1 s, whether somebody has come or not."""
+    served = engine(CONFIG, VERIFIER, DRAFTERS[drafter])
+    workload = Workload("poisson", [6, 9], [5, 4], [()] * 2, arrival_s=[0.0, 0.5])
+    asked = config_of(
+        "continuous", GRAPH.with_drafter(Drafter(drafter)), batch_cap=5, draft_tokens=3
+    )
+    world = RealWorld(asked, workload, served)
+    record = world.run()
+    check(record)
+    assert not world.failures
+    assert [request.produced_tokens for request in record.requests] == [5, 4]
+    assert served.free_pages == served.pages
+
+
 def chunked(identity: int, prompt: int, chunk: int) -> Request:
     request = Request(identity, prompt, 4)
     request.chunk_tokens = chunk

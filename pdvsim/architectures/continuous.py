@@ -72,6 +72,8 @@ def passes(lanes: Lanes) -> Program:
                 rounds = running[:most_rounds]
                 drafts = yield from launched(executor.speculate, rounds, drafts)
             prompts = yield from cut(lanes, joining, rounds)
+            if not (rounds or prompts):  # waiting has ended for nothing
+                continue
             joined = [one for one in prompts if unread(one) == one.chunk_tokens]
             check = Stage.MIXED if prompts else executor.settles_round
             read = yield from launched(draft_prefill, prompts, (), Stream.PREFILL)
@@ -103,6 +105,8 @@ def turns(lanes: Lanes) -> Program:
             yield WaitUntil(lambda: admits(lanes))
         rounds, new = running[: most_at_once(lanes)], list[Request]()
         yield from join(lanes, new, rounds)
+        if not (rounds or new):
+            continue
         if new:
             yield from prefill(lanes, new, MAIN)
             yield from decode_round(lanes, rounds, MAIN)
