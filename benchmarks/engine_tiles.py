@@ -126,8 +126,7 @@ def attention(
 
 
 def tile_name(tile: DecodeTile) -> str:
-    name = f"{tile.tokens} {tile.warps} {tile.stages}"
-    return name if tile.registers is None else f"{name} {tile.registers}"
+    return f"{tile.tokens} {tile.warps} {tile.stages}"
 
 
 def best_tile(rows: list[dict[str, Any]]) -> str:

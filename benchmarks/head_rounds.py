@@ -47,7 +47,6 @@ TILES = {
         DecodeTile(32, 4, 5),
         DecodeTile(16, 1, 4),
         DecodeTile(16, 1, 6),
-        DecodeTile(16, 1, 5, 224),
     ),
     ("llama-2-7b", 1): (DecodeTile(16, 1, 5), DecodeTile(32, 4, 5)),
     ("llama-3.1-8b", 5): (DecodeTile(32, 4, 5), DecodeTile(16, 2, 5), DecodeTile(32, 2, 5)),

@@ -28,8 +28,7 @@ LOG2E = 1.4426950408889634  # the kernels' softmax is in base 2
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """Cached tokens that a decode kernel reads at once, its warps, and blocks in flight; most
-    registers of a thread, the fewer the more programs run at once.
+    """Cached tokens that a decode kernel reads at once, its warps, and blocks in flight.
 
     Page numbers come one block ahead, keys and values two.
     """
@@ -37,7 +36,6 @@ class DecodeTile:
     tokens: int
     warps: int
     stages: int
-    registers: int | None = None
 
 
 # By rows (new tokens times the query heads of a kv head), measured on an H100
@@ -356,7 +354,6 @@ class TritonOps:
             PRECISION=_precision(qkv),
             num_warps=tile.warps,
             num_stages=tile.stages,
-            maxnreg=tile.registers,
             **self._early,
         )
         if splits > 1:
