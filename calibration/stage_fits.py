@@ -88,7 +88,7 @@ def fit_stages(
         known_s = 0.0
         if stage is Stage.MIXED and Stage.VERIFY in fits and not _varied(rows):
             device = fits[Stage.VERIFY].device
-            known_s = dict(zip(device.terms, device.weights, strict=True))[_CONTEXT]
+            known_s = dict(zip(device.terms, device.weights, strict=True)).get(_CONTEXT, 0.0)
         device = _fit_device(points, terms, rng, corrected, known_s)
         plain = [row for row in rows if not row["hidden"]]
         if cuda and not executor.synchronous:
