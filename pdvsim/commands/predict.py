@@ -23,7 +23,8 @@ from pdvsim.options import (
 @profile_option
 @gpu_option
 @replications_option(
-    None, "Simulated runs of each cell [default: 24, beyond C = 64 16, of eager 5]."
+    None,
+    "Simulated runs of each cell [default: 24, beyond C = 64 16, of open loops 12, of eager 5].",
 )
 @tail_options
 @click.option("--formulas", is_flag=True, help="Closed forms beside the simulation, and why off.")
