@@ -5,8 +5,10 @@
 *Metrics*: of each cell, predictions of different seeds are held against single runs on other
 machines drawn from the profile (their own machine, their own workload plan). *Crossings*: each
 question is searched with different seeds; each of the other machines has its own crossing, found
-by runs on it alone (`PLANS` workload plans at each of `PLACES` loads, interpolated), and lies
-inside the interval or not. Machines of truths and of predictions have seeds apart.
+by runs on it (`PLANS` workload plans at each of `PLACES` loads), and lies inside the interval or
+not. A machine's curve is the mean of all machines', and a parabola of its own beside it: single
+runs are chance, which a machine's crossing does not depend on, and what the parabola leaves is
+held against the chance of plans. Machines of truths and of predictions have seeds apart.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ QUESTIONS: tuple[tuple[str, str, str, float, float, dict[str, Any]], ...] = (
         {"concurrency": 64, "acceptance": 0.6},
     ),
 )
-MACHINES, PLANS, PLACES = 40, 3, 17
+MACHINES, PLANS, PLACES = 40, 3, 13
 
 
 def main() -> None:
@@ -172,7 +174,7 @@ def crossings_held(
     known = [one for one in found if one is not None]
     ends = [end for one in known for end in (one.at.low, one.at.high) if end is not None]
     span = (max(low, min(ends) / 1.3), min(high, max(ends) * 1.3))
-    own = own_crossings(question, profile, span)
+    own, left = own_crossings(question, profile, span)
     shares = [
         0.0 if one is None else float(np.mean([_inside(place, one) for place in own]))
         for one in found
@@ -184,6 +186,7 @@ def crossings_held(
         ],
         "machines": [None if np.isinf(place) else place for place in own],
         "held": shares,
+        "left_over_chance": left,
         "coverage": float(np.mean(shares)),
     }
     print(json.dumps({k: v for k, v in row.items() if k != "machines"}), flush=True)
@@ -201,8 +204,9 @@ def own_crossings(
     question: tuple[str, str, str, float, float, dict[str, Any]],
     profile: Profile,
     span: tuple[float, float],
-) -> list[float]:
-    """Of other machines; infinite where one never crosses up to the end of `span`, 0 where it has
+) -> tuple[list[float], float]:
+    """Of other machines, and what their parabolas leave over the chance of plans (standard
+    deviations; 1: nothing but chance). Infinite where one never crosses up to the end of `span`, 0 where it has
     before. On whole axes the first whole number from which on it has."""
     first, second, name, *_, fixed = question
     axis = AXES[name]
@@ -218,8 +222,15 @@ def own_crossings(
     ]
     values = [run.metrics["output_throughput"] for run in run_all(simulate_cell, tasks, None, None)]
     table = np.log(np.array(values, dtype=float)).reshape(MACHINES, len(places), PLANS, 2)
-    ratios = (table[..., 1] - table[..., 0]).mean(axis=2)
+    each = table[..., 1] - table[..., 0]
+    ratios = each.mean(axis=2)
     x = np.log(places) if axis.logarithmic else np.array(places)
+    mean, basis = ratios.mean(axis=0), np.vander((x - x.mean()) / np.ptp(x), 3)
+    smooth = mean + (ratios - mean) @ (basis @ np.linalg.pinv(basis)).T
+    free = (MACHINES - 1) * (len(x) - 3)
+    left = float(((ratios - smooth) ** 2).sum() / free)
+    chance = float(each.var(axis=2, ddof=1).mean() / PLANS)
+    ratios = smooth
     falls = ratios.mean(axis=0)[0] > ratios.mean(axis=0)[-1]
     crossed = (ratios < 0.0) if falls else (ratios > 0.0)
     found = []
@@ -234,7 +245,7 @@ def own_crossings(
             at = x[i] + (x[i + 1] - x[i]) * row[i] / (row[i] - row[i + 1])
             place = float(np.exp(at)) if axis.logarithmic else float(at)
             found.append(float(np.ceil(place)) if axis.whole else place)
-    return found
+    return found, (left / chance) ** 0.5
 
 
 if __name__ == "__main__":
