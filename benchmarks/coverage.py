@@ -206,17 +206,22 @@ def own_crossings(
     span: tuple[float, float],
 ) -> tuple[list[float], float]:
     """Of other machines, and what their parabolas leave over the chance of plans (standard
-    deviations; 1: nothing but chance). Infinite where one never crosses up to the end of `span`, 0 where it has
-    before. On whole axes the first whole number from which on it has."""
+    deviations; 1: nothing but chance). Infinite where one never crosses up to the end of `span`, 0
+    where it has before. On whole axes the first whole number from which on it has."""
     first, second, name, *_, fixed = question
     axis = AXES[name]
     sides = closed_loop(**fixed, seed=TRUTH_SEED).cells(profile, f"{first},{second}")
     places = axis.grid(*span, PLACES)
     assert axis.move is not None
     tasks = [
-        Replication(axis.move(side, place), profile, machine, 10_000 + PLANS * machine + plan)
+        Replication(
+            axis.move(side, place),
+            profile,
+            machine,
+            10**6 + PLANS * (MACHINES * i + machine) + plan,
+        )
         for machine in range(MACHINES)
-        for place in places
+        for i, place in enumerate(places)
         for plan in range(PLANS)
         for side in sides
     ]
