@@ -59,7 +59,7 @@ QUESTIONS: tuple[tuple[str, str, str, float, float, dict[str, Any]], ...] = (
         {"concurrency": 64, "acceptance": 0.6},
     ),
 )
-MACHINES, PLANS, PLACES = 40, 3, 13
+MACHINES, PLANS, PLACES = 40, 2, 9
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("metrics", "crossings"))
     parser.add_argument("--predictions", type=int, default=5)
     parser.add_argument("--truths", type=int, default=60)
-    parser.add_argument("--searches", type=int, default=4)
+    parser.add_argument("--searches", type=int, default=3)
     options = parser.parse_args()
     began, cpu = time(), process_time()
     profile = load_profile(GRAPH)
