@@ -87,3 +87,36 @@ def test_nothing_is_faster_than_its_floor(name: str) -> None:
             _, device_s = costs.cost(stage, work)
             assert device_s >= floor_s > 0.0 or work.passes == 0
             assert profile.file.seconds(stage, work)[1] >= floor_s
+
+
+def test_a_mixed_pass_is_padded_by_batch_and_rows_and_alone_it_is_a_prefill() -> None:
+    """As `realengine.graph.plan.Sizes.mixed_shape` pads: 20 rounds of 5 run as 32, and 160 rows of
+    rounds need 192 of all."""
+    file = load_profile("h100_tinyllama-1.1b_llama-2-7b_graph").file
+    fit = file.stages[Stage.MIXED]
+    for rounds, chunk, requests, rows in ((20, 16, 32, 192), (20, 100, 32, 256), (8, 60, 8, 128)):
+        work = Work(1, rounds + 1, 5, chunk, 1, 5 * rounds + chunk, 64 * rounds, chunk * 9.0)
+        load = fit.load(work)
+        assert (load.requests, load.rows, load.size, load.chunk) == (requests, rows, rows, chunk)
+    alone = Work(1, 2, 0, 300, 2, 300, 0, 2e4)
+    prefill = file.seconds(Stage.PREFILL_VERIFIER, alone)
+    assert file.seconds(Stage.MIXED, alone) == prefill
+    costs = (
+        load_profile("h100_tinyllama-1.1b_llama-2-7b_graph").draw(np.random.SeedSequence(0)).costs
+    )
+    assert costs.cost(Stage.MIXED, alone)[1] == pytest.approx(prefill[1], rel=0.15)
+
+
+@pytest.mark.parametrize("stage", [Stage.DRAFT, Stage.VERIFY, Stage.DECODE])
+def test_a_drawn_cost_is_that_of_its_fit_at_every_context(stage: Stage) -> None:
+    """Machines ask a table that a cost is linear in context by; a correction must not break it."""
+    profile = load_profile("h100_eagle3_llama-2-7b_graph")
+    costs = profile.draw(np.random.SeedSequence(3)).costs
+    for batch in (1, 9, 200):
+        ratios = []
+        for context in (10, 500, 3000):
+            work = uniform_work(GRAPH, stage, batch, 5 * batch, context * batch)
+            fitted = profile.file.seconds(stage, work)[1]
+            drawn = np.mean([costs.cost(stage, work)[1] for _ in range(64)])
+            ratios.append(drawn / fitted)
+        assert max(ratios) < 1.05 * min(ratios)
