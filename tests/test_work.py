@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pdvsim.core import EAGER, GRAPH, Drafter, Executor, Request, Stage, query_tokens
-from pdvsim.profile import load_profile, shipped_profiles
+from pdvsim.profile import Profile, load_profile, shipped_profiles
 from pdvsim.work import Work, prompt_part, round_part, uniform_work, work_of
 
 BATCH = [Request(0, 10, 40, produced_tokens=5), Request(1, 30, 40, produced_tokens=1)]
@@ -110,13 +110,17 @@ def test_a_mixed_pass_is_padded_by_batch_and_rows_and_alone_it_is_a_prefill() ->
 @pytest.mark.parametrize("stage", [Stage.DRAFT, Stage.VERIFY, Stage.DECODE])
 def test_a_drawn_cost_is_that_of_its_fit_at_every_context(stage: Stage) -> None:
     """Machines ask a table that a cost is linear in context by; a correction must not break it."""
-    profile = load_profile("h100_eagle3_llama-2-7b_graph")
-    costs = profile.draw(np.random.SeedSequence(3)).costs
+    file = load_profile("h100_eagle3_llama-2-7b_graph").file
+    fit = file.stages[stage]
+    sure = fit.device.model_copy(update={"draws": [fit.device.weights], "noise": [1.0]})
+    stages = {stage: fit.model_copy(update={"device": sure})}
+    costs = (
+        Profile(file.model_copy(update={"stages": stages})).draw(np.random.SeedSequence(3)).costs
+    )
+    ratios = []
     for batch in (1, 9, 200):
-        ratios = []
-        for context in (10, 500, 3000):
-            work = uniform_work(GRAPH, stage, batch, 5 * batch, context * batch)
-            fitted = profile.file.seconds(stage, work)[1]
-            drawn = np.mean([costs.cost(stage, work)[1] for _ in range(64)])
-            ratios.append(drawn / fitted)
-        assert max(ratios) < 1.05 * min(ratios)
+        for context in (10, 500, 1000):
+            new = batch if stage is Stage.DECODE else 5 * batch
+            work = uniform_work(GRAPH, stage, batch, new, context * batch)
+            ratios.append(costs.cost(stage, work)[1] / file.seconds(stage, work)[1])
+    assert max(ratios) == pytest.approx(min(ratios))
