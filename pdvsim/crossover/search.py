@@ -306,6 +306,8 @@ def _crossing(axis: _Axis, bracket: _Bracket, budget: Budget) -> Root | None:
             wanted = max(first, low - width), wanted[1]
         if pilot.beyond > 0.0 and high < last:
             wanted = wanted[0], min(last, high + width)
+        if axis.whole:  # beyond what looks like the last tooth there may be one more
+            wanted = min(wanted[0], begun[0]), max(wanted[1], begun[1])
         fits = low <= wanted[0] and wanted[1] <= high
         low, high = wanted
         if fits and high - low > 0.5 * width:
