@@ -26,6 +26,7 @@ from pdvsim.store import Store
 from pdvsim.sweep import CellResult
 from realengine.bench import Measured, bench, warm_up
 from realengine.build import Demand, open_engine
+from realengine.device import physical_index
 from realengine.document import benchmark
 from realengine.provenance import provenance
 
@@ -127,6 +128,7 @@ def main() -> None:
     command = f"python benchmarks/held_out.py --pair {asked.pair} --seed {asked.seed}"
     if asked.lengths:
         command += f" --lengths {asked.lengths}"
+    gpu = physical_index(opened.device)
     found: Found = []
 
     def save() -> None:
@@ -135,7 +137,7 @@ def main() -> None:
 
     def ran(cell: Cell) -> CellResult:
         began_s = time.monotonic()
-        found.extend(bench([cell], 1, opened.engine, Store(None, {})))
+        found.extend(bench([cell], 1, opened.engine, Store(None, {}), gpu_index=gpu))
         result = found[-1][0]
         print(f"{len(found):3d} {time.monotonic() - began_s:5.1f} s  {cell.file_name}", flush=True)
         if len(found) % 10 == 0:
