@@ -20,6 +20,7 @@ from pdvsim.store import Store
 from pdvsim.sweep import CellResult
 from realengine.bench import Measured, bench, warm_up
 from realengine.build import Demand, open_engine
+from realengine.device import physical_index
 from realengine.document import benchmark
 from realengine.provenance import provenance
 
@@ -64,6 +65,7 @@ def main() -> None:
     opened = open_engine(asked.pair, EXECUTORS["graph"], asked.device, demand)
     about = provenance(opened.device, asked.seed, "injected")
     warm_up(every[0], opened.engine)
+    gpu = physical_index(opened.device)
     found: list[tuple[CellResult, Sequence[Measured]]] = []
     command = f"python benchmarks/real_loads.py --pair {asked.pair} --seed {asked.seed}"
     for cell in every:
@@ -71,7 +73,7 @@ def main() -> None:
         if began_s > until_s:
             break
         try:
-            found.extend(bench([cell], 1, opened.engine, Store(None, {})))
+            found.extend(bench([cell], 1, opened.engine, Store(None, {}), gpu_index=gpu))
         except Exception as error:  # the others still say something
             print(f"{cell.file_name}: {error!r}", flush=True)
             continue
