@@ -139,6 +139,7 @@ def test_threads_and_forks_may_call_it() -> None:
 import os, threading
 thread = threading.Thread(target=lambda: print(run_all(sqrt, [9.0] * 50, workers=3)[-1]))
 thread.start(); thread.join()
+print(end="", flush=True)  # a fork would write it again
 if os.fork():
     os.wait()
 else:
