@@ -17,7 +17,7 @@ predict: $(CORE)
 test: $(DEVELOP)
 	$(MAKE) -j2 lint suite
 
-# The same without the slow tests: within a minute.
+# The same without the slow tests: about a minute.
 check: $(DEVELOP)
 	$(MAKE) -j2 lint quick
 

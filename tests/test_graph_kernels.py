@@ -17,6 +17,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 def test_kernels_agree_with_plain_pytorch() -> None:
     pytest.importorskip("triton")
     root = Path(__file__).parents[1]

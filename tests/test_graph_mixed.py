@@ -32,6 +32,7 @@ DRAFTERS = {
 CONFIG = GraphConfig(3, 12, 96, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("budget", [5, 13, 40])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -207,6 +207,7 @@ def test_sides_of_a_crossover_that_are_overloaded_are_told(
     assert sampler.overloads(400.0) == (True, False)
 
 
+@pytest.mark.slow
 def test_an_open_loop_is_compared_by_latency(capsys: pytest.CaptureFixture[str]) -> None:
     words = "crossover pd pdv --over rate --protocol poisson --from 50 --to 90 --points 2"
     assert cli.run([*words.split(), "--replications", "4", "--prefill-batch", "1", "--json"]) == 0

@@ -217,6 +217,7 @@ def test_a_request_that_can_never_be_served_is_refused_at_the_door() -> None:
         run(config_of("pdv"), workload, Small(EAGER, 4))
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_does_not_hang_the_caller() -> None:
     hold = threading.Event()
 

@@ -60,6 +60,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(module, "_run_cell", whole)
 
 
+@pytest.mark.slow
 def test_a_changed_trace_is_measured_anew(
     bench: Bench,
     cut_off: Callable[[], None],
@@ -83,6 +84,7 @@ def test_a_changed_trace_is_measured_anew(
     assert not (tmp_path / "bench.json.partial.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_same_goes_on(
     bench: Bench,
     cut_off: Callable[[], None],
@@ -99,6 +101,7 @@ def test_the_same_goes_on(
     assert rows[0]["runs"][0]["elapsed_s"] == kept["value"]["elapsed_s"]
 
 
+@pytest.mark.slow
 def test_another_engine_is_refused(
     bench: Bench,
     cut_off: Callable[[], None],

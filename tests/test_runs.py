@@ -131,6 +131,7 @@ def _known() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     config=configs,

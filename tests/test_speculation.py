@@ -114,6 +114,7 @@ def test_nothing_drafted_has_no_acceptance() -> None:
     assert measured_acceptance(record) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["toy", "ngram:toy-verifier"])
 def test_a_bench_says_by_position_and_by_request_what_was_kept(
     pair: str, capsys: pytest.CaptureFixture[str]
